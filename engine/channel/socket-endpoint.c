@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/channel/socket-endpoint.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+typedef struct {
+    DrvEndpoint base;
+    int fd;
+    DrvChannelCodec *codec;
+    DrvChannel *channel; /* from start to stop; borrowed */
+    DrvWorker *worker;
+
+    DrvOp read_op;
+    DrvChunk *chunk;   /* being read into */
+    gboolean read_end; /* EOF or error: nothing more to read */
+
+    DrvOp write_op;
+    DrvFrame *frame; /* being written */
+    gsize written;
+    gboolean write_end; /* the socket takes nothing more */
+
+    gboolean waiting; /* for a chunk of the pool */
+    gboolean stopped;
+    guint refs; /* the channel's, and one for each wake-up by the pool on its way */
+} SocketEndpoint;
+
+static void read_more(SocketEndpoint *self);
+
+static void
+release(SocketEndpoint *self)
+{
+    if (!self->stopped || self->read_op.busy || self->write_op.busy || --self->refs > 0)
+        return;
+    close(self->fd);
+    drv_chunk_free(self->chunk);
+    drv_frame_unref(self->frame);
+    self->codec->ops->free(self->codec);
+    g_free(self);
+}
+
+/* --- from the socket to the peer --- */
+
+static void
+take_room_in_pool(gpointer target, gpointer data)
+{
+    SocketEndpoint *self = target;
+    self->waiting = FALSE;
+    if (self->stopped) {
+        release(self);
+        return;
+    }
+    self->refs--;
+    read_more(self);
+}
+
+static void
+room_in_pool(gpointer data)
+{
+    SocketEndpoint *self = data;
+    drv_worker_post(self->worker, take_room_in_pool, self, NULL);
+}
+
+static void
+read_more(SocketEndpoint *self)
+{
+    if (self->read_op.busy || self->read_end || self->waiting || self->stopped ||
+        !drv_channel_may_send(self->channel))
+        return;
+    DrvPool *pool = drv_worker_pool(self->worker);
+    if (self->chunk == NULL)
+        self->chunk = drv_pool_take(pool, DRV_POOL_TX);
+    if (self->chunk == NULL) {
+        self->waiting = TRUE;
+        self->refs++;
+        drv_pool_wait(pool, room_in_pool, self);
+        return;
+    }
+    drv_worker_read(self->worker, &self->read_op, self->fd, self->chunk, 0, self->chunk->size);
+}
+
+static void
+send_last(SocketEndpoint *self, guint16 flags)
+{
+    self->read_end = TRUE;
+    if (!drv_channel_sent_last(self->channel))
+        self->codec->ops->outgoing(self->codec, self->channel, NULL, 0, flags);
+}
+
+static void
+was_read(DrvOp *op, gint32 result)
+{
+    SocketEndpoint *self = op->owner;
+    if (self->stopped) {
+        release(self);
+        return;
+    }
+    if (result > 0) {
+        if (!drv_channel_sent_last(self->channel))
+            self->codec->ops->outgoing(self->codec, self->channel, g_steal_pointer(&self->chunk),
+                                       (guint32)result, 0);
+    } else if (result == 0) {
+        send_last(self, DRV_DATA_EOF);
+    } else if (result != -EINTR && result != -EAGAIN) {
+        send_last(self, DRV_DATA_RESET);
+    }
+    read_more(self);
+}
+
+/* --- from the peer to the socket --- */
+
+/* Nothing more goes in; ends both ways, which also wakes our read. */
+static void
+break_off(SocketEndpoint *self)
+{
+    self->write_end = TRUE;
+    shutdown(self->fd, SHUT_RDWR);
+}
+
+static void
+frame_done(SocketEndpoint *self)
+{
+    guint16 flags = self->frame->flags;
+    g_clear_pointer(&self->frame, drv_frame_unref);
+    self->written = 0;
+    if (flags & DRV_DATA_RESET) {
+        break_off(self);
+        send_last(self, DRV_DATA_RESET);
+    } else if ((flags & DRV_DATA_EOF) && !self->write_end) {
+        shutdown(self->fd, SHUT_WR);
+    }
+    drv_channel_delivered(self->channel);
+}
+
+static void
+write_more(SocketEndpoint *self)
+{
+    if (self->write_end || self->written == self->frame->len)
+        frame_done(self);
+    else
+        drv_worker_write(self->worker, &self->write_op, self->fd, self->frame->chunk, self->written,
+                         self->frame->len - self->written);
+}
+
+static void
+was_written(DrvOp *op, gint32 result)
+{
+    SocketEndpoint *self = op->owner;
+    if (self->stopped) {
+        release(self);
+        return;
+    }
+    if (result > 0) {
+        self->written += (gsize)result;
+    } else if (result != -EINTR && result != -EAGAIN) {
+        /* What the socket said before it broke is still read and sent; then comes the reset. */
+        self->write_end = TRUE;
+        send_last(self, DRV_DATA_RESET);
+        break_off(self);
+    }
+    write_more(self);
+}
+
+/* --- the table --- */
+
+static void
+socket_start(DrvEndpoint *base, DrvChannel *channel)
+{
+    SocketEndpoint *self = (SocketEndpoint *)base;
+    self->channel = channel;
+    self->worker = drv_channel_worker(channel);
+    read_more(self);
+}
+
+static void
+socket_deliver(DrvEndpoint *base, DrvFrame *frame)
+{
+    SocketEndpoint *self = (SocketEndpoint *)base;
+    self->frame = self->codec->ops->incoming(self->codec, frame);
+    self->written = 0;
+    write_more(self);
+}
+
+static void
+socket_room(DrvEndpoint *base)
+{
+    read_more((SocketEndpoint *)base);
+}
+
+static void
+socket_stop(DrvEndpoint *base)
+{
+    SocketEndpoint *self = (SocketEndpoint *)base;
+    self->stopped = TRUE;
+    shutdown(self->fd, SHUT_RDWR);
+    if (self->worker != NULL) {
+        drv_worker_cancel(self->worker, &self->read_op);
+        drv_worker_cancel(self->worker, &self->write_op);
+    }
+    release(self);
+}
+
+static const DrvEndpointOps socket_ops = {
+    .start = socket_start,
+    .deliver = socket_deliver,
+    .room = socket_room,
+    .stop = socket_stop,
+};
+
+DrvEndpoint *
+drv_socket_endpoint_new(int fd, DrvChannelCodec *codec)
+{
+    SocketEndpoint *self = g_new0(SocketEndpoint, 1);
+    self->base.ops = &socket_ops;
+    self->fd = fd;
+    self->codec = codec;
+    self->refs = 1;
+    self->read_op = (DrvOp){.done = was_read, .owner = self};
+    self->write_op = (DrvOp){.done = was_written, .owner = self};
+    return &self->base;
+}
+
+void
+drv_socket_endpoint_discard(DrvEndpoint *endpoint)
+{
+    socket_stop(endpoint);
+}

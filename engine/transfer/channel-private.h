@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/transfer/channel.h"
+#include "engine/transfer/window.h"
+
+/* What channel.c and session.c share: the part of a channel that the session's lock guards. */
+struct _DrvChannel {
+    gatomicrefcount refs;
+    DrvSession *session; /* fixed; referenced */
+    DrvWorker *worker;
+    DrvEndpoint *endpoint;
+    DrvChannelParams params; /* but for 'codec' */
+
+    gint codec; /* atomic: DrvCodec */
+
+    /* home worker only */
+    DrvTxFlow tx;
+    DrvRxFlow rx;
+    DrvWindow window;
+    DrvTimer ack_timer;
+    gsize unacked;       /* bytes delivered since the last ack */
+    gboolean delivering; /* the endpoint holds a piece */
+    guint16 delivering_flags;
+    gboolean sent_last;     /* an EOF or RESET was sent */
+    gboolean received_last; /* one was delivered */
+    gboolean wants_room;
+    gboolean started;
+    gboolean stopped;
+
+    /* control thread only */
+    gboolean closed;
+
+    /* under the session's lock */
+    DrvSendQueue queue;
+    DrvProgress ack; /* to be told to the peer */
+    gboolean ack_queued;
+    GList ack_link;
+
+    GMutex stats_lock;
+    DrvChannelStats stats; /* under stats_lock */
+};

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/transfer/endpoint.h"
+#include "engine/transfer/scheduler.h"
+#include "engine/transfer/worker.h"
+
+/*
+ * A channel: one ordered, two-way byte stream inside a session, with an endpoint at each end. It
+ * lives on one worker, its home; lanes on whatever workers carry its frames.
+ */
+
+typedef struct _DrvSession DrvSession;
+
+/* Frames that a channel would like to have room for, and what it cannot do with less. */
+#define DRV_CREDIT_WANT 128
+#define DRV_CREDIT_LEAST 8
+#define DRV_CREDIT_MAX 1024
+
+typedef struct {
+    guint32 id;
+    DrvCodec codec;
+    DrvClass class;
+    guint weight;
+    DrvShaper *shaper; /* the channel takes a reference; may be NULL */
+    guint tx_credit;   /* frames the peer has promised room for */
+    guint rx_credit;  /* frames we have: reserved in the pool with drv_pool_reserve(), given back at
+                         the end */
+    gboolean message; /* frames are messages of a few KiB at most, held on the heap: no reservation,
+                         no window */
+    /* Called on the control thread when both directions have ended: error is NULL if by the
+     * endpoints' own closing. */
+    void (*finished)(DrvChannel *channel, const GError *error, gpointer data);
+    gpointer data;
+} DrvChannelParams;
+
+typedef struct {
+    DrvDigest sent;       /* from the local endpoint */
+    DrvDigest received;   /* to it */
+    guint64 acknowledged; /* raw bytes of 'sent' that the peer's endpoint has taken */
+    guint64 wire_tx;      /* frames of this channel, headers and repetitions included */
+    guint64 wire_rx;
+    gboolean sent_all; /* the local endpoint said its last, and the peer has it */
+    gboolean received_all;
+} DrvChannelStats;
+
+/* From the control thread. Opens our half of channel 'params->id': the peer must know of it already
+ * or be told by its own half's opener. 'endpoint' passes to the channel, which stops it at the end.
+ * DRV_ERROR_STATE when the session is dead or has such a channel. */
+DrvChannel *drv_channel_open(DrvSession *session, DrvEndpoint *endpoint,
+                             const DrvChannelParams *params, GError **error);
+DrvChannel *drv_channel_ref(DrvChannel *channel);
+void drv_channel_unref(DrvChannel *channel);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvChannel, drv_channel_unref)
+
+/* From the control thread. Ends our half at once, whatever is in flight: the endpoint is stopped.
+ * 'finished' is not called any more. May be called again. */
+void drv_channel_close(DrvChannel *channel);
+/* From the control thread. */
+void drv_channel_set_class(DrvChannel *channel, DrvClass class);
+void drv_channel_set_codec(DrvChannel *channel, DrvCodec codec);
+
+/* From any thread. */
+guint32 drv_channel_id(const DrvChannel *channel);
+void drv_channel_get_stats(DrvChannel *channel, DrvChannelStats *stats);
+DrvWorker *drv_channel_worker(const DrvChannel *channel);
+
+/* For the endpoint, on the channel's worker. */
+
+/* Whether a frame may be sent now. After FALSE, 'room' is called when it has become TRUE. */
+gboolean drv_channel_may_send(DrvChannel *channel);
+/* Sends a piece; takes the chunk. After DRV_DATA_EOF or _RESET nothing more may be sent. */
+void drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags);
+gboolean drv_channel_sent_last(const DrvChannel *channel);
+/* The piece given by 'deliver' has reached its place (or was rightly dropped). */
+void drv_channel_delivered(DrvChannel *channel);
+
+/* For the session and its lanes. */
+
+/* Any thread: a frame of this channel has arrived and its checksum fits (the reference passes). */
+void drv_channel_arrived(DrvChannel *channel, DrvFrame *frame);
+void drv_channel_acknowledged(DrvChannel *channel, const DrvProgress *ack);
+/* Any thread: the lane with this serial is gone, what it carried must go again. */
+void drv_channel_lane_lost(DrvChannel *channel, guint64 serial);
+/* Any thread: the session has ended. */
+void drv_channel_session_dead(DrvChannel *channel, const GError *error);
+void drv_channel_add_wire(DrvChannel *channel, guint64 tx, guint64 rx);
+DrvCodec drv_channel_codec(DrvChannel *channel);
+gboolean drv_channel_is_message(const DrvChannel *channel);

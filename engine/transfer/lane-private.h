@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/transfer/lane.h"
+#include "engine/transfer/session-private.h"
+#include "engine/transfer/transfer.h"
+
+/* A lane's insides, shared by lane.c (its life), lane-tx.c and lane-rx.c. All of it belongs to the
+ * lane's worker but for what is marked. */
+
+typedef enum {
+    LANE_CONNECTING,
+    LANE_HANDSHAKE, /* TLS */
+    LANE_GREETING,  /* TLS stands; HELLO or WELCOME is awaited */
+    LANE_UP,
+    LANE_CLOSING, /* last words are being flushed, what arrives is dropped */
+    LANE_DEAD,    /* operations are being waited for */
+} LaneState;
+
+/* Going out: frames are sealed into 'fill' while 'flight' is being written. */
+typedef struct {
+    DrvOp op;
+    DrvChunk *fill; /* the TLS pipe's 'out' points here */
+    DrvChunk *flight;
+    gsize flight_len;
+    gsize flight_sent;
+    gboolean flight_timed; /* the session was told that it began */
+
+    GQueue own;            /* of GByteArray: whole frames of the lane's own, before all others */
+    GByteArray *own_frame; /* the one being sealed */
+
+    DrvFrame *frame; /* the channel frame being sealed, and its channel */
+    DrvChannel *channel;
+    guint8 header[DRV_FRAME_HEADER];
+    const guint8 *payload;
+    gsize payload_len;
+    gsize sealed; /* bytes of header and payload already in TLS records */
+    guint64 since_rekey;
+
+    guint8 *encoded; /* room for a frame's compressed payload; made when needed */
+    guint8 staging[DRV_TLS_RECORD];
+    DrvTimer retry; /* a shaper lets go */
+} LaneTx;
+
+/* Coming in: ciphertext is read into 'chunk', decrypted into a header, then into the payload's
+ * place. */
+typedef struct {
+    DrvOp op;
+    DrvChunk *chunk;
+
+    guint8 header_bytes[DRV_FRAME_HEADER];
+    DrvFrameHeader header;
+    gboolean in_payload;
+    gsize have; /* bytes of header or payload so far */
+
+    DrvChannel *channel; /* of a DATA frame; NULL: unknown, its frames are dropped */
+    DrvChunk *raw;       /* where the frame's raw bytes go */
+    guint8 *encoded;     /* where its compressed ones do; made when needed */
+    gint64 last;         /* when something last arrived */
+} LaneRx;
+
+struct _DrvLane {
+    gatomicrefcount refs;  /* any thread */
+    gint woken;            /* atomic: a wake is on its way */
+    DrvTransfer *transfer; /* fixed */
+    DrvWorker *worker;
+    guint slot;           /* fixed once it has a session */
+    guint64 serial;       /* under the session's lock */
+    DrvLaneTarget target; /* fixed; for a connecting lane */
+    gboolean connects;    /* fixed */
+
+    DrvSession *session; /* referenced; NULL until an accepted lane has greeted */
+    LaneState state;
+    gboolean stranger; /* accepted, and has not greeted yet */
+    gboolean released;
+    int fd;
+    SSL *ssl;
+    DrvTlsPipe pipe;
+    DrvCompressor *compressor;
+    DrvOp connect_op;
+    DrvTimer deadline; /* of connecting and greeting; of closing */
+    DrvTimer ping;
+    LaneTx tx;
+    LaneRx rx;
+};
+
+/* lane.c */
+
+/* The lane is broken: tells the session and goes. 'permanent': a new one would fare no better. */
+void lane_die(DrvLane *lane, const GError *error, gboolean permanent);
+/* Lets what is queued go out, then ends. */
+void lane_close_after_flush(DrvLane *lane);
+/* Called when an operation of a dead lane has ended. */
+void lane_release_if_idle(DrvLane *lane);
+/* The TLS handshake has come to its end. */
+void lane_handshake_done(DrvLane *lane);
+/* A whole frame of the lane's own has arrived. */
+void lane_take_control(DrvLane *lane, const DrvFrameHeader *header, const guint8 *payload);
+/* How errors call the other end. Borrowed. */
+const char *lane_label(DrvLane *lane);
+
+/* lane-tx.c */
+gboolean lane_tx_init(DrvLane *lane);
+void lane_tx_clear(DrvLane *lane);
+/* Queues a frame of the lane's own. */
+void lane_tx_own(DrvLane *lane, DrvFrameType type, const guint8 *payload, gsize len);
+/* Seals and sends as much as there is room for. */
+void lane_tx_pump(DrvLane *lane);
+/* Sends what TLS itself has to say (handshake messages, alerts). */
+void lane_tx_flush(DrvLane *lane);
+gboolean lane_tx_idle(DrvLane *lane);
+
+/* lane-rx.c */
+gboolean lane_rx_init(DrvLane *lane);
+void lane_rx_clear(DrvLane *lane);
+void lane_rx_start(DrvLane *lane);

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/transfer/lane-private.h"
+
+#include "common/error.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+
+/* Frames up to this many raw bytes do not occupy a chunk of the pool. */
+#define SMALL_FRAME 4096
+/* A channel of messages holds its credit on the heap: this bounds one. */
+#define MESSAGE_FRAME DRV_MESSAGE_MAX
+
+static void arrived(DrvOp *op, gint32 result);
+
+gboolean
+lane_rx_init(DrvLane *lane)
+{
+    lane->rx.op = (DrvOp){.done = arrived, .owner = lane};
+    lane->rx.chunk = drv_pool_take(drv_worker_pool(lane->worker), DRV_POOL_IO);
+    return lane->rx.chunk != NULL;
+}
+
+static void
+drop_frame(LaneRx *rx)
+{
+    g_clear_pointer(&rx->channel, drv_channel_unref);
+    g_clear_pointer(&rx->raw, drv_chunk_free);
+    rx->in_payload = FALSE;
+    rx->have = 0;
+}
+
+void
+lane_rx_clear(DrvLane *lane)
+{
+    drop_frame(&lane->rx);
+    g_clear_pointer(&lane->rx.chunk, drv_chunk_free);
+    g_clear_pointer(&lane->rx.encoded, g_free);
+}
+
+void
+lane_rx_start(DrvLane *lane)
+{
+    drv_worker_read(lane->worker, &lane->rx.op, lane->fd, lane->rx.chunk, 0, lane->rx.chunk->size);
+}
+
+static gboolean
+protocol_error(DrvLane *lane, GError *error)
+{
+    /* A peer that breaks the protocol breaks it again: the session ends, not just the lane. */
+    if (lane->session != NULL)
+        drv_session_fail(lane->session, error);
+    lane_die(lane, error, TRUE);
+    g_error_free(error);
+    return FALSE;
+}
+
+/* --- frames --- */
+
+/* Finds where the payload belongs. FALSE when the lane has died of it. */
+static gboolean
+begin_payload(DrvLane *lane)
+{
+    LaneRx *rx = &lane->rx;
+    const DrvFrameHeader *header = &rx->header;
+    if (header->type == DRV_FRAME_DATA) {
+        if (lane->state != LANE_UP)
+            return protocol_error(lane, g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL,
+                                                    "%s sent data before it had greeted",
+                                                    lane_label(lane)));
+        rx->channel = drv_session_find_channel(lane->session, header->channel);
+        if (rx->channel != NULL && drv_channel_is_message(rx->channel) &&
+            header->raw_len > MESSAGE_FRAME)
+            return protocol_error(lane, g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL,
+                                                    "%s sent a message of %u bytes",
+                                                    lane_label(lane), header->raw_len));
+    }
+    gboolean message = rx->channel != NULL && drv_channel_is_message(rx->channel);
+    if (header->type != DRV_FRAME_DATA || message || header->raw_len <= SMALL_FRAME) {
+        rx->raw = drv_chunk_new_heap(MAX(header->raw_len, 1));
+    } else {
+        rx->raw = drv_pool_take(drv_worker_pool(lane->worker), DRV_POOL_RX);
+        if (rx->raw == NULL) /* what is within its credit finds room: this was not */
+            return protocol_error(lane, g_error_new(DRV_ERROR, DRV_ERROR_LIMIT,
+                                                    "%s sent more than it was given credit for",
+                                                    lane_label(lane)));
+    }
+    if (header->codec != DRV_CODEC_NONE && rx->encoded == NULL)
+        rx->encoded = g_malloc(DRV_FRAME_RAW_MAX);
+    rx->in_payload = TRUE;
+    rx->have = 0;
+    return TRUE;
+}
+
+static gboolean
+end_payload(DrvLane *lane)
+{
+    LaneRx *rx = &lane->rx;
+    const DrvFrameHeader *header = &rx->header;
+    GError *error = NULL;
+    if (header->codec != DRV_CODEC_NONE &&
+        !drv_decompress(lane->compressor, header->codec, rx->encoded, header->wire_len,
+                        rx->raw->data, header->raw_len, &error))
+        return protocol_error(lane, error);
+
+    g_autoptr(DrvFrame) frame =
+        drv_frame_new(g_steal_pointer(&rx->raw), header->raw_len, header->flags);
+    if (!drv_checksum_equal(frame->checksum, header->checksum))
+        return protocol_error(lane, g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL,
+                                                "a frame from %s does not match its checksum",
+                                                lane_label(lane)));
+    if (lane->session != NULL)
+        drv_session_received(lane->session, DRV_FRAME_HEADER + header->wire_len);
+    if (header->type != DRV_FRAME_DATA) {
+        lane_take_control(lane, header, frame->chunk->data);
+    } else if (rx->channel != NULL) {
+        frame->seq = header->seq;
+        drv_channel_add_wire(rx->channel, 0, DRV_FRAME_HEADER + header->wire_len);
+        drv_channel_arrived(rx->channel, g_steal_pointer(&frame));
+    }
+    drop_frame(rx);
+    return lane->state != LANE_DEAD;
+}
+
+/* Where the next decrypted bytes go, and how many are wanted. */
+static guint8 *
+wanted(DrvLane *lane, gsize *len)
+{
+    LaneRx *rx = &lane->rx;
+    if (!rx->in_payload) {
+        *len = DRV_FRAME_HEADER - rx->have;
+        return rx->header_bytes + rx->have;
+    }
+    *len = rx->header.wire_len - rx->have;
+    return (rx->header.codec != DRV_CODEC_NONE ? rx->encoded : rx->raw->data) + rx->have;
+}
+
+/* Takes what can be done without more bytes. FALSE when the lane has died. */
+static gboolean
+advance(DrvLane *lane)
+{
+    LaneRx *rx = &lane->rx;
+    if (!rx->in_payload) {
+        if (rx->have < DRV_FRAME_HEADER)
+            return TRUE;
+        GError *error = NULL;
+        if (!drv_frame_decode(rx->header_bytes, &rx->header, &error))
+            return protocol_error(lane, error);
+        if (!begin_payload(lane))
+            return FALSE;
+    }
+    return rx->have < rx->header.wire_len ? TRUE : end_payload(lane);
+}
+
+/* --- TLS and the socket --- */
+
+static void
+tls_failed(DrvLane *lane)
+{
+    g_autoptr(GError) error = NULL;
+    gboolean handshake = lane->state == LANE_HANDSHAKE || lane->state == LANE_GREETING;
+    drv_tls_explain(lane->ssl, lane_label(lane), lane->target.host, &error);
+    if (!lane->connects && handshake) {
+        /* The alert must reach the peer, which is to tell its user: it is in the pipe. */
+        g_message("refused a connection: %s", error->message);
+        lane_close_after_flush(lane);
+        return;
+    }
+    lane_tx_flush(lane);
+    lane_die(lane, error, handshake);
+}
+
+static gboolean
+shake_hands(DrvLane *lane)
+{
+    ERR_clear_error();
+    int r = SSL_do_handshake(lane->ssl);
+    if (r == 1) {
+        lane_handshake_done(lane);
+        return TRUE;
+    }
+    if (SSL_get_error(lane->ssl, r) == SSL_ERROR_WANT_READ) {
+        lane_tx_flush(lane);
+        return FALSE;
+    }
+    tls_failed(lane);
+    return FALSE;
+}
+
+static void
+lost(DrvLane *lane, const char *how)
+{
+    g_autoptr(GError) error = NULL;
+    g_set_error(&error, DRV_ERROR, DRV_ERROR_UNREACHABLE, "the connection to %s broke: %s",
+                lane_label(lane), how);
+    lane_die(lane, error, FALSE);
+}
+
+/* Decrypts and handles all that has been read. */
+static void
+rx_pump(DrvLane *lane)
+{
+    if (lane->state == LANE_HANDSHAKE && !shake_hands(lane))
+        return;
+    while (lane->state == LANE_GREETING || lane->state == LANE_UP) {
+        gsize len;
+        guint8 *place = wanted(lane, &len);
+        ERR_clear_error();
+        int n = SSL_read(lane->ssl, place, (int)len);
+        if (n > 0) {
+            lane->rx.have += (gsize)n;
+            if (!advance(lane))
+                return;
+            continue;
+        }
+        switch (SSL_get_error(lane->ssl, n)) {
+        case SSL_ERROR_WANT_READ:
+            return;
+        case SSL_ERROR_ZERO_RETURN:
+            lost(lane, "closed by the peer");
+            return;
+        default:
+            tls_failed(lane);
+            return;
+        }
+    }
+}
+
+static void
+arrived(DrvOp *op, gint32 result)
+{
+    DrvLane *lane = op->owner;
+    if (lane->state == LANE_DEAD) {
+        lane_release_if_idle(lane);
+        return;
+    }
+    if (result == -EINTR || result == -EAGAIN) {
+        lane_rx_start(lane);
+        return;
+    }
+    if (result <= 0) {
+        lost(lane, result == 0 ? "closed by the peer" : g_strerror(-result));
+        return;
+    }
+    lane->rx.last = drv_worker_now(lane->worker);
+    if (lane->state != LANE_CLOSING) {
+        lane->pipe.in = lane->rx.chunk->data;
+        lane->pipe.in_len = (gsize)result;
+        lane->pipe.in_pos = 0;
+        rx_pump(lane);
+    }
+    if (lane->state == LANE_DEAD)
+        lane_release_if_idle(lane);
+    else
+        lane_rx_start(lane);
+}

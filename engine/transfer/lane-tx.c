@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/transfer/lane-private.h"
+
+#include "common/error.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <string.h>
+
+/* AES-GCM keys are good for some 2^24.5 records (RFC 8446, 5.5); a new one well before, after 64
+ * GiB. */
+#define REKEY_BYTES (G_GUINT64_CONSTANT(64) << 30)
+
+static void written(DrvOp *op, gint32 result);
+
+static void
+retry(DrvTimer *timer)
+{
+    lane_tx_pump(timer->owner);
+}
+
+gboolean
+lane_tx_init(DrvLane *lane)
+{
+    LaneTx *tx = &lane->tx;
+    DrvPool *pool = drv_worker_pool(lane->worker);
+    tx->op = (DrvOp){.done = written, .owner = lane};
+    tx->retry = (DrvTimer){.fire = retry, .owner = lane};
+    tx->fill = drv_pool_take(pool, DRV_POOL_IO);
+    tx->flight = drv_pool_take(pool, DRV_POOL_IO);
+    if (tx->fill == NULL || tx->flight == NULL)
+        return FALSE;
+    lane->pipe.out = tx->fill->data;
+    lane->pipe.out_size = tx->fill->size;
+    return TRUE;
+}
+
+static void
+drop_frame(LaneTx *tx)
+{
+    g_clear_pointer(&tx->frame, drv_frame_unref);
+    g_clear_pointer(&tx->channel, drv_channel_unref);
+    g_clear_pointer(&tx->own_frame, g_byte_array_unref);
+}
+
+void
+lane_tx_clear(DrvLane *lane)
+{
+    LaneTx *tx = &lane->tx;
+    drv_worker_timer_stop(lane->worker, &tx->retry);
+    drop_frame(tx);
+    g_queue_clear_full(&tx->own, (GDestroyNotify)g_byte_array_unref);
+    g_clear_pointer(&tx->fill, drv_chunk_free);
+    g_clear_pointer(&tx->flight, drv_chunk_free);
+    g_clear_pointer(&tx->encoded, g_free);
+}
+
+gboolean
+lane_tx_idle(DrvLane *lane)
+{
+    LaneTx *tx = &lane->tx;
+    return !tx->op.busy && lane->pipe.out_len == 0 && tx->own.length == 0 && tx->own_frame == NULL;
+}
+
+/* --- the socket --- */
+
+static void
+write_rest(DrvLane *lane)
+{
+    LaneTx *tx = &lane->tx;
+    drv_worker_write(lane->worker, &tx->op, lane->fd, tx->flight, tx->flight_sent,
+                     tx->flight_len - tx->flight_sent);
+}
+
+void
+lane_tx_flush(DrvLane *lane)
+{
+    LaneTx *tx = &lane->tx;
+    if (tx->op.busy || lane->pipe.out_len == 0 || lane->state == LANE_DEAD)
+        return;
+    DrvChunk *full = tx->fill;
+    tx->fill = tx->flight;
+    tx->flight = full;
+    tx->flight_len = lane->pipe.out_len;
+    tx->flight_sent = 0;
+    lane->pipe.out = tx->fill->data;
+    lane->pipe.out_len = 0;
+    tx->flight_timed = lane->session != NULL;
+    if (tx->flight_timed)
+        drv_session_write_begin(lane->session, g_get_monotonic_time());
+    write_rest(lane);
+}
+
+static void
+written(DrvOp *op, gint32 result)
+{
+    DrvLane *lane = op->owner;
+    LaneTx *tx = &lane->tx;
+    if (result > 0)
+        tx->flight_sent += (gsize)result;
+    gboolean more = result > 0 && tx->flight_sent < tx->flight_len;
+    if (tx->flight_timed && !more)
+        drv_session_write_end(lane->session, tx->flight_sent, g_get_monotonic_time());
+    if (lane->state == LANE_DEAD) {
+        lane_release_if_idle(lane);
+        return;
+    }
+    if (more || result == -EINTR || result == -EAGAIN) {
+        write_rest(lane);
+        return;
+    }
+    if (result <= 0) {
+        g_autoptr(GError) error =
+            g_error_new(DRV_ERROR, DRV_ERROR_UNREACHABLE, "the connection to %s broke: %s",
+                        lane_label(lane), g_strerror(-result));
+        lane_die(lane, error, FALSE);
+        return;
+    }
+    lane_tx_pump(lane);
+}
+
+/* --- TLS --- */
+
+static gboolean
+seal(DrvLane *lane, const guint8 *data, gsize len)
+{
+    LaneTx *tx = &lane->tx;
+    if (tx->since_rekey > REKEY_BYTES && SSL_key_update(lane->ssl, SSL_KEY_UPDATE_NOT_REQUESTED))
+        tx->since_rekey = 0;
+    ERR_clear_error();
+    int n = SSL_write(lane->ssl, data, (int)len);
+    if (n == (int)len) {
+        tx->since_rekey += len;
+        return TRUE;
+    }
+    g_autoptr(GError) error = NULL;
+    drv_tls_explain(lane->ssl, lane_label(lane), lane->target.host, &error);
+    lane_die(lane, error, FALSE);
+    return FALSE;
+}
+
+/* Seals the frame at hand, a record at a time. FALSE when the buffer is full first, or the lane has
+ * died. */
+static gboolean
+seal_frame(DrvLane *lane)
+{
+    LaneTx *tx = &lane->tx;
+    gsize total = DRV_FRAME_HEADER + tx->payload_len;
+    while (tx->sealed < total) {
+        if (lane->pipe.out_size - lane->pipe.out_len < DRV_TLS_RECORD_ROOM)
+            return FALSE;
+        const guint8 *data;
+        gsize len;
+        if (tx->sealed == 0) { /* the header shares a record with the payload's beginning */
+            len = MIN(total, DRV_TLS_RECORD);
+            memcpy(tx->staging, tx->header, DRV_FRAME_HEADER);
+            if (len > DRV_FRAME_HEADER)
+                memcpy(tx->staging + DRV_FRAME_HEADER, tx->payload, len - DRV_FRAME_HEADER);
+            data = tx->staging;
+        } else {
+            data = tx->payload + (tx->sealed - DRV_FRAME_HEADER);
+            len = MIN(total - tx->sealed, DRV_TLS_RECORD);
+        }
+        if (!seal(lane, data, len))
+            return FALSE;
+        tx->sealed += len;
+    }
+    return TRUE;
+}
+
+/* --- frames --- */
+
+void
+lane_tx_own(DrvLane *lane, DrvFrameType type, const guint8 *payload, gsize len)
+{
+    GByteArray *frame = g_byte_array_new();
+    guint8 header[DRV_FRAME_HEADER];
+    drv_frame_encode(&(DrvFrameHeader){.type = type,
+                                       .raw_len = (guint32)len,
+                                       .wire_len = (guint32)len,
+                                       .checksum = drv_checksum(payload, len)},
+                     header);
+    g_byte_array_append(frame, header, sizeof header);
+    if (len > 0)
+        g_byte_array_append(frame, payload, (guint)len);
+    g_queue_push_tail(&lane->tx.own, frame);
+}
+
+static void
+load(LaneTx *tx, const DrvFrameHeader *header, const guint8 *payload)
+{
+    drv_frame_encode(header, tx->header);
+    tx->payload = payload;
+    tx->payload_len = header->wire_len;
+    tx->sealed = 0;
+}
+
+static void
+load_own(LaneTx *tx)
+{
+    tx->own_frame = g_queue_pop_head(&tx->own);
+    memcpy(tx->header, tx->own_frame->data, DRV_FRAME_HEADER);
+    tx->payload = tx->own_frame->data + DRV_FRAME_HEADER;
+    tx->payload_len = tx->own_frame->len - DRV_FRAME_HEADER;
+    tx->sealed = 0;
+}
+
+static void
+load_data(DrvLane *lane)
+{
+    LaneTx *tx = &lane->tx;
+    DrvFrame *frame = tx->frame;
+    DrvCodec policy = drv_channel_codec(tx->channel);
+    DrvCodec codec = policy == DRV_CODEC_AUTO ? drv_session_pick_codec(lane->session) : policy;
+    gsize wire = 0;
+    if (frame->len > 0 && codec != DRV_CODEC_NONE) {
+        if (tx->encoded == NULL)
+            tx->encoded = g_malloc(DRV_FRAME_RAW_MAX);
+        gint64 begin = g_get_monotonic_time();
+        wire = drv_compress(lane->compressor, codec, frame->chunk->data, frame->len, tx->encoded);
+        if (policy == DRV_CODEC_AUTO)
+            drv_session_learn_codec(lane->session, codec, frame->len, wire > 0 ? wire : frame->len,
+                                    (double)(g_get_monotonic_time() - begin) / G_USEC_PER_SEC);
+    } else if (policy == DRV_CODEC_AUTO) {
+        drv_session_learn_codec(lane->session, codec, frame->len, frame->len, 0);
+    }
+    DrvFrameHeader header = {
+        .type = DRV_FRAME_DATA,
+        .codec = wire > 0 ? codec : DRV_CODEC_NONE,
+        .flags = frame->flags,
+        .channel = drv_channel_id(tx->channel),
+        .seq = frame->seq,
+        .raw_len = frame->len,
+        .wire_len = wire > 0 ? (guint32)wire : frame->len,
+        .checksum = frame->checksum,
+    };
+    load(tx, &header, wire > 0 ? tx->encoded : frame->len > 0 ? frame->chunk->data : NULL);
+}
+
+static void
+load_ack(LaneTx *tx, const DrvProgress *ack)
+{
+    guint8 *bytes =
+        tx->staging + DRV_TLS_RECORD - DRV_ACK_BYTES; /* sealing writes its front only */
+    drv_ack_encode(ack, bytes);
+    load(tx,
+         &(DrvFrameHeader){.type = DRV_FRAME_ACK,
+                           .raw_len = DRV_ACK_BYTES,
+                           .wire_len = DRV_ACK_BYTES,
+                           .checksum = drv_checksum(bytes, DRV_ACK_BYTES)},
+         bytes);
+}
+
+/* Loads the next frame there is to send. */
+static gboolean
+load_next(DrvLane *lane)
+{
+    LaneTx *tx = &lane->tx;
+    if (tx->own.length > 0) {
+        load_own(tx);
+        return TRUE;
+    }
+    if (lane->state != LANE_UP)
+        return FALSE;
+    DrvPull pull;
+    gint64 now = g_get_monotonic_time();
+    drv_session_pull(lane->session, lane, now, &pull);
+    if (pull.channel == NULL) {
+        if (pull.retry_at != G_MAXINT64)
+            drv_worker_timer(lane->worker, &tx->retry, pull.retry_at);
+        return FALSE;
+    }
+    tx->channel = pull.channel;
+    tx->frame = pull.frame;
+    if (pull.frame != NULL)
+        load_data(lane);
+    else
+        load_ack(tx, &pull.ack);
+    return TRUE;
+}
+
+static gboolean
+loaded(const LaneTx *tx)
+{
+    return tx->own_frame != NULL || tx->channel != NULL;
+}
+
+void
+lane_tx_pump(DrvLane *lane)
+{
+    LaneTx *tx = &lane->tx;
+    if (lane->state < LANE_GREETING || lane->state == LANE_DEAD) {
+        lane_tx_flush(lane);
+        return;
+    }
+    while (loaded(tx) || load_next(lane)) {
+        if (!seal_frame(lane))
+            break;
+        if (tx->channel != NULL)
+            drv_session_sent(lane->session, tx->channel, DRV_FRAME_HEADER + tx->payload_len,
+                             tx->frame == NULL, g_get_monotonic_time());
+        drop_frame(tx);
+        /* A full buffer goes out at once; while it is under way the next one fills. */
+        if (lane->pipe.out_size - lane->pipe.out_len < DRV_TLS_RECORD_ROOM)
+            lane_tx_flush(lane);
+    }
+    lane_tx_flush(lane);
+    if (lane->state == LANE_CLOSING && lane_tx_idle(lane))
+        lane_close_after_flush(lane);
+}

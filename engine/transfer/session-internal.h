@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/transfer/session-private.h"
+#include "engine/transfer/transfer.h"
+
+/* A session's insides, shared by session.c (what lanes and channels see) and session-control.c
+ * (what the control thread sees: messages, connecting and reconnecting). */
+
+typedef struct {
+    DrvEndpoint base;
+    DrvSession *session; /* borrowed: the channel holds it */
+    DrvChannel *channel; /* on the worker, from start to stop */
+    GQueue waiting;      /* on the worker: of GBytes */
+} ControlEndpoint;
+
+typedef struct {
+    gboolean wanted;
+    gboolean up_before;
+    guint failures; /* in a row */
+    GSource *retry;
+} DialSlot;
+
+struct _DrvSession {
+    gatomicrefcount refs;
+    DrvTransfer *transfer; /* fixed; outlives the session */
+    gboolean connects;     /* fixed: we opened it, and connect its lanes */
+
+    GMutex lock; /* guards the next group */
+    guint8 id[16];
+    guint8 secret[32];
+    guint8 fingerprint[32];
+    gboolean established;          /* id, secret and fingerprint are known */
+    char *peer_name;               /* set once */
+    DrvLane *lanes[DRV_MAX_LANES]; /* referenced */
+    guint idle;                    /* bits: lanes to be woken when there is something to send */
+    guint lanes_up;
+    guint reconnects;
+    guint64 serial;
+    GHashTable *channels; /* id → DrvChannel, referenced */
+    DrvScheduler scheduler;
+    GQueue acks; /* of DrvChannel that have one to tell; referenced */
+    DrvCodecChoice choice;
+    gint64 rtt_us;
+    guint64 wire;
+    guint writing; /* lanes whose sockets are taking bytes */
+    gint64 writing_since;
+    gint64 written_us; /* the running sample of the link's speed */
+    guint64 written;
+    double link;
+    GError *dead;
+
+    /* control thread only */
+    const DrvSessionOps *ops;
+    gpointer ops_data;
+    DrvChannel *control;
+    guint32 next_channel;
+    ControlEndpoint control_endpoint; /* its fields belong to the control channel's worker */
+    gboolean closed;
+    gboolean dissolved;
+    GSource *expiry; /* of an accepted session without lanes */
+    gboolean told_connected;
+    gboolean ever_connected;
+    guint lanes_asked; /* 0: choose */
+    DialSlot slots[DRV_MAX_LANES];
+    DrvLaneTarget target;
+    guint16 port;
+    GCancellable *resolving;
+};
+
+/* A session with its control channel, not yet connected. Control thread or a lane's worker. */
+DrvSession *session_new(DrvTransfer *transfer, gboolean connects);
+DrvChannel *session_open_control(DrvSession *session);
+
+/* session-control.c, by mail on the control thread. 'data' of down: a SessionDown. */
+typedef struct {
+    guint slot;
+    GError *error;
+    gboolean permanent;
+    gboolean was_up;
+} SessionDown;
+void session_control_up(gpointer target, gpointer data);
+void session_control_down(gpointer target, gpointer data);
+void session_control_dead(gpointer target, gpointer data);

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/transfer/compress.h"
+#include "engine/transfer/lane.h"
+#include "engine/transfer/session.h"
+
+/* What session.c offers to its channels and lanes. From any thread unless said otherwise. */
+
+/* --- for channels --- */
+
+DrvWorker *drv_session_home(DrvSession *session, guint32 channel_id);
+gboolean drv_session_add_channel(DrvSession *session, DrvChannel *channel, GError **error);
+void drv_session_forget_channel(DrvSession *session, DrvChannel *channel);
+void drv_session_queue_frame(DrvSession *session, DrvChannel *channel, DrvFrame *frame);
+void drv_session_queue_ack(DrvSession *session, DrvChannel *channel, const DrvProgress *ack);
+/* The peer has everything before 'received': such frames need not go out again. On the channel's
+ * home worker. */
+void drv_session_settle(DrvSession *session, DrvChannel *channel, guint64 received);
+/* Queues those of 'frames' again that went out on the lane with this serial. On the channel's home
+ * worker. */
+void drv_session_requeue(DrvSession *session, DrvChannel *channel, GQueue *frames, guint64 serial);
+void drv_session_set_class(DrvSession *session, DrvChannel *channel, DrvClass class);
+gint64 drv_session_rtt_us(DrvSession *session);
+/* Ends the session for a reason that no reconnecting mends. */
+void drv_session_fail(DrvSession *session, const GError *error);
+/* Runs func on the control thread; the session is kept until then. */
+void drv_session_post_control(DrvSession *session, DrvMailFunc func, gpointer target,
+                              gpointer data);
+
+/* --- for lanes, on their workers --- */
+
+/* A session that a peer asks for. */
+DrvSession *drv_session_new_accepted(DrvTransfer *transfer, const guint8 fingerprint[32],
+                                     const char *peer_name);
+/* Whether a hello may join: its secret and its certificate are the session's. */
+gboolean drv_session_may_join(DrvSession *session, const DrvHello *hello,
+                              const guint8 fingerprint[32]);
+/* What a hello or welcome of this session says. */
+DrvHello *drv_session_hello(DrvSession *session, guint16 lane);
+/* The peer's welcome: learns id and secret from the first. FALSE: it names another session. */
+gboolean drv_session_welcomed(DrvSession *session, const DrvHello *welcome,
+                              const guint8 fingerprint[32], const char *peer_name);
+/* The lane is usable. Takes a reference. FALSE when the session is dead. */
+gboolean drv_session_lane_up(DrvSession *session, DrvLane *lane);
+/* The lane is no longer, or its connecting failed. 'permanent': trying again is of no use. */
+void drv_session_lane_down(DrvSession *session, DrvLane *lane, const GError *error,
+                           gboolean permanent);
+void drv_session_apply_progress(DrvSession *session, GArray *progress);
+
+typedef struct {
+    DrvFrame *frame;     /* owned; NULL if nothing is to be sent, or an ack */
+    DrvChannel *channel; /* owned; NULL if nothing is to be sent */
+    DrvProgress ack;     /* when there is a channel and no frame */
+    gint64 retry_at;     /* when nothing is to be sent: ask again then */
+} DrvPull;
+
+/* What the lane should send next. With nothing, the lane is woken (drv_lane_wake) when there is
+ * something. */
+void drv_session_pull(DrvSession *session, DrvLane *lane, gint64 now_us, DrvPull *pull);
+void drv_session_sent(DrvSession *session, DrvChannel *channel, gsize wire_bytes, gboolean ack,
+                      gint64 now_us);
+DrvChannel *drv_session_find_channel(DrvSession *session, guint32 id);
+void drv_session_received(DrvSession *session, gsize wire_bytes);
+
+DrvCodec drv_session_pick_codec(DrvSession *session);
+void drv_session_learn_codec(DrvSession *session, DrvCodec codec, gsize raw, gsize wire,
+                             double seconds);
+/* A lane's socket is taking bytes, from begin to end: from this the link's speed is known. */
+void drv_session_write_begin(DrvSession *session, gint64 now_us);
+void drv_session_write_end(DrvSession *session, gsize bytes, gint64 now_us);
+void drv_session_rtt_sample(DrvSession *session, gint64 rtt_us);

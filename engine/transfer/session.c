@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/transfer/session.h"
+
+#include "common/error.h"
+#include "engine/transfer/channel-private.h"
+#include "engine/transfer/session-internal.h"
+
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <string.h>
+
+/* A sample of the link's speed is taken whenever its sockets have been busy for so long. */
+#define LINK_SAMPLE_US 50000
+
+DrvSession *
+session_new(DrvTransfer *transfer, gboolean connects)
+{
+    DrvSession *session = g_new0(DrvSession, 1);
+    g_atomic_ref_count_init(&session->refs);
+    session->transfer = transfer;
+    session->connects = connects;
+    g_mutex_init(&session->lock);
+    session->channels = g_hash_table_new(NULL, NULL);
+    drv_scheduler_init(&session->scheduler, drv_transfer_shaper(transfer));
+    g_queue_init(&session->acks);
+    drv_codec_choice_init(&session->choice);
+    /* Odd ids are the connecting side's. */
+    session->next_channel = connects ? 1 : 2;
+    return session;
+}
+
+DrvSession *
+drv_session_ref(DrvSession *session)
+{
+    g_atomic_ref_count_inc(&session->refs);
+    return session;
+}
+
+void
+drv_session_unref(DrvSession *session)
+{
+    if (session == NULL || !g_atomic_ref_count_dec(&session->refs))
+        return;
+    g_assert(g_hash_table_size(session->channels) == 0 && session->acks.length == 0);
+    g_hash_table_unref(session->channels);
+    g_clear_object(&session->resolving);
+    g_clear_error(&session->dead);
+    g_free(session->target.host);
+    g_free(session->target.label);
+    g_free(session->peer_name);
+    OPENSSL_cleanse(session->secret, sizeof session->secret);
+    g_mutex_clear(&session->lock);
+    g_free(session);
+}
+
+typedef struct {
+    DrvSession *session;
+    DrvMailFunc func;
+    gpointer target;
+    gpointer data;
+} ControlMail;
+
+static void
+run_control_mail(gpointer target, gpointer data)
+{
+    g_autofree ControlMail *mail = target;
+    mail->func(mail->target, mail->data);
+    drv_session_unref(mail->session);
+}
+
+void
+drv_session_post_control(DrvSession *session, DrvMailFunc func, gpointer target, gpointer data)
+{
+    ControlMail *mail = g_new(ControlMail, 1);
+    *mail = (ControlMail){drv_session_ref(session), func, target, data};
+    drv_transfer_post(session->transfer, run_control_mail, mail, NULL);
+}
+
+DrvWorker *
+drv_session_home(DrvSession *session, guint32 channel_id)
+{
+    return drv_transfer_worker(session->transfer, channel_id / 2);
+}
+
+/* --- who it is --- */
+
+DrvSession *
+drv_session_new_accepted(DrvTransfer *transfer, const guint8 fingerprint[32], const char *peer_name)
+{
+    DrvSession *session = session_new(transfer, FALSE);
+    if (RAND_bytes(session->id, sizeof session->id) != 1 ||
+        RAND_bytes(session->secret, sizeof session->secret) != 1)
+        g_error("no random bytes are to be had");
+    memcpy(session->fingerprint, fingerprint, sizeof session->fingerprint);
+    session->established = TRUE;
+    session->peer_name = g_strdup(peer_name != NULL ? peer_name : "a peer without a name");
+    session->control = session_open_control(session);
+    drv_transfer_announce(transfer, session->id, session);
+    return session;
+}
+
+gboolean
+drv_session_may_join(DrvSession *session, const DrvHello *hello, const guint8 fingerprint[32])
+{
+    g_mutex_lock(&session->lock);
+    gboolean may = !session->connects &&
+                   CRYPTO_memcmp(session->secret, hello->secret, sizeof session->secret) == 0 &&
+                   memcmp(session->fingerprint, fingerprint, sizeof session->fingerprint) == 0;
+    g_mutex_unlock(&session->lock);
+    return may;
+}
+
+/* What channels have come to is read here from what their acks last said: older than the truth at
+ * most. */
+DrvHello *
+drv_session_hello(DrvSession *session, guint16 lane)
+{
+    DrvHello *hello = drv_hello_new();
+    GHashTableIter iter;
+    gpointer value;
+    hello->lane = lane;
+    g_mutex_lock(&session->lock);
+    memcpy(hello->session, session->id, sizeof hello->session);
+    memcpy(hello->secret, session->secret, sizeof hello->secret);
+    g_hash_table_iter_init(&iter, session->channels);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        g_array_append_val(hello->progress, ((DrvChannel *)value)->ack);
+    g_mutex_unlock(&session->lock);
+    return hello;
+}
+
+gboolean
+drv_session_welcomed(DrvSession *session, const DrvHello *welcome, const guint8 fingerprint[32],
+                     const char *peer_name)
+{
+    g_mutex_lock(&session->lock);
+    gboolean good = TRUE;
+    if (!session->established) {
+        memcpy(session->id, welcome->session, sizeof session->id);
+        memcpy(session->secret, welcome->secret, sizeof session->secret);
+        memcpy(session->fingerprint, fingerprint, sizeof session->fingerprint);
+        session->peer_name = g_strdup(peer_name != NULL ? peer_name : welcome->name);
+        session->established = TRUE;
+    } else {
+        good = memcmp(session->id, welcome->session, sizeof session->id) == 0 &&
+               memcmp(session->fingerprint, fingerprint, sizeof session->fingerprint) == 0;
+    }
+    g_mutex_unlock(&session->lock);
+    return good;
+}
+
+const char *
+drv_session_peer_name(DrvSession *session)
+{
+    g_mutex_lock(&session->lock);
+    const char *name = session->peer_name; /* set once: may be used without the lock */
+    g_mutex_unlock(&session->lock);
+    return name != NULL ? name : "";
+}
+
+/* --- lanes --- */
+
+/* Under the lock. Wakes one lane that has nothing to do, if there is one. */
+static void
+wake_one(DrvSession *session)
+{
+    for (guint i = 0; i < DRV_MAX_LANES; i++) {
+        if (session->idle & 1u << i) {
+            session->idle &= ~(1u << i);
+            drv_lane_wake(session->lanes[i]);
+            return;
+        }
+    }
+}
+
+/* Under the lock. */
+static void
+tell_channels_of_loss(DrvSession *session, guint64 serial)
+{
+    GHashTableIter iter;
+    gpointer value;
+    g_hash_table_iter_init(&iter, session->channels);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        drv_channel_lane_lost(value, serial);
+}
+
+/* Under the lock: the slot's lane is out of use. The reference passes to the caller. */
+static DrvLane *
+take_out(DrvSession *session, guint slot)
+{
+    DrvLane *lane = g_steal_pointer(&session->lanes[slot]);
+    if (lane != NULL) {
+        session->idle &= ~(1u << slot);
+        session->lanes_up--;
+        tell_channels_of_loss(session, drv_lane_serial(lane));
+    }
+    return lane;
+}
+
+gboolean
+drv_session_lane_up(DrvSession *session, DrvLane *lane)
+{
+    guint slot = drv_lane_slot(lane);
+    g_mutex_lock(&session->lock);
+    gboolean alive = session->dead == NULL;
+    DrvLane *old = NULL;
+    if (alive) {
+        old = take_out(session, slot); /* half-dead: the peer has given it up before we noticed */
+        session->lanes[slot] = drv_lane_ref(lane);
+        session->lanes_up++;
+        drv_lane_set_serial(lane, ++session->serial);
+    }
+    g_mutex_unlock(&session->lock);
+    if (old != NULL) {
+        drv_lane_close(old, FALSE);
+        drv_lane_unref(old);
+    }
+    if (alive)
+        drv_session_post_control(session, session_control_up, session, GUINT_TO_POINTER(slot));
+    return alive;
+}
+
+void
+drv_session_lane_down(DrvSession *session, DrvLane *lane, const GError *error, gboolean permanent)
+{
+    guint slot = drv_lane_slot(lane);
+    g_mutex_lock(&session->lock);
+    DrvLane *mine = session->lanes[slot] == lane ? take_out(session, slot) : NULL;
+    g_mutex_unlock(&session->lock);
+    SessionDown *down = g_new0(SessionDown, 1);
+    down->slot = slot;
+    down->error = error != NULL ? g_error_copy(error)
+                                : g_error_new_literal(DRV_ERROR, DRV_ERROR_UNREACHABLE,
+                                                      "the connection was closed");
+    down->permanent = permanent;
+    down->was_up = mine != NULL;
+    drv_session_post_control(session, session_control_down, session, down);
+    drv_lane_unref(mine);
+}
+
+void
+drv_session_fail(DrvSession *session, const GError *error)
+{
+    g_mutex_lock(&session->lock);
+    gboolean first = session->dead == NULL;
+    if (first)
+        session->dead = g_error_copy(error);
+    g_mutex_unlock(&session->lock);
+    if (first)
+        drv_session_post_control(session, session_control_dead, session, NULL);
+}
+
+void
+drv_session_apply_progress(DrvSession *session, GArray *progress)
+{
+    for (guint i = 0; i < progress->len; i++) {
+        DrvProgress *p = &g_array_index(progress, DrvProgress, i);
+        g_autoptr(DrvChannel) channel = drv_session_find_channel(session, p->channel);
+        if (channel != NULL)
+            drv_channel_acknowledged(channel, p);
+    }
+}
+
+void
+drv_session_pull(DrvSession *session, DrvLane *lane, gint64 now_us, DrvPull *pull)
+{
+    *pull = (DrvPull){.retry_at = G_MAXINT64};
+    g_mutex_lock(&session->lock);
+    if (session->lanes[drv_lane_slot(lane)] != lane) {
+        g_mutex_unlock(&session->lock);
+        return; /* replaced: it will be told */
+    }
+    GList *link = g_queue_pop_head_link(&session->acks);
+    if (link != NULL) {
+        pull->channel = link->data; /* with the queue's reference */
+        pull->channel->ack_queued = FALSE;
+        pull->ack = pull->channel->ack;
+    } else {
+        pull->frame = drv_scheduler_next(&session->scheduler, now_us, &pull->retry_at);
+        if (pull->frame != NULL) {
+            pull->channel = drv_channel_ref(pull->frame->channel);
+            pull->frame->lane = drv_lane_serial(lane);
+        } else {
+            session->idle |= 1u << drv_lane_slot(lane);
+        }
+    }
+    g_mutex_unlock(&session->lock);
+}
+
+void
+drv_session_sent(DrvSession *session, DrvChannel *channel, gsize wire_bytes, gboolean ack,
+                 gint64 now_us)
+{
+    drv_channel_add_wire(channel, wire_bytes, 0);
+    g_mutex_lock(&session->lock);
+    session->wire += wire_bytes;
+    if (!ack && channel->queue.class != DRV_CLASS_CONTROL)
+        drv_scheduler_charge(&session->scheduler, &channel->queue, wire_bytes, now_us);
+    g_mutex_unlock(&session->lock);
+}
+
+void
+drv_session_received(DrvSession *session, gsize wire_bytes)
+{
+    g_mutex_lock(&session->lock);
+    session->wire += wire_bytes;
+    g_mutex_unlock(&session->lock);
+}
+
+/* --- what the link can do --- */
+
+DrvCodec
+drv_session_pick_codec(DrvSession *session)
+{
+    g_mutex_lock(&session->lock);
+    DrvCodec codec = drv_codec_choice_pick(&session->choice, session->link,
+                                           drv_transfer_threads(session->transfer));
+    g_mutex_unlock(&session->lock);
+    return codec;
+}
+
+void
+drv_session_learn_codec(DrvSession *session, DrvCodec codec, gsize raw, gsize wire, double seconds)
+{
+    g_mutex_lock(&session->lock);
+    drv_codec_choice_learn(&session->choice, codec, raw, wire, seconds);
+    g_mutex_unlock(&session->lock);
+}
+
+void
+drv_session_write_begin(DrvSession *session, gint64 now_us)
+{
+    g_mutex_lock(&session->lock);
+    if (session->writing++ == 0)
+        session->writing_since = now_us;
+    g_mutex_unlock(&session->lock);
+}
+
+/* The link's speed is what it takes while at least one socket has bytes waiting: when other things
+ * hold a migration up, the idle time does not count, and a codec that sends less does not make the
+ * link look slow. */
+void
+drv_session_write_end(DrvSession *session, gsize bytes, gint64 now_us)
+{
+    g_mutex_lock(&session->lock);
+    g_assert(session->writing > 0);
+    session->written += bytes;
+    session->written_us += now_us - session->writing_since;
+    session->writing_since = now_us;
+    session->writing--;
+    if (session->written_us >= LINK_SAMPLE_US) {
+        double rate = (double)session->written * G_USEC_PER_SEC / (double)session->written_us;
+        session->link = session->link > 0 ? 0.7 * session->link + 0.3 * rate : rate;
+        session->written = 0;
+        session->written_us = 0;
+    }
+    g_mutex_unlock(&session->lock);
+}
+
+void
+drv_session_rtt_sample(DrvSession *session, gint64 rtt_us)
+{
+    g_mutex_lock(&session->lock);
+    if (rtt_us > 0 && (session->rtt_us == 0 || rtt_us < session->rtt_us))
+        session->rtt_us = rtt_us;
+    g_mutex_unlock(&session->lock);
+}
+
+gint64
+drv_session_rtt_us(DrvSession *session)
+{
+    g_mutex_lock(&session->lock);
+    gint64 rtt = session->rtt_us;
+    g_mutex_unlock(&session->lock);
+    return rtt;
+}
+
+void
+drv_session_get_stats(DrvSession *session, DrvSessionStats *stats)
+{
+    g_mutex_lock(&session->lock);
+    *stats = (DrvSessionStats){
+        .lanes = session->lanes_up,
+        .reconnects = session->reconnects,
+        .rtt_us = session->rtt_us,
+        .link = session->link,
+        .wire = session->wire,
+    };
+    g_mutex_unlock(&session->lock);
+}
+
+/* --- channels --- */
+
+gboolean
+drv_session_add_channel(DrvSession *session, DrvChannel *channel, GError **error)
+{
+    gpointer key = GUINT_TO_POINTER(drv_channel_id(channel));
+    g_mutex_lock(&session->lock);
+    gboolean good = session->dead == NULL && !g_hash_table_contains(session->channels, key);
+    if (good)
+        g_hash_table_insert(session->channels, key, drv_channel_ref(channel));
+    else if (session->dead != NULL)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE, "the session has ended: %s",
+                    session->dead->message);
+    else
+        g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL, "channel %u is open already",
+                    drv_channel_id(channel));
+    g_mutex_unlock(&session->lock);
+    return good;
+}
+
+void
+drv_session_forget_channel(DrvSession *session, DrvChannel *channel)
+{
+    g_mutex_lock(&session->lock);
+    gboolean mine =
+        g_hash_table_remove(session->channels, GUINT_TO_POINTER(drv_channel_id(channel)));
+    gboolean queued = channel->ack_queued;
+    if (queued)
+        g_queue_unlink(&session->acks, &channel->ack_link);
+    channel->ack_queued = FALSE;
+    drv_scheduler_remove(&session->scheduler, &channel->queue);
+    g_mutex_unlock(&session->lock);
+    if (queued)
+        drv_channel_unref(channel);
+    if (mine)
+        drv_channel_unref(channel);
+}
+
+DrvChannel *
+drv_session_find_channel(DrvSession *session, guint32 id)
+{
+    g_mutex_lock(&session->lock);
+    DrvChannel *channel = g_hash_table_lookup(session->channels, GUINT_TO_POINTER(id));
+    if (channel != NULL)
+        drv_channel_ref(channel);
+    g_mutex_unlock(&session->lock);
+    return channel;
+}
+
+void
+drv_session_queue_frame(DrvSession *session, DrvChannel *channel, DrvFrame *frame)
+{
+    g_mutex_lock(&session->lock);
+    drv_scheduler_push(&session->scheduler, &channel->queue, frame);
+    wake_one(session);
+    g_mutex_unlock(&session->lock);
+}
+
+void
+drv_session_queue_ack(DrvSession *session, DrvChannel *channel, const DrvProgress *ack)
+{
+    g_mutex_lock(&session->lock);
+    channel->ack = *ack;
+    if (!channel->ack_queued) {
+        channel->ack_queued = TRUE;
+        drv_channel_ref(channel);
+        g_queue_push_tail_link(&session->acks, &channel->ack_link);
+        wake_one(session);
+    }
+    g_mutex_unlock(&session->lock);
+}
+
+void
+drv_session_settle(DrvSession *session, DrvChannel *channel, guint64 received)
+{
+    g_mutex_lock(&session->lock);
+    for (GList *l = channel->tx.frames.head; l != NULL; l = l->next) {
+        DrvFrame *frame = l->data;
+        if (frame->seq >= received)
+            break;
+        frame->settled = TRUE;
+    }
+    g_mutex_unlock(&session->lock);
+}
+
+void
+drv_session_requeue(DrvSession *session, DrvChannel *channel, GQueue *frames, guint64 serial)
+{
+    g_mutex_lock(&session->lock);
+    for (GList *l = frames->head; l != NULL; l = l->next) {
+        DrvFrame *frame = l->data;
+        if (frame->lane == serial && !frame->settled) {
+            drv_scheduler_push(&session->scheduler, &channel->queue, frame);
+            wake_one(session);
+        }
+    }
+    g_mutex_unlock(&session->lock);
+}
+
+void
+drv_session_set_class(DrvSession *session, DrvChannel *channel, DrvClass class)
+{
+    g_mutex_lock(&session->lock);
+    drv_scheduler_set_class(&session->scheduler, &channel->queue, class);
+    g_mutex_unlock(&session->lock);
+}

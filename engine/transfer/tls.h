@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <glib.h>
+#include <openssl/ssl.h>
+
+/*
+ * TLS 1.3 between daemons, mutual, without sockets: bytes come from and go to memory (DrvTlsPipe),
+ * so that io_uring does all I/O and OpenSSL none.
+ */
+
+/* A daemon's identity and the contexts made of it. Immutable: any thread may use it. */
+typedef struct _DrvTls DrvTls;
+
+/* Loads ca.pem, cert.pem and key.pem of 'dir'. Errors name the file and OpenSSL's reason. */
+DrvTls *drv_tls_new(const char *dir, GError **error);
+void drv_tls_free(DrvTls *tls);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvTls, drv_tls_free)
+
+/* The ends of a connection's ciphertext. The owner sets 'in' to what the socket gave and lets 'out'
+ * point at where ciphertext may go; OpenSSL moves 'in_pos' and 'out_len'. */
+typedef struct {
+    const guint8 *in;
+    gsize in_len;
+    gsize in_pos;
+    guint8 *out;
+    gsize out_size;
+    gsize out_len;
+} DrvTlsPipe;
+
+/* The most that one SSL_write of up to DRV_TLS_RECORD bytes adds to 'out': a record, and a key
+ * update before it. */
+#define DRV_TLS_RECORD ((gsize)16384)
+#define DRV_TLS_RECORD_ROOM (DRV_TLS_RECORD + 512)
+
+/* A connection's TLS state over 'pipe' (borrowed, must live as long). For a client, 'host' is the
+ * name or address the peer's certificate must carry; for a server it is NULL and any certificate of
+ * the CA is let in. */
+SSL *drv_tls_connection(DrvTls *tls, DrvTlsPipe *pipe, const char *host, GError **error);
+
+/* What went wrong with 'ssl', as a sentence about 'peer' that says which certificate is at fault
+ * and what to do. Takes the thread's OpenSSL error queue. Always sets an error of class
+ * DRV_ERROR_TLS. */
+void drv_tls_explain(SSL *ssl, const char *peer, const char *host, GError **error);
+
+/* The common name in the peer's certificate, or NULL; and its SHA-256, which tells identities
+ * apart. */
+char *drv_tls_peer_name(SSL *ssl);
+gboolean drv_tls_peer_fingerprint(SSL *ssl, guint8 digest[32]);

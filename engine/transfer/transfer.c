@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/transfer/transfer.h"
+
+#include "common/error.h"
+#include "common/mailbox.h"
+#include "engine/transfer/lane.h"
+#include "engine/transfer/session-private.h"
+
+#include <gio/gio.h>
+#include <glib-unix.h>
+#include <malloc.h>
+#include <string.h>
+
+#define DEFAULT_MEMORY ((gsize)60 * 1024 * 1024)
+#define MAX_THREADS 16
+/* Connections that have not greeted: a few dozen lanes may come at once, more is a flood. */
+#define MAX_STRANGERS 128
+
+typedef struct {
+    guint8 id[16];
+    DrvSession *session;
+} ById;
+
+struct _DrvTransfer {
+    char *name; /* fixed */
+    DrvTls *tls;
+    DrvPool *pool;
+    DrvShaper *shaper;
+    DrvWorker **workers;
+    guint n_workers;
+    void (*incoming)(DrvSession *session, gpointer data);
+    gpointer data;
+    DrvMailbox *control;
+    GSource *control_source;
+
+    GMutex lock;   /* guards the next two */
+    GArray *by_id; /* of ById: sessions that peers opened; referenced */
+    guint strangers;
+
+    GPtrArray *sessions; /* control thread only: all that live; referenced */
+    GSource *trimming;
+
+    GSocket *listener; /* control thread; its accepting runs on worker 0 */
+    DrvOp accept_op;
+    guint next_worker; /* worker 0 only */
+};
+
+static guint
+default_threads(void)
+{
+    /* Half the CPUs at most, as QEMU and its guests need theirs. */
+    return CLAMP(g_get_num_processors() / 2, 1, 8);
+}
+
+DrvTransfer *
+drv_transfer_new(const DrvTransferConfig *config, GError **error)
+{
+    g_autoptr(DrvTransfer) transfer = g_new0(DrvTransfer, 1);
+    transfer->name = g_strdup(config->name);
+    transfer->incoming = config->incoming;
+    transfer->data = config->data;
+    g_mutex_init(&transfer->lock);
+    transfer->by_id = g_array_new(FALSE, FALSE, sizeof(ById));
+    transfer->sessions = g_ptr_array_new();
+    transfer->control = drv_mailbox_new();
+    transfer->control_source =
+        drv_mailbox_attach(transfer->control, g_main_context_get_thread_default());
+    transfer->pool = drv_pool_new(config->memory > 0 ? config->memory : DEFAULT_MEMORY);
+    transfer->shaper = drv_shaper_new(config->bandwidth, g_get_monotonic_time());
+    guint threads = config->threads > 0 ? MIN(config->threads, MAX_THREADS) : default_threads();
+    transfer->workers = g_new0(DrvWorker *, threads);
+    transfer->tls = drv_tls_new(config->pki_dir, error);
+    if (transfer->tls == NULL)
+        return NULL;
+    for (guint i = 0; i < threads; i++) {
+        transfer->workers[i] = drv_worker_new(i, transfer->pool, error);
+        if (transfer->workers[i] == NULL)
+            return NULL;
+        transfer->n_workers++;
+    }
+    return g_steal_pointer(&transfer);
+}
+
+static void
+stop_accepting(gpointer target, gpointer data)
+{
+    DrvTransfer *transfer = target;
+    drv_worker_cancel(transfer->workers[0], &transfer->accept_op);
+}
+
+static void
+nothing(gpointer target, gpointer data)
+{
+}
+
+/* Lets everything that workers and the control thread still have to say to each other be said. */
+static void
+settle(DrvTransfer *transfer)
+{
+    guint quiet = 0;
+    while (quiet < 3) {
+        for (guint i = 0; i < transfer->n_workers; i++)
+            drv_worker_call(transfer->workers[i], nothing, NULL, NULL);
+        quiet = drv_mailbox_dispatch(transfer->control) > 0 ? 0 : quiet + 1;
+    }
+}
+
+void
+drv_transfer_free(DrvTransfer *transfer)
+{
+    if (transfer == NULL)
+        return;
+    if (transfer->listener != NULL)
+        drv_worker_call(transfer->workers[0], stop_accepting, transfer, NULL);
+    while (transfer->sessions->len > 0)
+        drv_session_close(transfer->sessions->pdata[0]);
+    settle(transfer);
+    if (transfer->trimming != NULL) {
+        g_source_destroy(transfer->trimming);
+        g_source_unref(transfer->trimming);
+    }
+    for (guint i = 0; i < transfer->n_workers; i++)
+        drv_worker_free(transfer->workers[i]);
+    g_free(transfer->workers);
+    g_clear_object(&transfer->listener);
+    g_source_destroy(transfer->control_source);
+    g_source_unref(transfer->control_source);
+    drv_mailbox_free(transfer->control);
+    g_ptr_array_unref(transfer->sessions);
+    g_array_unref(transfer->by_id);
+    drv_tls_free(transfer->tls);
+    drv_shaper_unref(transfer->shaper);
+    drv_pool_free(transfer->pool);
+    g_mutex_clear(&transfer->lock);
+    g_free(transfer->name);
+    g_free(transfer);
+}
+
+/* --- listening --- */
+
+typedef struct {
+    DrvTransfer *transfer;
+    DrvWorker *worker;
+    int fd;
+} Accepted;
+
+static void
+serve(gpointer target, gpointer data)
+{
+    g_autofree Accepted *accepted = data;
+    drv_lane_accept(accepted->transfer, accepted->worker, accepted->fd);
+}
+
+static void
+accept_next(DrvTransfer *transfer)
+{
+    drv_worker_accept(transfer->workers[0], &transfer->accept_op,
+                      g_socket_get_fd(transfer->listener));
+}
+
+static void
+accepted(DrvOp *op, gint32 result)
+{
+    DrvTransfer *transfer = op->owner;
+    if (result == -ECANCELED)
+        return;
+    if (result >= 0) {
+        Accepted *a = g_new0(Accepted, 1);
+        a->transfer = transfer;
+        a->worker = drv_transfer_worker(transfer, transfer->next_worker++);
+        a->fd = result;
+        drv_worker_post(a->worker, serve, NULL, a);
+    } else if (result == -EMFILE || result == -ENFILE) {
+        g_warning("no connection can be accepted: %s: raise the limit of open files",
+                  g_strerror(-result));
+    }
+    accept_next(transfer);
+}
+
+static void
+start_accepting(gpointer target, gpointer data)
+{
+    accept_next(target);
+}
+
+guint16
+drv_transfer_listen(DrvTransfer *transfer, const char *host, guint16 port, GError **error)
+{
+    g_autoptr(GInetAddress) address = g_inet_address_new_from_string(host);
+    if (address == NULL) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "'%s' is not an address to listen on: give one of this host's, or 0.0.0.0",
+                    host);
+        return 0;
+    }
+    g_autoptr(GSocketAddress) where = g_inet_socket_address_new(address, port);
+    g_autoptr(GSocket) socket = g_socket_new(g_inet_address_get_family(address),
+                                             G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_TCP, error);
+    g_autoptr(GError) why = NULL;
+    if (socket == NULL)
+        return 0;
+    g_socket_set_listen_backlog(socket, 64);
+    if (!g_socket_bind(socket, where, TRUE, &why) || !g_socket_listen(socket, &why)) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "cannot listen on %s port %u: %s", host,
+                    port, why->message);
+        return 0;
+    }
+    /* The ring waits for connections itself; on the non-blocking socket that GLib makes it would
+     * spin on EAGAIN. */
+    g_unix_set_fd_nonblocking(g_socket_get_fd(socket), FALSE, NULL);
+    g_autoptr(GSocketAddress) bound = g_socket_get_local_address(socket, error);
+    if (bound == NULL)
+        return 0;
+    transfer->listener = g_steal_pointer(&socket);
+    transfer->accept_op = (DrvOp){.done = accepted, .owner = transfer};
+    drv_worker_post(transfer->workers[0], start_accepting, transfer, NULL);
+    return g_inet_socket_address_get_port(G_INET_SOCKET_ADDRESS(bound));
+}
+
+/* --- what lanes and sessions need --- */
+
+DrvPool *
+drv_transfer_pool(DrvTransfer *transfer)
+{
+    return transfer->pool;
+}
+
+DrvTls *
+drv_transfer_tls(DrvTransfer *transfer)
+{
+    return transfer->tls;
+}
+
+const char *
+drv_transfer_name(DrvTransfer *transfer)
+{
+    return transfer->name;
+}
+
+DrvShaper *
+drv_transfer_shaper(DrvTransfer *transfer)
+{
+    return transfer->shaper;
+}
+
+DrvWorker *
+drv_transfer_worker(DrvTransfer *transfer, guint index)
+{
+    return transfer->workers[index % transfer->n_workers];
+}
+
+guint
+drv_transfer_threads(DrvTransfer *transfer)
+{
+    return transfer->n_workers;
+}
+
+void
+drv_transfer_post(DrvTransfer *transfer, DrvMailFunc func, gpointer target, gpointer data)
+{
+    drv_mailbox_post(transfer->control, func, target, data);
+}
+
+void
+drv_transfer_remember_session(DrvTransfer *transfer, DrvSession *session)
+{
+    g_ptr_array_add(transfer->sessions, drv_session_ref(session));
+}
+
+/* With the last session goes the memory: an idle daemon holds none for transfers. Lanes and
+ * channels of the session put their chunks back a little later, hence the second look. */
+static gboolean
+trim(gpointer data)
+{
+    DrvTransfer *transfer = data;
+    if (transfer->sessions->len == 0 && !drv_pool_trim(transfer->pool))
+        return G_SOURCE_CONTINUE;
+    for (guint i = 0; i < transfer->n_workers && transfer->sessions->len == 0; i++)
+        drv_worker_forget_slabs(transfer->workers[i]);
+    malloc_trim(0);
+    g_clear_pointer(&transfer->trimming, g_source_unref);
+    return G_SOURCE_REMOVE;
+}
+
+static void
+trim_soon(DrvTransfer *transfer)
+{
+    if (transfer->sessions->len > 0 || transfer->trimming != NULL)
+        return;
+    transfer->trimming = g_timeout_source_new(1000);
+    g_source_set_callback(transfer->trimming, trim, transfer, NULL);
+    g_source_attach(transfer->trimming, g_main_context_get_thread_default());
+}
+
+void
+drv_transfer_forget_session(DrvTransfer *transfer, DrvSession *session)
+{
+    g_mutex_lock(&transfer->lock);
+    gboolean found = FALSE;
+    for (guint i = 0; i < transfer->by_id->len && !found; i++) {
+        found = g_array_index(transfer->by_id, ById, i).session == session;
+        if (found)
+            g_array_remove_index_fast(transfer->by_id, i);
+    }
+    g_mutex_unlock(&transfer->lock);
+    if (found)
+        drv_session_unref(session);
+    if (g_ptr_array_remove_fast(transfer->sessions, session))
+        drv_session_unref(session);
+    trim_soon(transfer);
+}
+
+static void
+tell_incoming(gpointer target, gpointer data)
+{
+    DrvTransfer *transfer = target;
+    DrvSession *session = data;
+    drv_transfer_remember_session(transfer, session);
+    if (transfer->incoming != NULL)
+        transfer->incoming(session, transfer->data);
+}
+
+void
+drv_transfer_announce(DrvTransfer *transfer, const guint8 id[16], DrvSession *session)
+{
+    ById entry = {.session = drv_session_ref(session)};
+    memcpy(entry.id, id, sizeof entry.id);
+    g_mutex_lock(&transfer->lock);
+    g_array_append_val(transfer->by_id, entry);
+    g_mutex_unlock(&transfer->lock);
+    drv_session_post_control(session, tell_incoming, transfer, session);
+}
+
+DrvSession *
+drv_transfer_find_session(DrvTransfer *transfer, const guint8 id[16])
+{
+    DrvSession *session = NULL;
+    g_mutex_lock(&transfer->lock);
+    for (guint i = 0; i < transfer->by_id->len && session == NULL; i++) {
+        ById *entry = &g_array_index(transfer->by_id, ById, i);
+        if (memcmp(entry->id, id, sizeof entry->id) == 0)
+            session = drv_session_ref(entry->session);
+    }
+    g_mutex_unlock(&transfer->lock);
+    return session;
+}
+
+gboolean
+drv_transfer_stranger_begin(DrvTransfer *transfer)
+{
+    g_mutex_lock(&transfer->lock);
+    gboolean room = transfer->strangers < MAX_STRANGERS;
+    if (room)
+        transfer->strangers++;
+    g_mutex_unlock(&transfer->lock);
+    return room;
+}
+
+void
+drv_transfer_stranger_end(DrvTransfer *transfer)
+{
+    g_mutex_lock(&transfer->lock);
+    g_assert(transfer->strangers > 0);
+    transfer->strangers--;
+    g_mutex_unlock(&transfer->lock);
+}

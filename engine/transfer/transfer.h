@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/transfer/session.h"
+#include "engine/transfer/shaper.h"
+#include "engine/transfer/tls.h"
+#include "engine/transfer/worker.h"
+
+/*
+ * A daemon's transfer core: its data threads, their buffers, its identity, its listener and its
+ * sessions. A process may hold several (tests hold two). Functions are for the control thread, that
+ * of the GMainContext which was the default when it was made, unless said otherwise.
+ */
+typedef struct {
+    const char *name;    /* the host's name, shown to peers */
+    const char *pki_dir; /* ca.pem, cert.pem, key.pem */
+    guint threads;       /* data threads; 0: as fits the CPUs */
+    gsize memory;        /* limit of the buffer pool in bytes; 0: the default */
+    guint64 bandwidth;   /* bytes a second for all jobs together; 0: no limit */
+    /* A peer has opened a session: give it ops. Before this returns nothing of the session is told.
+     */
+    void (*incoming)(DrvSession *session, gpointer data);
+    gpointer data;
+} DrvTransferConfig;
+
+DrvTransfer *drv_transfer_new(const DrvTransferConfig *config, GError **error);
+/* Closes all sessions and stops the threads. */
+void drv_transfer_free(DrvTransfer *transfer);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvTransfer, drv_transfer_free)
+
+/* Listens on host:port (port 0: any). Returns the port, or 0 with an error. */
+guint16 drv_transfer_listen(DrvTransfer *transfer, const char *host, guint16 port, GError **error);
+
+DrvPool *drv_transfer_pool(DrvTransfer *transfer);
+
+/* For lanes and sessions; from any thread. */
+DrvTls *drv_transfer_tls(DrvTransfer *transfer);
+const char *drv_transfer_name(DrvTransfer *transfer);
+DrvShaper *drv_transfer_shaper(DrvTransfer *transfer);
+DrvWorker *drv_transfer_worker(DrvTransfer *transfer, guint index); /* modulo their number */
+guint drv_transfer_threads(DrvTransfer *transfer);
+void drv_transfer_post(DrvTransfer *transfer, DrvMailFunc func, gpointer target, gpointer data);
+/* All sessions that are alive, so that they can be closed with the transfer; kept referenced.
+ * Control thread. */
+void drv_transfer_remember_session(DrvTransfer *transfer, DrvSession *session);
+void drv_transfer_forget_session(DrvTransfer *transfer, DrvSession *session);
+/* A peer has opened a session: it can be found by its id, and 'incoming' is called on the control
+ * thread. */
+void drv_transfer_announce(DrvTransfer *transfer, const guint8 id[16], DrvSession *session);
+/* Referenced, or NULL. */
+DrvSession *drv_transfer_find_session(DrvTransfer *transfer, const guint8 id[16]);
+/* Lanes that have not said which session they belong to. FALSE when there are too many. */
+gboolean drv_transfer_stranger_begin(DrvTransfer *transfer);
+void drv_transfer_stranger_end(DrvTransfer *transfer);
