@@ -20,10 +20,10 @@ typedef struct {
     DrvFrame *frame; /* being written */
     gsize written;
     gboolean write_end; /* the socket takes nothing more */
+    gboolean broke;     /* ... because it failed: the peer must be told */
 
-    gboolean waiting; /* for a chunk of the pool */
+    gboolean waiting; /* for a chunk of the pool: its wake-up is going to come */
     gboolean stopped;
-    guint refs; /* the channel's, and one for each wake-up by the pool on its way */
 } SocketEndpoint;
 
 static void read_more(SocketEndpoint *self);
@@ -31,7 +31,7 @@ static void read_more(SocketEndpoint *self);
 static void
 release(SocketEndpoint *self)
 {
-    if (!self->stopped || self->read_op.busy || self->write_op.busy || --self->refs > 0)
+    if (!self->stopped || self->read_op.busy || self->write_op.busy || self->waiting)
         return;
     close(self->fd);
     drv_chunk_free(self->chunk);
@@ -51,7 +51,6 @@ take_room_in_pool(gpointer target, gpointer data)
         release(self);
         return;
     }
-    self->refs--;
     read_more(self);
 }
 
@@ -73,7 +72,6 @@ read_more(SocketEndpoint *self)
         self->chunk = drv_pool_take(pool, DRV_POOL_TX);
     if (self->chunk == NULL) {
         self->waiting = TRUE;
-        self->refs++;
         drv_pool_wait(pool, room_in_pool, self);
         return;
     }
@@ -101,7 +99,7 @@ was_read(DrvOp *op, gint32 result)
             self->codec->ops->outgoing(self->codec, self->channel, g_steal_pointer(&self->chunk),
                                        (guint32)result, 0);
     } else if (result == 0) {
-        send_last(self, DRV_DATA_EOF);
+        send_last(self, self->broke ? DRV_DATA_RESET : DRV_DATA_EOF);
     } else if (result != -EINTR && result != -EAGAIN) {
         send_last(self, DRV_DATA_RESET);
     }
@@ -154,9 +152,10 @@ was_written(DrvOp *op, gint32 result)
     if (result > 0) {
         self->written += (gsize)result;
     } else if (result != -EINTR && result != -EAGAIN) {
-        /* What the socket said before it broke is still read and sent; then comes the reset. */
-        self->write_end = TRUE;
-        send_last(self, DRV_DATA_RESET);
+        /* What it said before it broke is still read and sent (a QEMU that has loaded its guest
+         * says so and closes, while the stream's last bytes are on their way to it); the reset
+         * follows that. */
+        self->broke = TRUE;
         break_off(self);
     }
     write_more(self);
@@ -215,7 +214,6 @@ drv_socket_endpoint_new(int fd, DrvChannelCodec *codec)
     self->base.ops = &socket_ops;
     self->fd = fd;
     self->codec = codec;
-    self->refs = 1;
     self->read_op = (DrvOp){.done = was_read, .owner = self};
     self->write_op = (DrvOp){.done = was_written, .owner = self};
     return &self->base;
