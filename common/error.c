@@ -37,3 +37,12 @@ drv_error_name(const GError *error)
         return names[DRV_ERROR_IO];
     return drv_error_code_name((DrvErrorCode)error->code);
 }
+
+DrvErrorCode
+drv_error_code_parse(const char *name)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++)
+        if (g_str_equal(name, names[i]))
+            return i;
+    return DRV_ERROR_PROTOCOL;
+}
