@@ -179,6 +179,15 @@ drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flag
 }
 
 static void
+offer_room(DrvChannel *channel)
+{
+    if (channel->wants_room && has_room(channel)) {
+        channel->wants_room = FALSE;
+        channel->endpoint->ops->room(channel->endpoint);
+    }
+}
+
+static void
 take_ack(gpointer target, gpointer data)
 {
     g_autoptr(DrvChannel) channel = target;
@@ -201,10 +210,7 @@ take_ack(gpointer target, gpointer data)
     channel->stats.acknowledged += bytes;
     g_mutex_unlock(&channel->stats_lock);
     finish_if_done(channel);
-    if (channel->wants_room && !channel->stopped && has_room(channel)) {
-        channel->wants_room = FALSE;
-        channel->endpoint->ops->room(channel->endpoint);
-    }
+    offer_room(channel);
 }
 
 void
@@ -362,7 +368,7 @@ DrvChannel *
 drv_channel_open(DrvSession *session, DrvEndpoint *endpoint, const DrvChannelParams *params,
                  GError **error)
 {
-    g_assert(params->tx_credit > 0 && params->rx_credit > 0);
+    g_assert(params->rx_credit > 0);
     DrvChannel *channel = g_new0(DrvChannel, 1);
     g_atomic_ref_count_init(&channel->refs);
     channel->session = drv_session_ref(session);
@@ -390,6 +396,21 @@ drv_channel_open(DrvSession *session, DrvEndpoint *endpoint, const DrvChannelPar
 }
 
 static void
+take_grant(gpointer target, gpointer data)
+{
+    g_autoptr(DrvChannel) channel = target;
+    channel->tx.credit = GPOINTER_TO_UINT(data);
+    offer_room(channel);
+}
+
+void
+drv_channel_grant(DrvChannel *channel, guint credit)
+{
+    drv_worker_post(channel->worker, take_grant, drv_channel_ref(channel),
+                    GUINT_TO_POINTER(credit));
+}
+
+static void
 take_close(gpointer target, gpointer data)
 {
     g_autoptr(DrvChannel) channel = target;
@@ -406,7 +427,7 @@ drv_channel_close(DrvChannel *channel)
 }
 
 void
-drv_channel_set_class(DrvChannel *channel, DrvClass class)
+drv_channel_set_send_class(DrvChannel *channel, DrvClass class)
 {
     drv_session_set_class(channel->session, channel, class);
 }

@@ -23,9 +23,10 @@ typedef struct {
     DrvClass class;
     guint weight;
     DrvShaper *shaper; /* the channel takes a reference; may be NULL */
-    guint tx_credit;   /* frames the peer has promised room for */
-    guint rx_credit;  /* frames we have: reserved in the pool with drv_pool_reserve(), given back at
-                         the end */
+    guint tx_credit; /* frames the peer has promised room for; 0: not known yet, drv_channel_grant()
+                        follows */
+    guint rx_credit; /* frames we have: reserved in the pool with drv_pool_reserve(), given back at
+                        the end */
     gboolean message; /* frames are messages of a few KiB at most, held on the heap: no reservation,
                          no window */
     /* Called on the control thread when both directions have ended: error is NULL if by the
@@ -56,8 +57,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvChannel, drv_channel_unref)
 /* From the control thread. Ends our half at once, whatever is in flight: the endpoint is stopped.
  * 'finished' is not called any more. May be called again. */
 void drv_channel_close(DrvChannel *channel);
+/* From the control thread: the peer promises room for so many frames. For a channel opened without.
+ */
+void drv_channel_grant(DrvChannel *channel, guint credit);
 /* From the control thread. */
-void drv_channel_set_class(DrvChannel *channel, DrvClass class);
+void drv_channel_set_send_class(DrvChannel *channel, DrvClass class);
 void drv_channel_set_codec(DrvChannel *channel, DrvCodec codec);
 
 /* From any thread. */

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/channel/peer.h"
+
+/*
+ * One end's half of all channels of a job: opened together with the peer, digested, compared,
+ * closed together. Control thread only.
+ */
+typedef struct _DrvChannelSet DrvChannelSet;
+
+/* 'changed' is called when a channel has ended; then look at drv_channel_set_finished() and
+ * _error(). */
+typedef void (*DrvChannelSetChanged)(DrvChannelSet *set, gpointer data);
+
+/* 'shaper' limits what this end sends (may be NULL; a reference is taken). */
+DrvChannelSet *drv_channel_set_new(DrvTransfer *transfer, DrvCodec codec, DrvClass class,
+                                   DrvShaper *shaper, DrvChannelSetChanged changed, gpointer data);
+/* Closes what is open. */
+void drv_channel_set_free(DrvChannelSet *set);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvChannelSet, drv_channel_set_free)
+
+/* The opening end. Opens our half for the socket 'fd' (taken) and fills 'args' with what the peer
+ * needs to open its own; the call itself is the caller's. Nothing is sent before
+ * drv_channel_set_accepted(). */
+gboolean drv_channel_set_offer(DrvChannelSet *set, DrvPeer *peer, int fd, JsonObject *args,
+                               GError **error);
+/* The peer has answered the latest offer with 'ok'. */
+gboolean drv_channel_set_accepted(DrvChannelSet *set, JsonObject *ok, GError **error);
+
+/* The other end: opens its half for 'fd' (taken) as 'args' say and makes the answer. */
+JsonObject *drv_channel_set_accept(DrvChannelSet *set, DrvPeer *peer, int fd, JsonObject *args,
+                                   GError **error);
+
+guint drv_channel_set_count(DrvChannelSet *set);
+/* Whether every channel has ended, both ways. */
+gboolean drv_channel_set_finished(DrvChannelSet *set);
+/* What ended one before its time, or NULL. Borrowed. */
+const GError *drv_channel_set_error(DrvChannelSet *set);
+void drv_channel_set_class(DrvChannelSet *set, DrvClass class);
+
+/* What went in and out here, for the peer to compare. */
+JsonArray *drv_channel_set_digests(DrvChannelSet *set);
+/* Compares them with the peer's: what one end sent, the other must have received.
+ * DRV_ERROR_MISMATCH says where not. */
+gboolean drv_channel_set_compare(DrvChannelSet *set, JsonArray *theirs, GError **error);
+
+typedef struct {
+    guint64 raw;       /* bytes from and to the local endpoints */
+    guint64 delivered; /* bytes sent that the peer's endpoints have taken */
+    guint64 wire;      /* bytes of frames, both directions, repetitions included */
+} DrvChannelTotals;
+
+void drv_channel_set_totals(DrvChannelSet *set, DrvChannelTotals *totals);
