@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/job/job.h"
+
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/job/jobs.h"
+
+#include <string.h>
+#include <sys/resource.h>
+
+void
+drv_job_init(DrvJob *job, const DrvJobOps *ops, DrvJobs *jobs, DrvJobRecord *rec,
+             gboolean journaled)
+{
+    job->ops = ops;
+    job->refs = 1;
+    job->jobs = jobs;
+    job->journaled = journaled;
+    job->started_us = g_get_monotonic_time();
+    job->rec = rec;
+    if (rec->detail != NULL)
+        job->detail = drv_json_parse_object(rec->detail, strlen(rec->detail), NULL);
+    if (job->detail == NULL)
+        job->detail = json_object_new();
+}
+
+DrvJob *
+drv_job_ref(DrvJob *job)
+{
+    job->refs++;
+    return job;
+}
+
+void
+drv_job_unref(DrvJob *job)
+{
+    if (job == NULL || --job->refs > 0)
+        return;
+    drv_job_record_free(job->rec);
+    json_object_unref(job->detail);
+    g_clear_error(&job->error);
+    job->ops->free(job);
+}
+
+DrvJobState
+drv_job_state(const DrvJob *job)
+{
+    return job->rec->state;
+}
+
+const char *
+drv_job_id(const DrvJob *job)
+{
+    return job->rec->id;
+}
+
+static void
+fill_record(DrvJob *job)
+{
+    g_free(job->rec->detail);
+    job->rec->detail = drv_json_text(job->detail);
+    if (job->error != NULL) {
+        g_free(job->rec->error_class);
+        g_free(job->rec->error_message);
+        job->rec->error_class = g_strdup(drv_error_name(job->error));
+        job->rec->error_message = g_strdup(job->error->message);
+    }
+}
+
+gboolean
+drv_job_move(DrvJob *job, DrvJobState to, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    DrvJobState from = job->rec->state;
+    if (!job->journaled) {
+        job->rec->state = to;
+        drv_job_changed(job);
+        return TRUE;
+    }
+    fill_record(job);
+    if (!drv_journal_move(drv_jobs_journal(job->jobs), job->rec, to, &why)) {
+        if (g_error_matches(why, DRV_ERROR, DRV_ERROR_IN_DOUBT))
+            drv_jobs_fatal(job->jobs, why);
+        g_propagate_error(error, g_steal_pointer(&why));
+        return FALSE;
+    }
+    g_message("job %s (%s): %s -> %s%s%s", job->rec->id, drv_role_name(job->rec->role),
+              drv_state_name(from), drv_state_name(to),
+              drv_state_is_final(to) && job->error != NULL ? ": " : "",
+              drv_state_is_final(to) && job->error != NULL ? job->error->message : "");
+    drv_job_changed(job);
+    return TRUE;
+}
+
+gboolean
+drv_job_save(DrvJob *job, GError **error)
+{
+    if (!job->journaled)
+        return TRUE;
+    fill_record(job);
+    return drv_journal_save(drv_jobs_journal(job->jobs), job->rec, error);
+}
+
+void
+drv_job_set_error(DrvJob *job, const GError *error)
+{
+    if (job->error == NULL)
+        job->error = g_error_copy(error);
+    else
+        g_info("job %s: also: %s", job->rec->id, error->message);
+}
+
+void
+drv_job_changed(DrvJob *job)
+{
+    drv_jobs_changed(job->jobs, job);
+}
+
+const char *
+drv_job_outcome(DrvJobState state)
+{
+    switch (state) {
+    case DRV_STATE_DONE:
+        return "completed";
+    case DRV_STATE_FAILED:
+        return "failed";
+    case DRV_STATE_CANCELLED:
+        return "cancelled";
+    case DRV_STATE_IN_DOUBT:
+        return "in-doubt";
+    default:
+        return "running";
+    }
+}
+
+static void
+set_time(JsonObject *object, const char *member, gint64 realtime_us)
+{
+    g_autoptr(GDateTime) when = g_date_time_new_from_unix_utc(realtime_us / G_USEC_PER_SEC);
+    g_autofree char *text = when != NULL ? g_date_time_format(when, "%Y-%m-%dT%H:%M:%SZ") : NULL;
+    if (text != NULL)
+        json_object_set_string_member(object, member, text);
+}
+
+static void
+set_text(JsonObject *object, const char *member, const char *value)
+{
+    if (value != NULL)
+        json_object_set_string_member(object, member, value);
+    else
+        json_object_set_null_member(object, member);
+}
+
+JsonObject *
+drv_job_record_to_json(const DrvJobRecord *rec, const char *kind)
+{
+    JsonObject *object = json_object_new();
+    json_object_set_string_member(object, "job", rec->id);
+    json_object_set_string_member(object, "kind", kind);
+    json_object_set_string_member(object, "role", drv_role_name(rec->role));
+    set_text(object, "vm", rec->vm);
+    set_text(object, "peer", rec->peer);
+    json_object_set_string_member(object, "state", drv_state_name(rec->state));
+    set_time(object, "created", rec->created_us);
+    set_time(object, "updated", rec->updated_us);
+    json_object_set_boolean_member(object, "final", drv_state_is_final(rec->state));
+    if (rec->error_message != NULL) {
+        JsonObject *error = json_object_new();
+        set_text(error, "class", rec->error_class);
+        set_text(error, "message", rec->error_message);
+        json_object_set_object_member(object, "error", error);
+    } else {
+        json_object_set_null_member(object, "error");
+    }
+    json_object_set_null_member(object, "progress");
+    JsonObject *result = rec->result != NULL
+                             ? drv_json_parse_object(rec->result, strlen(rec->result), NULL)
+                             : NULL;
+    if (result != NULL)
+        json_object_set_object_member(object, "result", result);
+    else
+        json_object_set_null_member(object, "result");
+    return object;
+}
+
+JsonObject *
+drv_job_to_json(DrvJob *job)
+{
+    fill_record(job);
+    JsonObject *object = drv_job_record_to_json(job->rec, job->ops->kind);
+    JsonObject *progress = job->ops->progress != NULL ? job->ops->progress(job) : NULL;
+    if (progress != NULL)
+        json_object_set_object_member(object, "progress", progress);
+    return object;
+}
+
+double
+drv_process_cpu_seconds(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_utime.tv_sec + (double)usage.ru_stime.tv_sec +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / G_USEC_PER_SEC;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/channel/peer.h"
+#include "engine/job/journal.h"
+
+#include <json-glib/json-glib.h>
+
+/*
+ * What every job is: a record, a state that moves through the journal, an error, and what the API shows of it. Kinds of
+ * jobs (a migration's source and destination halves, a tunnel) embed it first. Control thread only.
+ */
+typedef struct _DrvJob DrvJob;
+typedef struct _DrvJobs DrvJobs; /* all jobs of a daemon, and what they share: jobs.h */
+
+typedef struct {
+    const char *kind; /* "migrate", "tunnel" */
+    /* A new job begins; or one found in the journal goes on, in the state that drv_state_rule() says. */
+    void (*start)(DrvJob *job);
+    void (*resume)(DrvJob *job);
+    /* DRV_ERROR_STATE when it is too late. */
+    gboolean (*cancel)(DrvJob *job, GError **error);
+    gboolean (*resolve)(DrvJob *job, gboolean run_on_source, GError **error);
+    /* The API's "progress" object, or NULL. */
+    JsonObject *(*progress)(DrvJob *job);
+    void (*free)(DrvJob *job);
+} DrvJobOps;
+
+struct _DrvJob {
+    const DrvJobOps *ops; /* fixed */
+    guint refs;
+    DrvJobs *jobs;
+    gboolean journaled; /* tunnels are not: nothing is lost with them */
+    gint64 started_us;  /* monotonic; of this run of the daemon */
+
+    DrvJobRecord *rec;
+    JsonObject *detail; /* what a restart needs; written with every move */
+    GError *error;      /* the first that went wrong */
+};
+
+/* For the constructors of kinds. Takes the record. */
+void drv_job_init(DrvJob *job, const DrvJobOps *ops, DrvJobs *jobs, DrvJobRecord *rec,
+                  gboolean journaled);
+DrvJob *drv_job_ref(DrvJob *job);
+void drv_job_unref(DrvJob *job);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvJob, drv_job_unref)
+
+DrvJobState drv_job_state(const DrvJob *job);
+const char *drv_job_id(const DrvJob *job);
+
+/* Moves the state: the journal has it before this returns TRUE. On FALSE nothing has moved; DRV_ERROR_IN_DOUBT has also
+ * told the daemon to end. */
+gboolean drv_job_move(DrvJob *job, DrvJobState to, GError **error);
+/* Writes detail and result without a move. */
+gboolean drv_job_save(DrvJob *job, GError **error);
+/* Keeps the first error; later ones are logged. */
+void drv_job_set_error(DrvJob *job, const GError *error);
+/* Something a watcher would like to see has changed. */
+void drv_job_changed(DrvJob *job);
+
+/* What the API shows: docs/http-api.md. */
+JsonObject *drv_job_to_json(DrvJob *job);
+/* The same of a record alone. */
+JsonObject *drv_job_record_to_json(const DrvJobRecord *rec, const char *kind);
+/* The contract's word for a final state: "completed", "failed", "cancelled"; "in-doubt" or "running". */
+const char *drv_job_outcome(DrvJobState state);
+
+/* User and system time of this process so far, in seconds: what a job's report counts. */
+double drv_process_cpu_seconds(void);

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/job/live-dest-private.h"
+
+#include "common/error.h"
+#include "engine/job/settings.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* --- QEMU's last words --- */
+
+/* QEMU before 9.1 ends when it cannot load a stream, and says why on its standard error only. Where that is a file (as
+ * under libvirt and most scripts), it can be read. */
+static void
+open_log(LiveDest *self)
+{
+    struct stat st;
+    pid_t pid = qmp_client_get_peer_pid(self->qmp);
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd/2", (int)pid);
+    if (pid <= 0 || stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+        return;
+    self->log_fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    self->log_from = st.st_size;
+}
+
+char *
+dest_last_words(LiveDest *self)
+{
+    char buffer[2048];
+    if (self->log_fd < 0)
+        return NULL;
+    gssize n = pread(self->log_fd, buffer, sizeof buffer - 1, self->log_from);
+    if (n <= 0)
+        return NULL;
+    g_autofree char *text = g_utf8_make_valid(buffer, n);
+    g_auto(GStrv) lines = g_strsplit(g_strstrip(text), "\n", -1);
+    /* "qemu-system-x86_64: Machine type received is ..." and then its consequences: the first line is the cause. */
+    for (guint i = 0; lines[i] != NULL; i++)
+        if (strlen(lines[i]) > 0)
+            return g_strdup(lines[i]);
+    return NULL;
+}
+
+/* --- steps --- */
+
+static void
+qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QmpClient) client = qmp_client_connect_finish(result, &error);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (client == NULL) {
+        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+        return;
+    }
+    dest_use_qmp(self, g_steal_pointer(&client));
+    open_log(self);
+    drv_steps_next(&self->steps);
+}
+
+static void
+step_connect(gpointer owner)
+{
+    LiveDest *self = owner;
+    dest_connect_qmp(self, qmp_connected, dest_ticket(self));
+}
+
+static void
+features_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QmpFeatures) features =
+        qmp_features_probe_finish(QMP_CLIENT(source), result, &error);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    self->features = g_steal_pointer(&features);
+    if (error != NULL)
+        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+    else
+        drv_steps_next(&self->steps);
+}
+
+static void
+step_probe(gpointer owner)
+{
+    LiveDest *self = owner;
+    qmp_features_probe_async(self->qmp, QMP_TIMEOUT_MS, self->steps.cancellable, features_known,
+                             dest_ticket(self));
+}
+
+static gboolean
+can_receive(LiveDest *self, const DrvVm *vm, GError **error)
+{
+    if (!g_str_equal(vm->status, "inmigrate") || !g_str_equal(vm->migration, "none")) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "the destination's QEMU at %s does not wait for a migration (it is '%s'%s): "
+                    "start it with '-incoming defer -S'",
+                    self->dest_qmp, vm->status,
+                    g_str_equal(vm->status, "inmigrate") ? ", but an incoming migration was begun"
+                                                         : "");
+        return FALSE;
+    }
+    return drv_vm_compatible(self->source_vm, vm, error);
+}
+
+static void
+described(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(DrvVm) vm = drv_vm_describe_finish(result, &error);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (vm == NULL || !can_receive(self, vm, &error)) {
+        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+        return;
+    }
+    self->vm = g_steal_pointer(&vm);
+    drv_steps_next(&self->steps);
+}
+
+static void
+step_describe(gpointer owner)
+{
+    LiveDest *self = owner;
+    drv_vm_describe_async(self->qmp, QMP_TIMEOUT_MS, self->steps.cancellable, described,
+                          dest_ticket(self));
+}
+
+static void
+executed(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply == NULL)
+        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+    else
+        drv_steps_next(&self->steps);
+}
+
+static void
+execute(LiveDest *self, const char *command, JsonNode *args)
+{
+    qmp_client_execute_async(self->qmp, command, args, QMP_TIMEOUT_MS, self->steps.cancellable,
+                             executed, dest_ticket(self));
+}
+
+/* While it waits for a migration, 'stop' makes QEMU stay paused after loading, whether or not it was started with -S: the
+ * guest must not run here before COMMIT. */
+static void
+step_stay_paused(gpointer owner)
+{
+    execute(owner, "stop", NULL);
+}
+
+static void
+step_set_capabilities(gpointer owner)
+{
+    LiveDest *self = owner;
+    DrvSettings settings = {self->multifd, 0};
+    execute(self, "migrate-set-capabilities",
+            drv_settings_capabilities(self->features, &settings));
+}
+
+static void
+step_set_parameters(gpointer owner)
+{
+    LiveDest *self = owner;
+    DrvSettings settings = {self->multifd, 0};
+    execute(self, "migrate-set-parameters", drv_settings_parameters(self->features, &settings));
+}
+
+static void
+step_listen(gpointer owner)
+{
+    LiveDest *self = owner;
+    GError *error = NULL;
+    g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "in");
+    g_autofree char *uri = g_strconcat("unix:", path, NULL);
+    JsonNode *args = qmp_args("uri", "s", uri, NULL);
+    if (!drv_job_move(&self->base, DRV_STATE_COPYING, &error)) {
+        json_node_unref(args);
+        drv_steps_fail(&self->steps, error);
+        return;
+    }
+    /* A QEMU that can stay after a failure tells over QMP why it failed. */
+    if (qmp_features_command_accepts(self->features, "migrate-incoming", "exit-on-error"))
+        json_object_set_boolean_member(json_node_get_object(args), "exit-on-error", FALSE);
+    self->incoming = TRUE;
+    execute(self, "migrate-incoming", args);
+}
+
+static const DrvStep prepare_steps[] = {
+    {"the destination's QMP socket cannot be used", step_connect},
+    {"the destination's QEMU does not say what it can do", step_probe},
+    {"the destination's VM does not fit", step_describe},
+    {"the destination's QEMU does not stay paused", step_stay_paused},
+    {"the destination's QEMU refuses the migration capabilities", step_set_capabilities},
+    {"the destination's QEMU refuses the migration parameters", step_set_parameters},
+    {"the destination's QEMU does not listen", step_listen},
+    {NULL, NULL},
+};
+
+static void
+prepared(gpointer owner, GError *error)
+{
+    LiveDest *self = owner;
+    if (error != NULL) {
+        dest_fail(self, error);
+        return;
+    }
+    self->channels = drv_channel_set_new(drv_jobs_transfer(self->base.jobs), DRV_CODEC_NONE,
+                                         DRV_CLASS_CONTROL, NULL, dest_channels_changed, self);
+    JsonObject *ok = json_object_new();
+    json_object_set_object_member(ok, "vm", drv_vm_to_json(self->vm));
+    drv_peer_answer(self->peer, self->prepare, ok);
+    self->prepare = 0;
+}
+
+void
+dest_prepare(LiveDest *self)
+{
+    GError *error = NULL;
+    self->cpu_before = drv_process_cpu_seconds();
+    if (!drv_job_move(&self->base, DRV_STATE_PREPARING, &error)) {
+        dest_fail(self, error);
+        return;
+    }
+    drv_steps_start(&self->steps, prepare_steps, self, prepared);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/channel/channel-set.h"
+#include "engine/host/vm.h"
+#include "engine/job/jobs.h"
+#include "engine/job/steps.h"
+#include "qmp/qmp.h"
+
+/* A live migration's destination half, shared by live-dest.c (its life, COMMIT and abort) and live-dest-prepare.c. */
+typedef struct {
+    DrvJob base;
+    DrvSteps steps;
+    DrvPeer *peer;    /* that prepared it, or that spoke last after a restart */
+    guint64 prepare;  /* the call to be answered; 0: answered */
+    guint64 commit;
+    guint64 abort;
+
+    char *dest_qmp;
+    gint64 multifd;
+    guint drop_timeout_s;
+    gboolean was_running;
+    DrvVm *source_vm;
+
+    QmpClient *qmp;
+    QmpFeatures *features;
+    DrvVm *vm;
+    DrvChannelSet *channels;
+    int log_fd;      /* QEMU's standard error, if that is a file: its last words are worth having; else -1 */
+    gint64 log_from;
+
+    gboolean incoming;  /* migrate-incoming was sent: QEMU is of no use for anything else */
+    gboolean completed; /* QEMU has loaded everything */
+    gboolean cont_sent;
+    gboolean cancelled;
+    double cpu_before;
+
+    GSource *drop;
+} LiveDest;
+
+#define QMP_TIMEOUT_MS 20000
+#define QMP_CONNECT_MS 3000
+
+LiveDest *live_dest(DrvJob *job);
+DrvTicket *dest_ticket(LiveDest *self);
+LiveDest *dest_redeem(gpointer ticket, DrvJob **keep);
+/* Ends the attempt; takes the error. */
+void dest_fail(LiveDest *self, GError *error);
+void dest_use_qmp(LiveDest *self, QmpClient *client);
+void dest_connect_qmp(LiveDest *self, GAsyncReadyCallback callback, gpointer data);
+void dest_channels_changed(DrvChannelSet *set, gpointer data);
+
+/* live-dest-prepare.c: makes QEMU listen, answers the source. */
+void dest_prepare(LiveDest *self);
+/* What QEMU has written since we came, its last line; NULL if that cannot be known. */
+char *dest_last_words(LiveDest *self);

@@ -1,0 +1,714 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/job/live-dest.h"
+
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/channel/listener.h"
+#include "engine/job/live-dest-private.h"
+
+#include <glib/gstdio.h>
+#include <unistd.h>
+
+/*
+ * The destination's half: it makes its QEMU listen, opens the channels that the source asks for, says when QEMU has
+ * loaded everything, and starts the guest on COMMIT. Until it has said LOADED it may give up by itself. From then on it
+ * keeps the paused guest whatever happens, until the source or a person decides; silence decides nothing.
+ */
+
+#define QUIT_MS 5000
+
+static void
+dest_roll_back(LiveDest *self);
+
+LiveDest *
+live_dest(DrvJob *job)
+{
+    return (LiveDest *)job;
+}
+
+static gpointer
+ref_job(gpointer owner)
+{
+    return drv_job_ref(owner);
+}
+
+DrvTicket *
+dest_ticket(LiveDest *self)
+{
+    return drv_steps_ticket(&self->steps, ref_job);
+}
+
+LiveDest *
+dest_redeem(gpointer ticket, DrvJob **keep)
+{
+    gpointer owner;
+    gboolean good = drv_ticket_redeem(ticket, &owner);
+    *keep = owner;
+    return good ? live_dest(owner) : NULL;
+}
+
+static void
+clear_source(GSource **source)
+{
+    if (*source != NULL) {
+        g_source_destroy(*source);
+        g_clear_pointer(source, g_source_unref);
+    }
+}
+
+/* --- telling the source --- */
+
+static JsonObject *
+error_to_json(const GError *error)
+{
+    JsonObject *object = json_object_new();
+    json_object_set_string_member(object, "class", drv_error_name(error));
+    json_object_set_string_member(object, "message", error->message);
+    return object;
+}
+
+static JsonObject *
+state_to_json(LiveDest *self)
+{
+    JsonObject *object = json_object_new();
+    json_object_set_string_member(object, "state", drv_state_name(drv_job_state(&self->base)));
+    json_object_set_double_member(object, "cpu_s", drv_process_cpu_seconds() - self->cpu_before);
+    if (self->base.error != NULL)
+        json_object_set_object_member(object, "error", error_to_json(self->base.error));
+    return object;
+}
+
+static void
+tell(LiveDest *self, const char *op, JsonObject *args)
+{
+    json_object_set_string_member(args, "job", self->base.rec->id);
+    if (self->peer != NULL)
+        drv_peer_tell(self->peer, op, args);
+    else
+        json_object_unref(args);
+}
+
+static void
+answer(LiveDest *self, guint64 *call)
+{
+    if (*call != 0 && self->peer != NULL)
+        drv_peer_answer(self->peer, *call, state_to_json(self));
+    *call = 0;
+}
+
+static void
+refuse(LiveDest *self, guint64 *call, const GError *error)
+{
+    if (*call != 0 && self->peer != NULL)
+        drv_peer_refuse(self->peer, *call, error);
+    *call = 0;
+}
+
+/* --- the peer --- */
+
+static gboolean
+source_given_up(gpointer data)
+{
+    LiveDest *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    g_autoptr(GError) error = NULL;
+    clear_source(&self->drop);
+    if (drv_job_state(&self->base) < DRV_STATE_LOADED) {
+        dest_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                                    "the source was not heard of for %u s, the drop timeout",
+                                    self->drop_timeout_s));
+    } else if (drv_job_state(&self->base) == DRV_STATE_LOADED) {
+        g_autoptr(GError) doubt =
+            g_error_new(DRV_ERROR, DRV_ERROR_IN_DOUBT,
+                        "the guest is loaded here and paused, and the source was not heard of for "
+                        "%u s: if it does not come back, see whether the guest runs there, then "
+                        "'drover resolve %s --run-on dest' or '--run-on source' here",
+                        self->drop_timeout_s, self->base.rec->id);
+        drv_job_set_error(&self->base, doubt);
+        if (!drv_job_move(&self->base, DRV_STATE_IN_DOUBT, &error))
+            g_warning("job %s: %s", self->base.rec->id, error->message);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+static void
+start_drop_timer(LiveDest *self)
+{
+    if (self->drop != NULL)
+        return;
+    self->drop = g_timeout_source_new(self->drop_timeout_s * 1000);
+    g_source_set_callback(self->drop, source_given_up, self, NULL);
+    g_source_attach(self->drop, g_main_context_get_thread_default());
+}
+
+static void
+peer_connected(DrvPeer *peer, gpointer data)
+{
+    clear_source(&((LiveDest *)data)->drop);
+}
+
+static void
+peer_lost(DrvPeer *peer, const GError *why, gpointer data)
+{
+    start_drop_timer(data);
+}
+
+static void
+drop_peer(LiveDest *self)
+{
+    if (self->peer == NULL)
+        return;
+    g_autoptr(DrvPeer) peer = g_steal_pointer(&self->peer);
+    drv_peer_unlisten(peer, self);
+    self->prepare = self->commit = self->abort = 0;
+}
+
+static void
+peer_dead(DrvPeer *peer, const GError *why, gpointer data)
+{
+    LiveDest *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    drop_peer(self);
+    /* The source may come back over another session, but its stream cannot. */
+    if (drv_job_state(&self->base) < DRV_STATE_LOADED)
+        dest_fail(self, g_error_new(why->domain, why->code, "the source is lost: %s",
+                                    why->message));
+    else
+        start_drop_timer(self);
+}
+
+static const DrvPeerOps peer_ops = {
+    .connected = peer_connected,
+    .lost = peer_lost,
+    .dead = peer_dead,
+};
+
+/* A call has come over 'peer': after a restart of either daemon it may be another one than before. */
+static void
+use_peer(LiveDest *self, DrvPeer *peer)
+{
+    clear_source(&self->drop);
+    if (self->peer == peer)
+        return;
+    drop_peer(self);
+    self->peer = drv_peer_ref(peer);
+    drv_peer_listen(peer, &peer_ops, self);
+}
+
+/* --- QEMU --- */
+
+void
+dest_connect_qmp(LiveDest *self, GAsyncReadyCallback callback, gpointer data)
+{
+    qmp_client_connect_async(self->dest_qmp, QMP_CONNECT_MS, self->steps.cancellable, callback,
+                             data);
+}
+
+static void
+drop_qmp(LiveDest *self)
+{
+    if (self->qmp == NULL)
+        return;
+    g_autoptr(QmpClient) client = g_steal_pointer(&self->qmp);
+    g_signal_handlers_disconnect_by_data(client, self);
+    qmp_client_close(client);
+}
+
+static void
+check_loaded(LiveDest *self)
+{
+    g_autoptr(GError) error = NULL;
+    if (drv_job_state(&self->base) != DRV_STATE_COPYING || !self->completed ||
+        !drv_channel_set_finished(self->channels))
+        return;
+    if (!drv_job_move(&self->base, DRV_STATE_LOADED, &error)) {
+        dest_fail(self, g_steal_pointer(&error));
+        return;
+    }
+    JsonObject *args = json_object_new();
+    json_object_set_array_member(args, "digests", drv_channel_set_digests(self->channels));
+    tell(self, "job.loaded", args);
+}
+
+void
+dest_channels_changed(DrvChannelSet *set, gpointer data)
+{
+    LiveDest *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    check_loaded(self);
+}
+
+static void
+reason_known(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    LiveDest *self = live_dest(job);
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    g_autofree char *log = dest_last_words(self);
+    const char *words = qmp_get_string(qmp_node_object(reply), "error-desc");
+    if (words == NULL)
+        words = log;
+    dest_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "its QEMU cannot load the guest%s%s",
+                                words != NULL ? ": " : "", words != NULL ? words : ""));
+}
+
+static void
+on_event(QmpClient *client, const char *name, JsonObject *data, gint64 timestamp_us,
+         gpointer user_data)
+{
+    LiveDest *self = user_data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    const char *status = qmp_get_string(data, "status");
+    if (!g_str_equal(name, "MIGRATION") || status == NULL)
+        return;
+    if (g_str_equal(status, "completed")) {
+        self->completed = TRUE;
+        check_loaded(self);
+    } else if (g_str_equal(status, "failed") && drv_job_state(&self->base) < DRV_STATE_LOADED) {
+        qmp_client_execute_async(self->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, NULL,
+                                 reason_known, drv_job_ref(&self->base));
+    }
+}
+
+static void
+on_closed(QmpClient *client, const GError *why, gpointer user_data)
+{
+    LiveDest *self = user_data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    g_autofree char *words = dest_last_words(self);
+    drop_qmp(self);
+    /* Once loaded, the guest is there as long as the process is: COMMIT and the roll-back connect again and see. */
+    if (!drv_steps_running(&self->steps) && drv_job_state(&self->base) < DRV_STATE_LOADED)
+        dest_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "its QEMU has ended: %s",
+                                    words != NULL ? words : why->message));
+}
+
+void
+dest_use_qmp(LiveDest *self, QmpClient *client)
+{
+    self->qmp = client;
+    g_signal_connect(client, "event", G_CALLBACK(on_event), self);
+    g_signal_connect(client, "closed", G_CALLBACK(on_closed), self);
+}
+
+/* --- the end --- */
+
+static void
+give_back(LiveDest *self)
+{
+    drv_steps_drop(&self->steps);
+    clear_source(&self->drop);
+    g_clear_pointer(&self->channels, drv_channel_set_free);
+    drop_qmp(self);
+    if (self->log_fd >= 0)
+        close(self->log_fd);
+    self->log_fd = -1;
+}
+
+static void
+finish(LiveDest *self, DrvJobState state)
+{
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "in");
+    give_back(self);
+    g_unlink(path); /* QEMU leaves its socket behind */
+    if (!drv_job_move(&self->base, state, &error))
+        g_warning("job %s: its end cannot be recorded: %s", self->base.rec->id, error->message);
+    if (state == DRV_STATE_DONE) {
+        answer(self, &self->commit);
+    } else {
+        if (self->base.error != NULL)
+            refuse(self, &self->prepare, self->base.error);
+        answer(self, &self->abort);
+    }
+    drop_peer(self);
+    drv_jobs_finished(self->base.jobs, &self->base);
+}
+
+void
+dest_fail(LiveDest *self, GError *error)
+{
+    g_autoptr(GError) owned = error;
+    if (drv_state_is_final(drv_job_state(&self->base)))
+        return;
+    drv_job_set_error(&self->base, owned);
+    if (drv_job_state(&self->base) == DRV_STATE_ROLLING_BACK)
+        return;
+    if (self->prepare == 0 && self->abort == 0) {
+        JsonObject *args = json_object_new();
+        json_object_set_object_member(args, "error", error_to_json(self->base.error));
+        tell(self, "job.failed", args);
+    }
+    dest_roll_back(self);
+}
+
+/* --- rolling back: the QEMU that was being loaded is ended; one that was not begun with is left as it was --- */
+
+static void
+quit_tried(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self != NULL)
+        drv_steps_next(&self->steps);
+}
+
+static void
+quit_qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(QmpClient) client = qmp_client_connect_finish(result, NULL);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (client != NULL)
+        dest_use_qmp(self, g_steal_pointer(&client));
+    drv_steps_next(&self->steps);
+}
+
+static void
+step_quit_connect(gpointer owner)
+{
+    LiveDest *self = owner;
+    if (self->qmp != NULL || !self->incoming)
+        drv_steps_next(&self->steps);
+    else
+        dest_connect_qmp(self, quit_qmp_connected, dest_ticket(self));
+}
+
+static void
+step_quit(gpointer owner)
+{
+    LiveDest *self = owner;
+    if (self->qmp == NULL || !self->incoming)
+        drv_steps_next(&self->steps);
+    else
+        qmp_client_execute_async(self->qmp, "quit", NULL, QUIT_MS, self->steps.cancellable,
+                                 quit_tried, dest_ticket(self));
+}
+
+static const DrvStep rollback_steps[] = {
+    {"connect", step_quit_connect},
+    {"quit", step_quit},
+    {NULL, NULL},
+};
+
+static void
+rolled_back(gpointer owner, GError *error)
+{
+    LiveDest *self = owner;
+    g_clear_error(&error);
+    finish(self, self->cancelled ? DRV_STATE_CANCELLED : DRV_STATE_FAILED);
+}
+
+static void
+dest_roll_back(LiveDest *self)
+{
+    g_autoptr(GError) error = NULL;
+    clear_source(&self->drop);
+    if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK &&
+        !drv_job_move(&self->base, DRV_STATE_ROLLING_BACK, &error))
+        g_warning("job %s: rolling back without the journal: %s", self->base.rec->id,
+                  error->message);
+    drv_steps_start(&self->steps, rollback_steps, self, rolled_back);
+}
+
+/* --- COMMIT --- */
+
+static void
+commit_qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QmpClient) client = qmp_client_connect_finish(result, &error);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (client == NULL) {
+        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+        return;
+    }
+    dest_use_qmp(self, g_steal_pointer(&client));
+    drv_steps_next(&self->steps);
+}
+
+static void
+step_commit_connect(gpointer owner)
+{
+    LiveDest *self = owner;
+    if (self->qmp != NULL)
+        drv_steps_next(&self->steps);
+    else
+        dest_connect_qmp(self, commit_qmp_connected, dest_ticket(self));
+}
+
+static void
+continued(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply == NULL)
+        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+    else
+        drv_steps_next(&self->steps);
+}
+
+/* 'cont' does nothing to a guest that runs already, so a repeated COMMIT may repeat it. */
+static void
+step_continue(gpointer owner)
+{
+    LiveDest *self = owner;
+    if (!self->was_running) { /* it was paused at the source, and stays so */
+        drv_steps_next(&self->steps);
+        return;
+    }
+    self->cont_sent = TRUE;
+    qmp_client_execute_async(self->qmp, "cont", NULL, QMP_TIMEOUT_MS, self->steps.cancellable,
+                             continued, dest_ticket(self));
+}
+
+static const DrvStep commit_steps[] = {
+    {"the destination's QEMU cannot be reached", step_commit_connect},
+    {"the destination's QEMU does not start the guest", step_continue},
+    {NULL, NULL},
+};
+
+static void
+commit_done(gpointer owner, GError *failure)
+{
+    LiveDest *self = owner;
+    g_autoptr(GError) error = failure;
+    g_autoptr(GError) why = NULL;
+    if (error != NULL) {
+        g_clear_error(&self->base.error);
+        drv_job_set_error(&self->base, error);
+        if (!drv_job_move(&self->base, DRV_STATE_IN_DOUBT, &why))
+            g_warning("job %s: %s", self->base.rec->id, why->message);
+        refuse(self, &self->commit, error);
+        return;
+    }
+    g_clear_error(&self->base.error);
+    if (!drv_job_move(&self->base, DRV_STATE_RUNNING, &why)) {
+        g_warning("job %s: the guest runs, which cannot be recorded: %s", self->base.rec->id,
+                  why->message);
+        answer(self, &self->commit);
+        return;
+    }
+    answer(self, &self->commit); /* the source's guest waits for this: the rest can follow */
+    finish(self, DRV_STATE_DONE);
+}
+
+static void
+run_guest(LiveDest *self)
+{
+    g_autoptr(GError) error = NULL;
+    DrvJobState state = drv_job_state(&self->base);
+    if (drv_steps_running(&self->steps))
+        return; /* it is being done */
+    if (state != DRV_STATE_COMMITTED && !drv_job_move(&self->base, DRV_STATE_COMMITTED, &error)) {
+        refuse(self, &self->commit, error);
+        return;
+    }
+    clear_source(&self->drop);
+    drv_steps_start(&self->steps, commit_steps, self, commit_done);
+}
+
+void
+drv_live_dest_commit(DrvJob *job, DrvPeer *peer, guint64 call)
+{
+    LiveDest *self = live_dest(job);
+    DrvJobState state = drv_job_state(job);
+    use_peer(self, peer);
+    if (state == DRV_STATE_LOADED || state == DRV_STATE_IN_DOUBT ||
+        state == DRV_STATE_COMMITTED) {
+        self->commit = call;
+        run_guest(self);
+        return;
+    }
+    g_autoptr(GError) error =
+        g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s is '%s' at the destination, not loaded",
+                    job->rec->id, drv_state_name(state));
+    drv_peer_refuse(peer, call, error);
+}
+
+void
+drv_live_dest_abort(DrvJob *job, DrvPeer *peer, guint64 call, gboolean cancelled)
+{
+    LiveDest *self = live_dest(job);
+    DrvJobState state = drv_job_state(job);
+    use_peer(self, peer);
+    /* Where 'cont' was sent, the guest may have run: that is for a person to judge. */
+    if (state == DRV_STATE_COMMITTED || state == DRV_STATE_RUNNING || self->cont_sent) {
+        g_autoptr(GError) error =
+            g_error_new(DRV_ERROR, DRV_ERROR_STATE,
+                        "job %s is '%s' at the destination: its guest may have run there",
+                        job->rec->id, drv_state_name(state));
+        drv_peer_refuse(peer, call, error);
+        return;
+    }
+    self->abort = call;
+    self->cancelled = cancelled;
+    if (state != DRV_STATE_ROLLING_BACK)
+        dest_fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED,
+                                            "the source has given the migration up"));
+}
+
+void
+drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args)
+{
+    LiveDest *self = live_dest(job);
+    g_autoptr(GError) error = NULL;
+    JsonObject *ok = NULL;
+    gint64 index = drv_json_int(args, "index", -1);
+    if (drv_job_state(job) != DRV_STATE_COPYING || self->channels == NULL || self->peer != peer) {
+        error = g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s takes no channels now",
+                            job->rec->id);
+    } else if (index != drv_channel_set_count(self->channels) || index > self->multifd) {
+        error = g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL,
+                            "channel %" G_GINT64_FORMAT " of job %s is out of order", index,
+                            job->rec->id);
+    } else {
+        g_autofree char *path = drv_jobs_socket_path(job->jobs, job->rec->id, "in");
+        int fd = drv_unix_connect(path, &error);
+        if (fd >= 0)
+            ok = drv_channel_set_accept(self->channels, peer, fd, args, &error);
+    }
+    if (ok != NULL)
+        drv_peer_answer(peer, call, ok);
+    else
+        drv_peer_refuse(peer, call, error);
+}
+
+/* --- life --- */
+
+static void
+dest_start(DrvJob *job)
+{
+    dest_prepare(live_dest(job));
+}
+
+static void
+dest_resume(DrvJob *job)
+{
+    LiveDest *self = live_dest(job);
+    DrvJobState state = drv_job_state(job);
+    self->cpu_before = drv_process_cpu_seconds();
+    self->incoming = state >= DRV_STATE_COPYING;
+    if (state == DRV_STATE_COMMITTED) {
+        run_guest(self);
+    } else if (state == DRV_STATE_RUNNING) {
+        finish(self, DRV_STATE_DONE);
+    } else if (state == DRV_STATE_LOADED) {
+        start_drop_timer(self);
+    } else if (state != DRV_STATE_IN_DOUBT) {
+        g_autoptr(GError) error = g_error_new_literal(
+            DRV_ERROR, DRV_ERROR_STATE,
+            "the destination's droverd was restarted in the middle of the migration");
+        drv_job_set_error(job, error);
+        dest_roll_back(self);
+    }
+}
+
+static gboolean
+dest_cancel(DrvJob *job, GError **error)
+{
+    LiveDest *self = live_dest(job);
+    if (drv_job_state(job) >= DRV_STATE_LOADED) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "job %s is '%s' here: cancel it at the source", job->rec->id,
+                    drv_state_name(drv_job_state(job)));
+        return FALSE;
+    }
+    self->cancelled = TRUE;
+    dest_fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED,
+                                        "cancelled at the destination"));
+    return TRUE;
+}
+
+static gboolean
+dest_resolve(DrvJob *job, gboolean run_on_source, GError **error)
+{
+    LiveDest *self = live_dest(job);
+    if (drv_job_state(job) != DRV_STATE_IN_DOUBT) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "job %s is '%s', not in doubt: there is nothing to resolve", job->rec->id,
+                    drv_state_name(drv_job_state(job)));
+        return FALSE;
+    }
+    if (run_on_source)
+        dest_roll_back(self);
+    else
+        run_guest(self);
+    return TRUE;
+}
+
+static void
+dest_free(DrvJob *job)
+{
+    LiveDest *self = live_dest(job);
+    give_back(self);
+    drop_peer(self);
+    g_clear_pointer(&self->features, qmp_features_unref);
+    drv_vm_free(self->vm);
+    drv_vm_free(self->source_vm);
+    g_free(self->dest_qmp);
+    g_free(self);
+}
+
+static const DrvJobOps dest_ops = {
+    .kind = "migrate",
+    .start = dest_start,
+    .resume = dest_resume,
+    .cancel = dest_cancel,
+    .resolve = dest_resolve,
+    .free = dest_free,
+};
+
+/* 'spec' is what the source said in job.prepare; it is kept in the journal as it came. */
+static LiveDest *
+new_dest(DrvJobs *jobs, DrvJobRecord *rec, JsonObject *spec)
+{
+    LiveDest *self = g_new0(LiveDest, 1);
+    self->dest_qmp = g_strdup(drv_json_string(spec, "dest_qmp", ""));
+    self->multifd = CLAMP(drv_json_int(spec, "multifd", 0), 0, 255);
+    self->drop_timeout_s = (guint)CLAMP(drv_json_int(spec, "drop_timeout_s", 60), 1, 86400);
+    self->was_running = drv_json_bool(spec, "was_running", TRUE);
+    self->source_vm = drv_vm_from_json(drv_json_object(spec, "vm"));
+    self->log_fd = -1;
+    drv_job_init(&self->base, &dest_ops, jobs, rec, TRUE);
+    return self;
+}
+
+DrvJob *
+drv_live_dest_new(DrvJobs *jobs, DrvPeer *peer, guint64 call, JsonObject *args, GError **error)
+{
+    const char *id = drv_json_string(args, "job", "");
+    const char *name = drv_json_string(args, "name", id);
+    if (!drv_jobs_valid_id(id) || drv_json_object(args, "vm") == NULL ||
+        !g_path_is_absolute(drv_json_string(args, "dest_qmp", ""))) {
+        g_set_error_literal(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
+                            "the source's request makes no sense");
+        return NULL;
+    }
+    g_autofree char *spec = drv_json_text(args);
+    DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_DEST, spec);
+    rec->vm = g_strdup(name);
+    rec->peer = g_strdup(drv_peer_name(peer));
+    LiveDest *self = new_dest(jobs, rec, args);
+    self->prepare = call;
+    use_peer(self, peer);
+    return &self->base;
+}
+
+DrvJob *
+drv_live_dest_restored(DrvJobs *jobs, DrvJobRecord *rec)
+{
+    g_autoptr(JsonObject) spec = drv_json_parse_object(rec->spec, strlen(rec->spec), NULL);
+    return &new_dest(jobs, rec, spec)->base;
+}

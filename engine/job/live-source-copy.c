@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/job/live-source-private.h"
+
+#include "common/error.h"
+#include "common/json.h"
+
+#include <unistd.h>
+
+/* Watching QEMU copy: its connections become channels, its events move the job, its figures become the progress. */
+
+#define POLL_MS 250
+/* After QEMU's "completed", its last bytes and the destination's word follow at once: within this, or not at all. */
+#define HANDOVER_MS 15000
+
+/* --- QEMU's connections --- */
+
+static void
+offer_next(LiveSource *self);
+
+static void
+channel_opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    LiveSource *self = live_source(job);
+    GError *why = NULL;
+    self->offering = FALSE;
+    if (self->channels == NULL)
+        return;
+    if (error != NULL)
+        why = g_error_copy(error);
+    else if (drv_channel_set_accepted(self->channels, ok, &why)) {
+        offer_next(self);
+        return;
+    }
+    g_prefix_error(&why, "the destination cannot open a channel: ");
+    live_fail(self, why);
+}
+
+/* One after the other: QEMU before 8.0 takes the first connection for the main one. */
+static void
+offer_next(LiveSource *self)
+{
+    if (self->offering || self->connections.length == 0)
+        return;
+    GError *error = NULL;
+    int fd = GPOINTER_TO_INT(g_queue_pop_head(&self->connections));
+    JsonObject *args = json_object_new();
+    json_object_set_string_member(args, "job", self->base.rec->id);
+    json_object_set_int_member(args, "index", drv_channel_set_count(self->channels));
+    if (!drv_channel_set_offer(self->channels, self->peer, fd, args, &error)) {
+        json_object_unref(args);
+        live_fail(self, error);
+        return;
+    }
+    self->offering = TRUE;
+    drv_peer_call(self->peer, "job.channel", args, channel_opened, drv_job_ref(&self->base));
+}
+
+void
+live_on_connection(int fd, gpointer data)
+{
+    LiveSource *self = data;
+    guint expected = 1 + (guint)self->spec->multifd;
+    if (self->peer == NULL ||
+        drv_channel_set_count(self->channels) + self->connections.length >= expected) {
+        g_warning("job %s: one connection too many on its socket was closed", self->base.rec->id);
+        close(fd);
+        return;
+    }
+    g_queue_push_tail(&self->connections, GINT_TO_POINTER(fd));
+    offer_next(self);
+}
+
+void
+live_channels_changed(DrvChannelSet *set, gpointer data)
+{
+    LiveSource *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    if (drv_channel_set_error(set) != NULL && !self->handed_over)
+        live_fail(self, g_error_copy(drv_channel_set_error(set)));
+    else
+        live_check_handover(self);
+}
+
+/* --- QEMU's word --- */
+
+static gboolean
+handover_overdue(gpointer data)
+{
+    LiveSource *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    live_clear_source(&self->finish);
+    live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                                "QEMU has completed the migration, but within %d s %s",
+                                HANDOVER_MS / 1000,
+                                self->loaded ? "its connections did not end"
+                                             : "the destination did not say that it has loaded"));
+    return G_SOURCE_REMOVE;
+}
+
+static void
+on_completed(LiveSource *self)
+{
+    if (self->completed)
+        return;
+    self->completed = TRUE;
+    live_set_timer(&self->finish, HANDOVER_MS, handover_overdue, self);
+    live_check_handover(self);
+}
+
+static void
+reason_known(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    LiveSource *self = live_source(job);
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    const char *words = qmp_get_string(qmp_node_object(reply), "error-desc");
+    live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "QEMU's migration failed%s%s",
+                                words != NULL ? ": " : "", words != NULL ? words : ""));
+}
+
+static void
+on_failed(LiveSource *self)
+{
+    if (drv_job_state(&self->base) == DRV_STATE_ROLLING_BACK || self->handed_over)
+        return;
+    qmp_client_execute_async(self->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, NULL, reason_known,
+                             drv_job_ref(&self->base));
+}
+
+static void
+on_status(LiveSource *self, const char *status)
+{
+    if (g_str_equal(status, "completed"))
+        on_completed(self);
+    else if (g_str_equal(status, "failed"))
+        on_failed(self);
+    else if (g_str_equal(status, "cancelled") && !self->cancelling &&
+             drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK)
+        live_fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU,
+                                            "the migration was cancelled in QEMU by somebody else"));
+}
+
+/* --- the guest stops --- */
+
+static void
+run_state_known(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    LiveSource *self = live_source(job);
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    const char *status = qmp_get_string(qmp_node_object(reply), "status");
+    if (status == NULL || self->handed_over)
+        return;
+    if (g_str_equal(status, "paused")) { /* by somebody else: it is to be paused afterwards, too */
+        self->was_running = FALSE;
+        self->stopped_us = 0;
+    }
+}
+
+/* QEMU stops the guest for the last rounds, and says so with STOP. (So does everybody else who stops it: the run state
+ * tells them apart.) */
+static void
+on_stop(LiveSource *self, gint64 timestamp_us)
+{
+    gint64 now = g_get_monotonic_time();
+    gint64 ago = timestamp_us > 0 ? g_get_real_time() - timestamp_us : 0;
+    self->stopped_us = now - CLAMP(ago, 0, G_USEC_PER_SEC);
+    /* What is left is what the guest waits for. */
+    drv_channel_set_class(self->channels, DRV_CLASS_STOPPED);
+    qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS, NULL,
+                             run_state_known, drv_job_ref(&self->base));
+    GError *error = NULL;
+    if (drv_job_state(&self->base) == DRV_STATE_COPYING &&
+        !drv_job_move(&self->base, DRV_STATE_SWITCHOVER, &error))
+        live_fail(self, error);
+}
+
+static void
+on_resume(LiveSource *self)
+{
+    self->was_running = TRUE;
+    self->stopped_us = 0;
+    drv_channel_set_class(self->channels, DRV_CLASS_RAM);
+}
+
+void
+live_on_event(LiveSource *self, const char *name, JsonObject *data, gint64 timestamp_us)
+{
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    if (!self->migrating || self->channels == NULL)
+        return;
+    if (g_str_equal(name, "MIGRATION"))
+        on_status(self, qmp_get_string(data, "status") != NULL ? qmp_get_string(data, "status")
+                                                                : "");
+    else if (g_str_equal(name, "STOP"))
+        on_stop(self, timestamp_us);
+    else if (g_str_equal(name, "RESUME") && !self->handed_over)
+        on_resume(self);
+    else if (g_str_equal(name, "MIGRATION_PASS"))
+        qmp_get_int(data, "pass", &self->progress.rounds);
+    drv_job_changed(&self->base);
+}
+
+/* --- figures --- */
+
+static void
+sample_rates(LiveSource *self)
+{
+    CopyProgress *p = &self->progress;
+    DrvChannelTotals totals;
+    gint64 now = g_get_monotonic_time();
+    drv_channel_set_totals(self->channels, &totals);
+    double seconds = (double)(now - p->sampled_us) / G_USEC_PER_SEC;
+    if (p->sampled_us > 0 && seconds > 0.05) {
+        double raw = (double)(totals.raw - p->sampled_raw) / seconds;
+        double wire = (double)(totals.wire - p->sampled_wire) / seconds;
+        /* A second's average, so that the line does not flicker. */
+        p->raw_rate += (raw - p->raw_rate) * MIN(1, seconds / 0.8);
+        p->wire_rate += (wire - p->wire_rate) * MIN(1, seconds / 0.8);
+    }
+    p->sampled_us = now;
+    p->sampled_raw = totals.raw;
+    p->sampled_wire = totals.wire;
+}
+
+static void
+take_figures(LiveSource *self, JsonObject *reply)
+{
+    CopyProgress *p = &self->progress;
+    JsonObject *ram = qmp_get_object(reply, "ram");
+    gint64 pages_a_second = 0, page_size = 4096;
+    qmp_get_int(ram, "transferred", &p->transferred);
+    qmp_get_int(ram, "total", &p->total);
+    qmp_get_int(ram, "remaining", &p->remaining);
+    qmp_get_int(ram, "duplicate", &p->zero_pages);
+    qmp_get_int(ram, "normal", &p->normal_pages);
+    qmp_get_int(ram, "dirty-sync-count", &p->rounds);
+    qmp_get_int(ram, "page-size", &page_size);
+    if (qmp_get_int(ram, "dirty-pages-rate", &pages_a_second))
+        p->dirty_rate = MAX(pages_a_second, 0) * page_size;
+    qmp_get_int(reply, "expected-downtime", &p->expected_downtime_ms);
+    qmp_get_int(reply, "cpu-throttle-percentage", &p->throttle_pct);
+}
+
+static void
+figures_known(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    LiveSource *self = live_source(job);
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    self->polling = FALSE;
+    JsonObject *object = qmp_node_object(reply);
+    if (object == NULL || self->channels == NULL)
+        return;
+    take_figures(self, object);
+    /* Events tell it sooner; this is for the one that was missed. */
+    const char *status = qmp_get_string(object, "status");
+    if (status != NULL && !self->handed_over)
+        on_status(self, status);
+    drv_job_changed(job);
+}
+
+static gboolean
+poll_figures(gpointer data)
+{
+    LiveSource *self = data;
+    sample_rates(self);
+    if (self->qmp != NULL && !self->polling && !self->handed_over) {
+        self->polling = TRUE;
+        qmp_client_execute_async(self->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, NULL,
+                                 figures_known, drv_job_ref(&self->base));
+    }
+    drv_job_changed(&self->base);
+    return G_SOURCE_CONTINUE;
+}
+
+void
+live_copy_started(LiveSource *self)
+{
+    live_set_timer(&self->poll, POLL_MS, poll_figures, self);
+    poll_figures(self);
+}
+
+void
+live_stop_polling(LiveSource *self)
+{
+    live_clear_source(&self->poll);
+}
+
+static double
+percent(const LiveSource *self)
+{
+    const CopyProgress *p = &self->progress;
+    switch (drv_job_state(&self->base)) {
+    case DRV_STATE_COPYING:
+    case DRV_STATE_SWITCHOVER:
+        return p->total > 0 ? CLAMP(100.0 * (double)(p->total - p->remaining) / (double)p->total,
+                                    0, 99.9)
+                            : 0;
+    case DRV_STATE_LOADED:
+    case DRV_STATE_COMMITTED:
+    case DRV_STATE_IN_DOUBT:
+        return 99.9;
+    case DRV_STATE_RUNNING:
+    case DRV_STATE_DONE:
+        return 100;
+    default:
+        return 0;
+    }
+}
+
+static void
+set_or_null(JsonObject *object, const char *member, gboolean known, gint64 value)
+{
+    if (known)
+        json_object_set_int_member(object, member, value);
+    else
+        json_object_set_null_member(object, member);
+}
+
+JsonObject *
+live_progress(DrvJob *job)
+{
+    LiveSource *self = live_source(job);
+    const CopyProgress *p = &self->progress;
+    DrvSessionStats link = {0};
+    JsonObject *o = json_object_new();
+    if (self->peer != NULL)
+        drv_session_get_stats(drv_peer_session(self->peer), &link);
+    json_object_set_int_member(o, "round", p->rounds);
+    json_object_set_double_member(o, "percent", percent(self));
+    json_object_set_int_member(o, "transferred", (gint64)p->sampled_raw);
+    json_object_set_int_member(o, "total", p->total);
+    json_object_set_int_member(o, "remaining", p->remaining);
+    json_object_set_int_member(o, "raw_rate", (gint64)p->raw_rate);
+    json_object_set_int_member(o, "wire_rate", (gint64)p->wire_rate);
+    json_object_set_int_member(o, "dirty_rate", p->dirty_rate);
+    json_object_set_int_member(o, "lanes", link.lanes);
+    json_object_set_int_member(o, "reconnects", self->reconnects_before + link.reconnects);
+    json_object_set_boolean_member(o, "connected", self->lost_us == 0);
+    json_object_set_int_member(o, "elapsed_ms",
+                               self->begin_us > 0
+                                   ? (g_get_monotonic_time() - self->begin_us) / 1000
+                                   : 0);
+    /* The time left at the present rate, if the guest does not write faster than that. */
+    double net = p->raw_rate - (double)p->dirty_rate;
+    gboolean converging = drv_job_state(job) == DRV_STATE_COPYING && net > 1e6;
+    set_or_null(o, "expected_ms", converging,
+                converging ? (gint64)((double)p->remaining / net * 1000) : 0);
+    set_or_null(o, "expected_downtime_ms", p->expected_downtime_ms > 0, p->expected_downtime_ms);
+    return o;
+}
+
+/* --- the report --- */
+
+static JsonObject *
+report_ram(const LiveSource *self, const DrvChannelTotals *totals)
+{
+    static const char *const unused[] = {"dup", "delta", "lz4", "zstd"};
+    JsonObject *ram = json_object_new();
+    JsonObject *pages = json_object_new();
+    json_object_set_int_member(pages, "zero", self->progress.zero_pages);
+    /* In relay mode the stream is compressed as a whole: pages are not told apart. */
+    for (guint i = 0; i < G_N_ELEMENTS(unused); i++)
+        json_object_set_int_member(pages, unused[i], 0);
+    json_object_set_int_member(pages, "raw", self->progress.normal_pages);
+    json_object_set_int_member(ram, "bytes", (gint64)totals->raw);
+    json_object_set_int_member(ram, "wire_bytes", (gint64)totals->wire);
+    json_object_set_object_member(ram, "pages", pages);
+    return ram;
+}
+
+static JsonObject *
+report_disk(void)
+{
+    JsonObject *disk = json_object_new();
+    json_object_set_int_member(disk, "bytes", 0);
+    json_object_set_int_member(disk, "wire_bytes", 0);
+    json_object_set_int_member(disk, "zero_bytes", 0);
+    return disk;
+}
+
+static JsonObject *
+report_verify(const LiveSource *self, DrvJobState state)
+{
+    JsonObject *verify = json_object_new();
+    gboolean mismatch = g_error_matches(self->base.error, DRV_ERROR, DRV_ERROR_MISMATCH);
+    gboolean compared = self->spec->verify == DRV_SPEC_VERIFY_STREAM &&
+                        (self->handed_over || (mismatch && self->completed));
+    json_object_set_string_member(verify, "stream",
+                                  !compared  ? "off"
+                                  : mismatch ? "mismatch"
+                                             : "match");
+    json_object_set_string_member(verify, "memory", "off");
+    return verify;
+}
+
+void
+live_report(LiveSource *self, DrvJobState state)
+{
+    JsonObject *o = json_object_new();
+    DrvChannelTotals totals = {0};
+    DrvSessionStats link = {0};
+    if (self->channels != NULL)
+        drv_channel_set_totals(self->channels, &totals);
+    if (self->peer != NULL)
+        drv_session_get_stats(drv_peer_session(self->peer), &link);
+    json_object_set_string_member(o, "job", self->base.rec->id);
+    json_object_set_string_member(o, "vm", self->base.rec->vm != NULL ? self->base.rec->vm : "");
+    json_object_set_string_member(o, "state", drv_job_outcome(state));
+    if (self->base.error != NULL)
+        json_object_set_string_member(o, "error", self->base.error->message);
+    else
+        json_object_set_null_member(o, "error");
+    json_object_set_string_member(o, "mode", "relay");
+    json_object_set_string_member(o, "accel", self->vm != NULL && self->vm->kvm ? "kvm" : "tcg");
+    json_object_set_int_member(o, "total_ms",
+                               self->begin_us > 0
+                                   ? (g_get_monotonic_time() - self->begin_us) / 1000
+                                   : 0);
+    json_object_set_int_member(o, "downtime_ms", (self->downtime_us + 999) / 1000);
+    json_object_set_int_member(o, "downtime_limit_ms", self->spec->downtime_ms);
+    json_object_set_int_member(o, "rounds", self->progress.rounds);
+    json_object_set_int_member(o, "lanes", MAX(link.lanes, 1));
+    json_object_set_int_member(o, "reconnects", self->reconnects_before + link.reconnects);
+    json_object_set_object_member(o, "ram", report_ram(self, &totals));
+    json_object_set_object_member(o, "disk", report_disk());
+    JsonObject *cpu = json_object_new();
+    json_object_set_double_member(cpu, "source",
+                                  self->begin_us > 0
+                                      ? drv_process_cpu_seconds() - self->cpu_before
+                                      : 0);
+    json_object_set_double_member(cpu, "dest", self->cpu_dest);
+    json_object_set_object_member(o, "cpu_s", cpu);
+    json_object_set_int_member(o, "throttle_pct", self->progress.throttle_pct);
+    json_object_set_object_member(o, "verify", report_verify(self, state));
+    g_free(self->base.rec->result);
+    self->base.rec->result = drv_json_text(o);
+    json_object_unref(o);
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/channel/channel-set.h"
+#include "engine/channel/listener.h"
+#include "engine/host/vm.h"
+#include "engine/job/jobs.h"
+#include "engine/job/spec.h"
+#include "engine/job/steps.h"
+#include "qmp/qmp.h"
+
+/* A live migration's source half, shared by live-source.c (its life and the decision), live-source-prepare.c,
+ * live-source-copy.c (watching QEMU copy) and live-source-rollback.c. */
+
+/* What query-migrate last said, and what follows from it. */
+typedef struct {
+    gint64 transferred;
+    gint64 total;
+    gint64 remaining;
+    gint64 dirty_rate; /* bytes a second */
+    gint64 rounds;
+    gint64 zero_pages;
+    gint64 normal_pages;
+    gint64 throttle_pct;
+    gint64 expected_downtime_ms;
+
+    gint64 sampled_us; /* for the rates: our own counts, a moment ago */
+    guint64 sampled_raw;
+    guint64 sampled_wire;
+    double raw_rate;
+    double wire_rate;
+} CopyProgress;
+
+typedef struct {
+    DrvJob base;
+    DrvJobSpec *spec;
+    char *host; /* of the destination's daemon */
+    guint16 port;
+    DrvSteps steps;
+
+    QmpClient *qmp;
+    QmpFeatures *features;
+    DrvVm *vm;
+    DrvPeer *peer;
+    DrvListener *listener;
+    DrvChannelSet *channels;
+    DrvShaper *shaper;
+    GQueue connections; /* descriptors of QEMU's connections that wait for their channel */
+    gboolean offering;  /* a channel's opening is under way at the destination */
+
+    gboolean touched;     /* QEMU's settings were changed */
+    gboolean prepared;    /* the destination has a half that must be told how it ends */
+    gboolean migrating;   /* 'migrate' was sent */
+    gboolean completed;   /* QEMU says so */
+    gboolean loaded;      /* the destination says so */
+    JsonArray *digests;   /* the destination's */
+    char *peer_error;     /* what it said had gone wrong there */
+    gboolean was_running; /* the guest ran when we came, or was started since */
+    gboolean cancelling;
+    gboolean handed_over; /* commit is under way: there is no way back */
+
+    char *stranded;      /* why the guest could not be taken back; NULL if it was */
+    gint64 settle_until; /* monotonic, as all that follow */
+    gint64 begin_us;
+    gint64 stopped_us;   /* the guest's vCPUs stopped; 0: not yet */
+    gint64 downtime_us;  /* measured; 0: not yet */
+    gint64 lost_us;      /* the link is down since; 0: it is up */
+    guint reconnects_before; /* of sessions that are gone */
+    double cpu_before;
+    double cpu_dest;
+    CopyProgress progress;
+
+    GSource *poll;
+    GSource *drop;    /* the drop timeout, while the link is down */
+    GSource *timeout; /* of the whole job */
+    GSource *retry;   /* of the commit */
+    GSource *finish;  /* for what must follow QEMU's "completed" */
+    gboolean polling;
+} LiveSource;
+
+#define QMP_TIMEOUT_MS 20000
+#define QMP_CONNECT_MS 3000
+
+LiveSource *live_source(DrvJob *job);
+/* A ticket for the step at hand. */
+DrvTicket *live_ticket(LiveSource *self);
+/* Redeems it: NULL when the step is over. 'keep' holds the job for the caller's scope. */
+LiveSource *live_redeem(gpointer ticket, DrvJob **keep);
+/* A step's QMP command, whose reply is of no interest. */
+void live_execute(LiveSource *self, const char *command, JsonNode *args);
+/* Ends the attempt: rolls back, or, after the decision, does nothing but note it. Takes the error. */
+void live_fail(LiveSource *self, GError *error);
+void live_clear_source(GSource **source);
+void live_set_timer(GSource **source, guint ms, GSourceFunc func, gpointer data);
+
+/* live-source-prepare.c: ends in live_copy_started() or live_fail(). */
+void live_prepare(LiveSource *self);
+void live_connect_qmp(LiveSource *self, GAsyncReadyCallback callback, gpointer data);
+/* Takes the connection over: its events and its end are heard from now on. */
+void live_use_qmp(LiveSource *self, QmpClient *client);
+void live_drop_qmp(LiveSource *self);
+void live_use_peer(LiveSource *self);
+void live_drop_peer(LiveSource *self);
+
+/* live-source-copy.c */
+void live_copy_started(LiveSource *self);
+void live_on_event(LiveSource *self, const char *name, JsonObject *data, gint64 timestamp_us);
+void live_on_connection(int fd, gpointer data);
+void live_channels_changed(DrvChannelSet *set, gpointer data);
+void live_stop_polling(LiveSource *self);
+JsonObject *live_progress(DrvJob *job);
+/* The contract's final object, for the state that the job is about to enter. */
+void live_report(LiveSource *self, DrvJobState state);
+
+/* live-source.c: QEMU has completed and the destination has loaded: compares, commits. */
+void live_check_handover(LiveSource *self);
+/* Sends COMMIT until it is answered. */
+void live_commit(LiveSource *self);
+
+/* live-source-rollback.c: undoes everything, ends in FAILED or CANCELLED. */
+void live_roll_back(LiveSource *self);
+
+/* Gives everything back and leaves the daemon's list: the last thing a job does. */
+void live_finish(LiveSource *self, DrvJobState state);

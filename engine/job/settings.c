@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/job/settings.h"
+
+#include "qmp/json.h"
+
+/* What a migration through drover needs to be on or off. Others (auto-converge, switchover-ack ...) stay as the guest's
+ * owner set them. QEMU's own encryption and compression go off because drover does both, and because with them its
+ * stream could not be looked into. */
+static const struct {
+    const char *name;
+    enum { ON, OFF, MULTIFD } when;
+} capabilities[] = {
+    {"events", ON},
+    {"return-path", ON}, /* without it a source calls itself completed when the bytes have left it */
+    {"multifd", MULTIFD},
+    {"xbzrle", OFF},
+    {"compress", OFF},
+    {"postcopy-ram", OFF},
+    {"postcopy-preempt", OFF},
+    {"x-colo", OFF},
+    {"background-snapshot", OFF},
+    {"zero-copy-send", OFF},
+    {"mapped-ram", OFF},
+    {"x-ignore-shared", OFF},
+    {"release-ram", OFF}, /* would give away pages that a roll-back needs */
+    {"block", OFF},
+    {"pause-before-switchover", OFF},
+};
+
+JsonNode *
+drv_settings_capabilities(QmpFeatures *features, const DrvSettings *settings)
+{
+    JsonArray *list = json_array_new();
+    for (guint i = 0; i < G_N_ELEMENTS(capabilities); i++) {
+        if (!qmp_features_has_migration_capability(features, capabilities[i].name))
+            continue;
+        JsonObject *entry = json_object_new();
+        json_object_set_string_member(entry, "capability", capabilities[i].name);
+        json_object_set_boolean_member(
+            entry, "state",
+            capabilities[i].when == ON || (capabilities[i].when == MULTIFD && settings->multifd));
+        json_array_add_object_element(list, entry);
+    }
+    JsonNode *node = json_node_alloc();
+    json_node_init_array(node, list);
+    json_array_unref(list);
+    return qmp_args("capabilities", "o", node, NULL);
+}
+
+static gboolean
+accepts(QmpFeatures *features, const char *parameter)
+{
+    return qmp_features_command_accepts(features, "migrate-set-parameters", parameter);
+}
+
+JsonNode *
+drv_settings_parameters(QmpFeatures *features, const DrvSettings *settings)
+{
+    JsonObject *object = json_object_new();
+    /* drover shapes; QEMU's own default of 128 MiB/s would hold everything up. 0 is no limit. */
+    json_object_set_int_member(object, "max-bandwidth", 0);
+    if (settings->downtime_ms > 0)
+        json_object_set_int_member(object, "downtime-limit", settings->downtime_ms);
+    if (settings->multifd > 0) {
+        json_object_set_int_member(object, "multifd-channels", settings->multifd);
+        if (accepts(features, "multifd-compression"))
+            json_object_set_string_member(object, "multifd-compression", "none");
+    }
+    if (accepts(features, "tls-creds"))
+        json_object_set_string_member(object, "tls-creds", "");
+    JsonNode *node = json_node_alloc();
+    json_node_take_object(json_node_init(node, JSON_NODE_OBJECT), object);
+    return node;
+}
+
+JsonNode *
+drv_settings_restore_capabilities(JsonNode *reply)
+{
+    JsonArray *all = qmp_node_array(reply);
+    if (all == NULL)
+        return NULL;
+    JsonArray *list = json_array_new();
+    for (guint i = 0; i < json_array_get_length(all); i++) {
+        JsonObject *entry = qmp_node_object(json_array_get_element(all, i));
+        const char *name = qmp_get_string(entry, "capability");
+        for (guint k = 0; name != NULL && k < G_N_ELEMENTS(capabilities); k++)
+            if (g_str_equal(name, capabilities[k].name))
+                json_array_add_object_element(list, json_object_ref(entry));
+    }
+    JsonNode *node = json_node_alloc();
+    json_node_init_array(node, list);
+    json_array_unref(list);
+    return qmp_args("capabilities", "o", node, NULL);
+}
+
+JsonNode *
+drv_settings_restore_parameters(QmpFeatures *features, JsonNode *reply)
+{
+    static const char *const names[] = {"max-bandwidth", "downtime-limit", "multifd-channels",
+                                        "multifd-compression", "tls-creds",
+                                        "avail-switchover-bandwidth"};
+    JsonObject *old = qmp_node_object(reply);
+    if (old == NULL)
+        return NULL;
+    JsonObject *object = json_object_new();
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        JsonNode *value = json_object_get_member(old, names[i]);
+        if (value != NULL && (features == NULL || accepts(features, names[i])))
+            json_object_set_member(object, names[i], json_node_copy(value));
+    }
+    JsonNode *node = json_node_alloc();
+    json_node_take_object(json_node_init(node, JSON_NODE_OBJECT), object);
+    return node;
+}
