@@ -123,6 +123,10 @@ qmp_client_close(QmpClient *client)
 static void
 protocol_error(QmpClient *client, const char *what)
 {
+    if (client->connecting != NULL) {
+        qmp_connect_fail(client, g_error_new_literal(QMP_ERROR, QMP_ERROR_PROTOCOL, what));
+        return;
+    }
     qmp_client_shut(client, g_error_new(QMP_ERROR, QMP_ERROR_PROTOCOL,
                                         "%s broke the QMP protocol: %s; the connection is closed",
                                         client->label, what));
@@ -154,7 +158,8 @@ unmatched_reply(QmpClient *client, const QmpMessage *message)
     g_autofree char *what = NULL;
     if (message->kind == QMP_MESSAGE_ERROR && message->id == NULL) {
         /* What QEMU says when it could not even parse a command. */
-        g_autoptr(GError) said = qmp_error_new_command("?", message->error_class, message->desc);
+        g_autoptr(GError) said =
+            qmp_error_new_command("unknown", message->error_class, message->desc);
         what = g_strdup_printf("an error that belongs to no command (%s)", said->message);
     } else {
         what = g_strdup("a reply to a command that was never sent");
@@ -363,9 +368,12 @@ execute(GTask *task, const char *name, JsonNode *arguments, int fd, guint timeou
     if (timeout_ms > 0)
         command->timeout =
             qmp_client_add_source(client, g_timeout_source_new(timeout_ms), on_timeout, command);
-    if (cancellable != NULL)
+    if (cancellable != NULL) {
         command->cancel = qmp_client_add_source(client, g_cancellable_source_new(cancellable),
                                                 G_SOURCE_FUNC(on_cancelled), command);
+        /* Before the wire gets to send it. */
+        g_source_set_priority(command->cancel, G_PRIORITY_HIGH);
+    }
 }
 
 /* A task that answers on the client's context, whatever the caller has pushed. */
