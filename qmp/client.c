@@ -31,7 +31,6 @@ typedef struct {
     guint64 id;
     char *name;
     GTask *task; /* NULL once the caller has its answer */
-    gboolean with_fd;
     guint timeout_ms;
     GSource *timeout;
     GSource *cancel;
@@ -178,8 +177,6 @@ handle_reply(QmpClient *client, const QmpMessage *message)
             unmatched_reply(client, message);
         return;
     }
-    if (command->with_fd)
-        qmp_wire_fd_answered(client->wire);
     g_autoptr(GTask) task = g_steal_pointer(&command->task);
     g_autofree char *name = g_steal_pointer(&command->name);
     command_free(command);
@@ -343,7 +340,6 @@ execute(GTask *task, const char *name, JsonNode *arguments, int fd, guint timeou
     g_autoptr(JsonNode) owned_arguments = arguments;
     GError *error = NULL;
     gboolean queued = FALSE;
-    gboolean with_fd = fd >= 0;
 
     if (client->wire == NULL)
         error = g_error_copy(client->close_error);
@@ -362,7 +358,6 @@ execute(GTask *task, const char *name, JsonNode *arguments, int fd, guint timeou
                          .id = client->last_id,
                          .name = g_strdup(name),
                          .task = task,
-                         .with_fd = with_fd,
                          .timeout_ms = timeout_ms};
     g_queue_push_tail(&client->commands, command);
     if (timeout_ms > 0)

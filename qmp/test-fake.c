@@ -41,12 +41,18 @@ Fake *
 fake_new(guint timeout_ms)
 {
     int fds[2];
-    Fake *fake = g_new0(Fake, 1);
     g_assert_no_errno(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds));
-    fake->fd = fds[0];
+    return fake_new_on(fds[0], fds[1], timeout_ms);
+}
+
+Fake *
+fake_new_on(int server_fd, int client_fd, guint timeout_ms)
+{
+    Fake *fake = g_new0(Fake, 1);
+    fake->fd = server_fd;
     fake->in = g_string_new(NULL);
     fake->events = g_ptr_array_new_with_free_func(g_free);
-    qmp_client_connect_fd_async(fds[1], timeout_ms, NULL, fake_store, &fake->result);
+    qmp_client_connect_fd_async(client_fd, timeout_ms, NULL, fake_store, &fake->result);
     return fake;
 }
 
@@ -82,6 +88,13 @@ Fake *
 fake_new_ready(void)
 {
     Fake *fake = fake_new(0);
+    fake_make_ready(fake);
+    return fake;
+}
+
+void
+fake_make_ready(Fake *fake)
+{
     GError *error = NULL;
     fake_say(fake, FAKE_GREETING);
     g_autofree char *id = fake_hear_command(fake, "qmp_capabilities");
@@ -90,7 +103,6 @@ fake_new_ready(void)
     g_assert_no_error(error);
     g_signal_connect(fake->client, "event", G_CALLBACK(on_event), fake);
     g_signal_connect(fake->client, "closed", G_CALLBACK(on_closed), fake);
-    return fake;
 }
 
 void

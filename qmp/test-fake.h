@@ -27,8 +27,12 @@ void fake_watchdog(void);
 
 /* A socketpair with a client connecting on it, nothing said yet. */
 Fake *fake_new(guint timeout_ms);
-/* The same, with greeting and negotiation done and signals connected. */
+/* The same over a pair that is given, and taken over. */
+Fake *fake_new_on(int server_fd, int client_fd, guint timeout_ms);
+/* As fake_new(), with greeting and negotiation done and signals connected. */
 Fake *fake_new_ready(void);
+/* Does that for one that exists. */
+void fake_make_ready(Fake *fake);
 void fake_free(Fake *fake);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Fake, fake_free)
 

@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -233,35 +232,43 @@ test_features(Qemu *qemu, gconstpointer data)
                     number >= 802);
 }
 
-/* Two descriptors issued at once: QEMU itself would lose the first of them. */
+#define N_FDS 8
+
+/* Many descriptors at once, behind a command that takes its time: each ends up under its name. */
 static void
 test_fd(Qemu *qemu, gconstpointer data)
 {
     SKIP_WITHOUT(qemu);
-    GAsyncResult *results[2] = {0};
-    int pipes[2][2];
-    for (int i = 0; i < 2; i++) {
-        g_assert_no_errno(pipe2(pipes[i], O_CLOEXEC));
+    static const char *const names[N_FDS] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+    GAsyncResult *slow = NULL, *results[N_FDS] = {0};
+    int ends[N_FDS];
+    qmp_client_execute_async(qemu->client, "query-qmp-schema", NULL, PATIENCE_MS, NULL, fake_store,
+                             &slow);
+    for (int i = 0; i < N_FDS; i++) {
+        int pipe_fds[2];
+        g_assert_no_errno(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK));
         qmp_client_execute_with_fd_async(qemu->client, "getfd",
-                                         qmp_args("fdname", "s", i == 0 ? "zero" : "one", NULL),
-                                         pipes[i][1], PATIENCE_MS, NULL, fake_store, &results[i]);
-        close(pipes[i][1]);
+                                         qmp_args("fdname", "s", names[i], NULL), pipe_fds[1],
+                                         PATIENCE_MS, NULL, fake_store, &results[i]);
+        close(pipe_fds[1]);
+        ends[i] = pipe_fds[0];
     }
-    for (int i = 0; i < 2; i++) {
-        g_autoptr(GError) error = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) schema = fake_finish(qemu->client, &slow, &error);
+    for (int i = 0; i < N_FDS; i++) {
         g_autoptr(JsonNode) node = fake_finish(qemu->client, &results[i], &error);
         g_assert_no_error(error);
     }
-    /* QEMU holds both, each under its own name: closing "one" ends pipe 1 and not pipe 0. */
-    g_autoptr(GError) error = NULL;
-    char byte;
-    g_autoptr(JsonNode) node = run(qemu, "closefd", qmp_args("fdname", "s", "one", NULL), &error);
-    g_assert_no_error(error);
-    g_assert_cmpint(read(pipes[1][0], &byte, 1), ==, 0);
-    g_assert_no_errno(fcntl(pipes[0][0], F_SETFL, O_NONBLOCK));
-    g_assert_cmpint(read(pipes[0][0], &byte, 1), ==, -1);
-    close(pipes[0][0]);
-    close(pipes[1][0]);
+    /* Closing a name ends the pipe that was sent with it, and not before. */
+    for (int i = 0; i < N_FDS; i++) {
+        char byte;
+        g_assert_cmpint(read(ends[i], &byte, 1), ==, -1);
+        g_autoptr(JsonNode) node =
+            run(qemu, "closefd", qmp_args("fdname", "s", names[i], NULL), &error);
+        g_assert_no_error(error);
+        g_assert_cmpint(read(ends[i], &byte, 1), ==, 0);
+        close(ends[i]);
+    }
 }
 
 /* A second client gets no greeting, until the first one has closed. */
