@@ -78,14 +78,17 @@ static void
 init_end(Rig *rig, RigEnd *end, const char *name, guint threads, gsize memory)
 {
     g_autoptr(GError) error = NULL;
+    const char *pki_dir = test_pki_good(rig->pki, name);
     DrvTransferConfig config = {
         .name = name,
-        .pki_dir = test_pki_good(rig->pki, name),
+        .pki_dir = pki_dir,
         .threads = threads,
         .memory = memory,
         .incoming = incoming,
         .data = end,
     };
+    if (end == &rig->b)
+        rig->pki_b = pki_dir;
     end->messages = g_ptr_array_new_with_free_func((GDestroyNotify)g_bytes_unref);
     end->transfer = drv_transfer_new(&config, &error);
     g_assert_no_error(error);

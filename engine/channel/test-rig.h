@@ -22,8 +22,9 @@ typedef struct {
 
 typedef struct {
     TestPki *pki;
-    RigEnd a; /* connects */
-    RigEnd b; /* listens */
+    RigEnd a;          /* connects */
+    RigEnd b;          /* listens */
+    const char *pki_b; /* b's directory; borrowed */
     guint16 port;
     guint lanes;
 } Rig;
