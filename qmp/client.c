@@ -31,7 +31,6 @@ typedef struct {
     guint64 id;
     char *name;
     GTask *task; /* NULL once the caller has its answer */
-    gboolean with_fd;
     guint timeout_ms;
     GSource *timeout;
     GSource *cancel;
@@ -123,6 +122,10 @@ qmp_client_close(QmpClient *client)
 static void
 protocol_error(QmpClient *client, const char *what)
 {
+    if (client->connecting != NULL) {
+        qmp_connect_fail(client, g_error_new_literal(QMP_ERROR, QMP_ERROR_PROTOCOL, what));
+        return;
+    }
     qmp_client_shut(client, g_error_new(QMP_ERROR, QMP_ERROR_PROTOCOL,
                                         "%s broke the QMP protocol: %s; the connection is closed",
                                         client->label, what));
@@ -154,7 +157,8 @@ unmatched_reply(QmpClient *client, const QmpMessage *message)
     g_autofree char *what = NULL;
     if (message->kind == QMP_MESSAGE_ERROR && message->id == NULL) {
         /* What QEMU says when it could not even parse a command. */
-        g_autoptr(GError) said = qmp_error_new_command("?", message->error_class, message->desc);
+        g_autoptr(GError) said =
+            qmp_error_new_command("unknown", message->error_class, message->desc);
         what = g_strdup_printf("an error that belongs to no command (%s)", said->message);
     } else {
         what = g_strdup("a reply to a command that was never sent");
@@ -173,8 +177,6 @@ handle_reply(QmpClient *client, const QmpMessage *message)
             unmatched_reply(client, message);
         return;
     }
-    if (command->with_fd)
-        qmp_wire_fd_answered(client->wire);
     g_autoptr(GTask) task = g_steal_pointer(&command->task);
     g_autofree char *name = g_steal_pointer(&command->name);
     command_free(command);
@@ -338,7 +340,6 @@ execute(GTask *task, const char *name, JsonNode *arguments, int fd, guint timeou
     g_autoptr(JsonNode) owned_arguments = arguments;
     GError *error = NULL;
     gboolean queued = FALSE;
-    gboolean with_fd = fd >= 0;
 
     if (client->wire == NULL)
         error = g_error_copy(client->close_error);
@@ -357,15 +358,17 @@ execute(GTask *task, const char *name, JsonNode *arguments, int fd, guint timeou
                          .id = client->last_id,
                          .name = g_strdup(name),
                          .task = task,
-                         .with_fd = with_fd,
                          .timeout_ms = timeout_ms};
     g_queue_push_tail(&client->commands, command);
     if (timeout_ms > 0)
         command->timeout =
             qmp_client_add_source(client, g_timeout_source_new(timeout_ms), on_timeout, command);
-    if (cancellable != NULL)
+    if (cancellable != NULL) {
         command->cancel = qmp_client_add_source(client, g_cancellable_source_new(cancellable),
                                                 G_SOURCE_FUNC(on_cancelled), command);
+        /* Before the wire gets to send it. */
+        g_source_set_priority(command->cancel, G_PRIORITY_HIGH);
+    }
 }
 
 /* A task that answers on the client's context, whatever the caller has pushed. */

@@ -78,8 +78,8 @@ void qmp_client_execute_async(QmpClient *client, const char *command, JsonNode *
 
 /*
  * The same with a file descriptor for QEMU, for commands like getfd and add-fd. 'fd' is duplicated
- * before this returns and stays the caller's. Such a command, and those after it, wait until QEMU
- * has answered the one before that carried a descriptor.
+ * before this returns and stays the caller's. Several may be under way: QEMU reads its next command
+ * when it has executed the one before, and the descriptor comes with the command's first byte.
  */
 void qmp_client_execute_with_fd_async(QmpClient *client, const char *command, JsonNode *arguments,
                                       int fd, guint timeout_ms, GCancellable *cancellable,

@@ -41,24 +41,26 @@ give_up(QmpClient *client, GError *error)
 void
 qmp_connect_fail(QmpClient *client, GError *error)
 {
-    g_autoptr(GError) reason = error;
-    const char *path = client->path != NULL ? client->path : "the socket";
+    g_autoptr(GError) owned = error;
     gboolean greeted = client->state != QMP_CLIENT_GREETING;
 
     if (!greeted && (g_error_matches(error, QMP_ERROR, QMP_ERROR_PROTOCOL) ||
                      (g_error_matches(error, QMP_ERROR, QMP_ERROR_CLOSED) &&
-                      qmp_wire_has_received(client->wire))))
+                      qmp_wire_has_received(client->wire)))) {
+        g_autofree char *what = client->path != NULL ? g_strdup_printf("'%s'", client->path)
+                                                     : g_strdup("the given socket");
         give_up(client, g_error_new(QMP_ERROR, QMP_ERROR_NOT_QMP,
-                                    "'%s' is not a QMP socket of QEMU (%s): check that it is not "
+                                    "%s is not a QMP socket of QEMU (%s): check that it is not "
                                     "the human monitor's, a guest agent's or a serial port's",
-                                    path, error->message));
-    else if (!greeted && g_error_matches(error, QMP_ERROR, QMP_ERROR_CLOSED))
+                                    what, error->message));
+    } else if (!greeted && g_error_matches(error, QMP_ERROR, QMP_ERROR_CLOSED)) {
         give_up(client, g_error_new(QMP_ERROR, QMP_ERROR_CLOSED,
                                     "%s closed the connection before its greeting: it is quitting",
                                     client->label));
-    else
-        give_up(client, g_error_new(reason->domain, reason->code, "%s, while connecting to %s",
-                                    reason->message, client->label));
+    } else {
+        give_up(client, g_error_new(error->domain, error->code, "connecting to %s failed: %s",
+                                    client->label, error->message));
+    }
 }
 
 /* ---- Negotiation ---- */

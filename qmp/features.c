@@ -4,8 +4,6 @@
 #include "qmp/json.h"
 #include "qmp/schema.h"
 
-#include <stdlib.h>
-
 struct _QmpFeatures {
     GHashTable *commands; /* set of names, owned */
     char **capabilities;  /* sorted */
@@ -40,7 +38,7 @@ collect(GPtrArray *names, JsonNode *reply, const char *command, const char *key,
 }
 
 static int
-compare_names(const void *a, const void *b)
+compare_names(gconstpointer a, gconstpointer b)
 {
     return g_strcmp0(*(char *const *)a, *(char *const *)b);
 }
@@ -70,7 +68,7 @@ qmp_features_new(JsonNode *commands, JsonNode *capabilities, JsonNode *schema, G
 
     ok = ok &&
          collect(capability_names, capabilities, "query-migrate-capabilities", "capability", error);
-    qsort(capability_names->pdata, capability_names->len, sizeof(gpointer), compare_names);
+    g_ptr_array_sort(capability_names, compare_names);
     g_ptr_array_add(capability_names, NULL);
     features->capabilities = (char **)g_ptr_array_free(g_steal_pointer(&capability_names), FALSE);
 

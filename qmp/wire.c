@@ -47,9 +47,8 @@ struct _QmpWire {
     gboolean received;
 
     /* Writing */
-    GQueue queue; /* of Outgoing */
-    gsize unsent; /* bytes in queue */
-    gboolean fd_unanswered;
+    GQueue queue;   /* of Outgoing */
+    gsize unsent;   /* bytes in queue */
     int send_errno; /* != 0: the peer takes nothing more, but what it said before may be read */
 };
 
@@ -62,19 +61,12 @@ outgoing_free(Outgoing *out)
     g_free(out);
 }
 
-static gboolean
-may_send(const QmpWire *wire)
-{
-    const Outgoing *head = g_queue_peek_head((GQueue *)&wire->queue);
-    return head != NULL && (head->fd < 0 || !wire->fd_unanswered);
-}
-
 /* Has the loop wait for what can be done next. */
 static void
 watch(QmpWire *wire)
 {
     GIOCondition condition = wire->paused ? 0 : G_IO_IN;
-    if (may_send(wire) || wire->send_errno != 0)
+    if (wire->queue.length > 0 || wire->send_errno != 0)
         condition |= G_IO_OUT;
     g_source_modify_unix_fd(&wire->source, wire->watch, condition);
 }
@@ -110,8 +102,8 @@ drop_queue(QmpWire *wire)
 static void
 flush(QmpWire *wire)
 {
-    while (may_send(wire)) {
-        Outgoing *head = g_queue_peek_head(&wire->queue);
+    Outgoing *head;
+    while ((head = g_queue_peek_head(&wire->queue)) != NULL) {
         gssize n = send_some(wire->fd, head);
         if (n < 0) {
             if (errno == EINTR)
@@ -123,7 +115,6 @@ flush(QmpWire *wire)
             return;
         }
         if (head->fd >= 0) {
-            wire->fd_unanswered = TRUE;
             close(head->fd);
             head->fd = -1;
         }
@@ -304,13 +295,6 @@ qmp_wire_unsend(QmpWire *wire, guint64 tag)
         return TRUE;
     }
     return FALSE;
-}
-
-void
-qmp_wire_fd_answered(QmpWire *wire)
-{
-    wire->fd_unanswered = FALSE;
-    watch(wire);
 }
 
 void

@@ -31,17 +31,11 @@ void qmp_wire_close(QmpWire *wire);
  * Queues 'text' under 'tag' (unique). 'fd' (taken over, also on error; -1: none) travels with its
  * first byte. FALSE with QMP_ERROR_LIMIT when too much is queued, _ARGUMENT for an
  * fd on another than a unix socket.
- *
- * QEMU keeps only the descriptor it received last, so one is sent only when the message with the
- * one before has been answered: see qmp_wire_fd_answered(). Later texts wait with it.
  */
 gboolean qmp_wire_send(QmpWire *wire, guint64 tag, const char *text, int fd, GError **error);
 
 /* Takes 'tag' back, if not a byte of it has been sent. FALSE when it is too late. */
 gboolean qmp_wire_unsend(QmpWire *wire, guint64 tag);
-
-/* QEMU has consumed the descriptor sent last. */
-void qmp_wire_fd_answered(QmpWire *wire);
 
 /* While paused no callback is called. */
 void qmp_wire_set_paused(QmpWire *wire, gboolean paused);

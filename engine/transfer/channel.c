@@ -83,13 +83,13 @@ drv_channel_add_wire(DrvChannel *channel, guint64 tx, guint64 rx)
 /* --- the end --- */
 
 static void
-stop(DrvChannel *channel)
+stop(DrvChannel *channel, gboolean done)
 {
     if (channel->stopped)
         return;
     channel->stopped = TRUE;
     drv_worker_timer_stop(channel->worker, &channel->ack_timer);
-    drv_session_forget_channel(channel->session, channel);
+    drv_session_forget_channel(channel->session, channel, done);
     channel->endpoint->ops->stop(channel->endpoint);
     if (!channel->params.message)
         drv_pool_unreserve(drv_worker_pool(channel->worker), channel->params.rx_credit);
@@ -117,7 +117,7 @@ finish(DrvChannel *channel, const GError *error)
 {
     if (channel->stopped)
         return;
-    stop(channel);
+    stop(channel, error == NULL);
     Finish *f = g_new0(Finish, 1);
     f->channel = drv_channel_ref(channel);
     f->error = error != NULL ? g_error_copy(error) : NULL;
@@ -414,7 +414,7 @@ static void
 take_close(gpointer target, gpointer data)
 {
     g_autoptr(DrvChannel) channel = target;
-    stop(channel);
+    stop(channel, FALSE);
 }
 
 void

@@ -10,6 +10,8 @@
 #define SMALL_FRAME 4096
 /* A channel of messages holds its credit on the heap: this bounds one. */
 #define MESSAGE_FRAME DRV_MESSAGE_MAX
+/* Answers that wait to be sent: a peer that asks and does not read gets no more. */
+#define OWN_MAX 64
 
 static void arrived(DrvOp *op, gint32 result);
 
@@ -92,6 +94,19 @@ begin_payload(DrvLane *lane)
     return TRUE;
 }
 
+/* A frame of a channel that is not open: if it is done here, the peer has missed our last ack. */
+static void
+answer_for_done(DrvLane *lane, guint32 id)
+{
+    DrvProgress done;
+    guint8 bytes[DRV_ACK_BYTES];
+    if (lane->tx.own.length >= OWN_MAX || !drv_session_done_channel(lane->session, id, &done))
+        return;
+    drv_ack_encode(&done, bytes);
+    lane_tx_own(lane, DRV_FRAME_ACK, bytes, sizeof bytes);
+    lane_tx_pump(lane);
+}
+
 static gboolean
 end_payload(DrvLane *lane)
 {
@@ -117,6 +132,8 @@ end_payload(DrvLane *lane)
         frame->seq = header->seq;
         drv_channel_add_wire(rx->channel, 0, DRV_FRAME_HEADER + header->wire_len);
         drv_channel_arrived(rx->channel, g_steal_pointer(&frame));
+    } else {
+        answer_for_done(lane, header->channel);
     }
     drop_frame(rx);
     return lane->state != LANE_DEAD;

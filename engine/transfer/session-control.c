@@ -2,6 +2,7 @@
 #include "engine/transfer/session.h"
 
 #include "common/error.h"
+#include "engine/transfer/channel-private.h"
 #include "engine/transfer/session-internal.h"
 
 #include <string.h>
@@ -224,6 +225,22 @@ end_channels(DrvSession *session, const GError *why)
         drv_channel_session_dead(channels->pdata[i], why);
 }
 
+/* Acks of channels that are done wait for a lane that will not come. */
+static void
+drop_acks(DrvSession *session)
+{
+    GQueue dropped = G_QUEUE_INIT;
+    GList *link;
+    g_mutex_lock(&session->lock);
+    while ((link = g_queue_pop_head_link(&session->acks)) != NULL) {
+        ((DrvChannel *)link->data)->ack_queued = FALSE;
+        g_queue_push_tail_link(&dropped, link);
+    }
+    g_mutex_unlock(&session->lock);
+    while ((link = g_queue_pop_head_link(&dropped)) != NULL)
+        drv_channel_unref(link->data);
+}
+
 /* Marks it dead, so that nothing joins it any more, and dissolves it. */
 static void
 dissolve(DrvSession *session, const GError *why, gboolean bye)
@@ -237,6 +254,7 @@ dissolve(DrvSession *session, const GError *why, gboolean bye)
     g_mutex_unlock(&session->lock);
     stop_dialing(session);
     drop_lanes(session, bye);
+    drop_acks(session);
     end_channels(session, why);
     if (session->expiry != NULL) {
         g_source_destroy(session->expiry);

@@ -40,6 +40,7 @@ struct _DrvSession {
     GHashTable *channels; /* id → DrvChannel, referenced */
     DrvScheduler scheduler;
     GQueue acks; /* of DrvChannel that have one to tell; referenced */
+    GQueue done; /* of DrvProgress, newest first: channels that are done here */
     DrvCodecChoice choice;
     gint64 rtt_us;
     guint64 wire;

@@ -11,7 +11,9 @@
 
 DrvWorker *drv_session_home(DrvSession *session, guint32 channel_id);
 gboolean drv_session_add_channel(DrvSession *session, DrvChannel *channel, GError **error);
-void drv_session_forget_channel(DrvSession *session, DrvChannel *channel);
+/* The channel is over. 'done': both directions came to their end; then the peer may still ask for
+ * our last ack, which the session remembers for it. */
+void drv_session_forget_channel(DrvSession *session, DrvChannel *channel, gboolean done);
 void drv_session_queue_frame(DrvSession *session, DrvChannel *channel, DrvFrame *frame);
 void drv_session_queue_ack(DrvSession *session, DrvChannel *channel, const DrvProgress *ack);
 /* The peer has everything before 'received': such frames need not go out again. On the channel's
@@ -61,6 +63,8 @@ void drv_session_pull(DrvSession *session, DrvLane *lane, gint64 now_us, DrvPull
 void drv_session_sent(DrvSession *session, DrvChannel *channel, gsize wire_bytes, gboolean ack,
                       gint64 now_us);
 DrvChannel *drv_session_find_channel(DrvSession *session, guint32 id);
+/* How far a channel came that is done here. FALSE when there was none of late. */
+gboolean drv_session_done_channel(DrvSession *session, guint32 id, DrvProgress *progress);
 void drv_session_received(DrvSession *session, gsize wire_bytes);
 
 DrvCodec drv_session_pick_codec(DrvSession *session);

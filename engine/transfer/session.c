@@ -12,6 +12,9 @@
 /* A sample of the link's speed is taken whenever its sockets have been busy for so long. */
 #define LINK_SAMPLE_US 50000
 
+/* Channels that are done and whose last ack may have been lost: so many are remembered. */
+#define DONE_MAX 1024
+
 DrvSession *
 session_new(DrvTransfer *transfer, gboolean connects)
 {
@@ -23,6 +26,7 @@ session_new(DrvTransfer *transfer, gboolean connects)
     session->channels = g_hash_table_new(NULL, NULL);
     drv_scheduler_init(&session->scheduler, drv_transfer_shaper(transfer));
     g_queue_init(&session->acks);
+    g_queue_init(&session->done);
     drv_codec_choice_init(&session->choice);
     /* Odd ids are the connecting side's. */
     session->next_channel = connects ? 1 : 2;
@@ -43,6 +47,7 @@ drv_session_unref(DrvSession *session)
         return;
     g_assert(g_hash_table_size(session->channels) == 0 && session->acks.length == 0);
     g_hash_table_unref(session->channels);
+    g_queue_clear_full(&session->done, g_free);
     g_clear_object(&session->resolving);
     g_clear_error(&session->dead);
     g_free(session->target.host);
@@ -125,6 +130,9 @@ drv_session_hello(DrvSession *session, guint16 lane)
     g_hash_table_iter_init(&iter, session->channels);
     while (g_hash_table_iter_next(&iter, NULL, &value))
         g_array_append_val(hello->progress, ((DrvChannel *)value)->ack);
+    for (GList *l = session->done.head; l != NULL && hello->progress->len < DRV_HELLO_CHANNELS;
+         l = l->next)
+        g_array_append_vals(hello->progress, l->data, 1);
     g_mutex_unlock(&session->lock);
     return hello;
 }
@@ -409,16 +417,44 @@ drv_session_add_channel(DrvSession *session, DrvChannel *channel, GError **error
     return good;
 }
 
+/* Under the lock. The end of a channel is told by its last ack, and the channel is gone when that
+ * may be lost with a lane: without this the peer would wait for it for ever. */
+static void
+remember_done(DrvSession *session, const DrvProgress *progress)
+{
+    g_queue_push_head(&session->done, g_memdup2(progress, sizeof *progress));
+    if (session->done.length > DONE_MAX)
+        g_free(g_queue_pop_tail(&session->done));
+}
+
+gboolean
+drv_session_done_channel(DrvSession *session, guint32 id, DrvProgress *progress)
+{
+    gboolean found = FALSE;
+    g_mutex_lock(&session->lock);
+    for (GList *l = session->done.head; l != NULL && !found; l = l->next) {
+        *progress = *(DrvProgress *)l->data;
+        found = progress->channel == id;
+    }
+    g_mutex_unlock(&session->lock);
+    return found;
+}
+
 void
-drv_session_forget_channel(DrvSession *session, DrvChannel *channel)
+drv_session_forget_channel(DrvSession *session, DrvChannel *channel, gboolean done)
 {
     g_mutex_lock(&session->lock);
     gboolean mine =
         g_hash_table_remove(session->channels, GUINT_TO_POINTER(drv_channel_id(channel)));
-    gboolean queued = channel->ack_queued;
-    if (queued)
+    /* The last ack still goes out; it carries a reference. */
+    gboolean keep = done && session->dead == NULL;
+    gboolean queued = channel->ack_queued && !keep;
+    if (keep)
+        remember_done(session, &channel->ack);
+    if (queued) {
         g_queue_unlink(&session->acks, &channel->ack_link);
-    channel->ack_queued = FALSE;
+        channel->ack_queued = FALSE;
+    }
     drv_scheduler_remove(&session->scheduler, &channel->queue);
     g_mutex_unlock(&session->lock);
     if (queued)
@@ -452,7 +488,7 @@ drv_session_queue_ack(DrvSession *session, DrvChannel *channel, const DrvProgres
 {
     g_mutex_lock(&session->lock);
     channel->ack = *ack;
-    if (!channel->ack_queued) {
+    if (!channel->ack_queued && session->dead == NULL) {
         channel->ack_queued = TRUE;
         drv_channel_ref(channel);
         g_queue_push_tail_link(&session->acks, &channel->ack_link);

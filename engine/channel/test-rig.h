@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/transfer/test-pki.h"
+#include "engine/transfer/transfer.h"
+
+#include <glib.h>
+
+/*
+ * Two daemons' transfer cores in one process, a session between them on loopback, and what tests
+ * need to drive channels over it. Everything runs on the test's thread and its default main
+ * context; conditions are awaited, never slept for.
+ */
+typedef struct {
+    DrvTransfer *transfer;
+    DrvSession *session; /* referenced */
+    guint connected;
+    guint lost;
+    GError *dead;
+    GPtrArray *messages; /* of GBytes */
+} RigEnd;
+
+typedef struct {
+    TestPki *pki;
+    RigEnd a;          /* connects */
+    RigEnd b;          /* listens */
+    const char *pki_b; /* b's directory; borrowed */
+    guint16 port;
+    guint lanes;
+} Rig;
+
+/* 'threads' data threads each, 'lanes' lanes; not connected yet. 'memory' of each pool, 0: default.
+ */
+void rig_init(Rig *rig, guint threads, guint lanes, gsize memory);
+/* Opens the session to 'port' (0: b's own) and waits until both ends have it. */
+void rig_connect(Rig *rig, guint16 port);
+/* Closes, frees, and checks that nothing is left behind in either pool. */
+void rig_clear(Rig *rig);
+
+/* Runs the main context until the condition holds; aborts after a minute. */
+typedef gboolean (*RigCondition)(gpointer data);
+void rig_wait(RigCondition condition, gpointer data);
+void rig_wait_lanes(Rig *rig, guint lanes);
+
+/* --- a channel with a socket at each end --- */
+
+typedef struct {
+    Rig *rig;
+    DrvChannel *channel[2]; /* at a and b */
+    int fd[2];              /* the tests' ends of the sockets */
+    gboolean finished[2];
+    GError *error[2];
+} Pipe;
+
+Pipe *rig_pipe(Rig *rig, DrvCodec codec);
+/* Closes what the test has not. */
+void rig_pipe_free(Pipe *pipe);
+gboolean rig_pipe_finished(gpointer pipe);
+
+/* --- data --- */
+
+typedef enum { RIG_RANDOM, RIG_TEXT, RIG_ZERO } RigData;
+
+/* A thread that writes 'len' bytes of a kind to 'fd' (then shuts it down), or reads to the end and
+ * compares. rig_join() waits for it; it aborts the test when the bytes are others. */
+GThread *rig_feed(int fd, RigData kind, guint64 seed, gsize len);
+GThread *rig_expect(int fd, RigData kind, guint64 seed, gsize len);
+/* Joins, running the main context meanwhile. */
+void rig_join(GThread **threads, guint n);
