@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "qmp/json.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Blocks that a peer may name: QEMU has a handful, a machine full of devices some dozens. */

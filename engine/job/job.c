@@ -173,9 +173,8 @@ drv_job_record_to_json(const DrvJobRecord *rec, const char *kind)
         json_object_set_null_member(object, "error");
     }
     json_object_set_null_member(object, "progress");
-    JsonObject *result = rec->result != NULL
-                             ? drv_json_parse_object(rec->result, strlen(rec->result), NULL)
-                             : NULL;
+    JsonObject *result =
+        rec->result != NULL ? drv_json_parse_object(rec->result, strlen(rec->result), NULL) : NULL;
     if (result != NULL)
         json_object_set_object_member(object, "result", result);
     else

@@ -7,15 +7,17 @@
 #include <json-glib/json-glib.h>
 
 /*
- * What every job is: a record, a state that moves through the journal, an error, and what the API shows of it. Kinds of
- * jobs (a migration's source and destination halves, a tunnel) embed it first. Control thread only.
+ * What every job is: a record, a state that moves through the journal, an error, and what the API
+ * shows of it. Kinds of jobs (a migration's source and destination halves, a tunnel) embed it
+ * first. Control thread only.
  */
 typedef struct _DrvJob DrvJob;
 typedef struct _DrvJobs DrvJobs; /* all jobs of a daemon, and what they share: jobs.h */
 
 typedef struct {
     const char *kind; /* "migrate", "tunnel" */
-    /* A new job begins; or one found in the journal goes on, in the state that drv_state_rule() says. */
+    /* A new job begins; or one found in the journal goes on, in the state that drv_state_rule()
+     * says. */
     void (*start)(DrvJob *job);
     void (*resume)(DrvJob *job);
     /* DRV_ERROR_STATE when it is too late. */
@@ -48,8 +50,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvJob, drv_job_unref)
 DrvJobState drv_job_state(const DrvJob *job);
 const char *drv_job_id(const DrvJob *job);
 
-/* Moves the state: the journal has it before this returns TRUE. On FALSE nothing has moved; DRV_ERROR_IN_DOUBT has also
- * told the daemon to end. */
+/* Moves the state: the journal has it before this returns TRUE. On FALSE nothing has moved;
+ * DRV_ERROR_IN_DOUBT has also told the daemon to end. */
 gboolean drv_job_move(DrvJob *job, DrvJobState to, GError **error);
 /* Writes detail and result without a move. */
 gboolean drv_job_save(DrvJob *job, GError **error);
@@ -62,7 +64,8 @@ void drv_job_changed(DrvJob *job);
 JsonObject *drv_job_to_json(DrvJob *job);
 /* The same of a record alone. */
 JsonObject *drv_job_record_to_json(const DrvJobRecord *rec, const char *kind);
-/* The contract's word for a final state: "completed", "failed", "cancelled"; "in-doubt" or "running". */
+/* The contract's word for a final state: "completed", "failed", "cancelled"; "in-doubt" or
+ * "running". */
 const char *drv_job_outcome(DrvJobState state);
 
 /* User and system time of this process so far, in seconds: what a job's report counts. */

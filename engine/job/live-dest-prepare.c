@@ -11,8 +11,8 @@
 
 /* --- QEMU's last words --- */
 
-/* QEMU before 9.1 ends when it cannot load a stream, and says why on its standard error only. Where that is a file (as
- * under libvirt and most scripts), it can be read. */
+/* QEMU before 9.1 ends when it cannot load a stream, and says why on its standard error only. Where
+ * that is a file (as under libvirt and most scripts), it can be read. */
 static void
 open_log(LiveDest *self)
 {
@@ -36,7 +36,8 @@ dest_last_words(LiveDest *self)
         return NULL;
     g_autofree char *text = g_utf8_make_valid(buffer, n);
     g_auto(GStrv) lines = g_strsplit(g_strstrip(text), "\n", -1);
-    /* "qemu-system-x86_64: Machine type received is ..." and then its consequences: the first line is the cause. */
+    /* "qemu-system-x86_64: Machine type received is ..." and then its consequences: the first line
+     * is the cause. */
     for (guint i = 0; lines[i] != NULL; i++)
         if (strlen(lines[i]) > 0)
             return g_strdup(lines[i]);
@@ -75,8 +76,7 @@ features_known(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvJob) keep = NULL;
     g_autoptr(GError) error = NULL;
-    g_autoptr(QmpFeatures) features =
-        qmp_features_probe_finish(QMP_CLIENT(source), result, &error);
+    g_autoptr(QmpFeatures) features = qmp_features_probe_finish(QMP_CLIENT(source), result, &error);
     LiveDest *self = dest_redeem(ticket, &keep);
     if (self == NULL)
         return;
@@ -157,8 +157,8 @@ execute(LiveDest *self, const char *command, JsonNode *args)
                              executed, dest_ticket(self));
 }
 
-/* While it waits for a migration, 'stop' makes QEMU stay paused after loading, whether or not it was started with -S: the
- * guest must not run here before COMMIT. */
+/* While it waits for a migration, 'stop' makes QEMU stay paused after loading, whether or not it
+ * was started with -S: the guest must not run here before COMMIT. */
 static void
 step_stay_paused(gpointer owner)
 {
@@ -170,8 +170,7 @@ step_set_capabilities(gpointer owner)
 {
     LiveDest *self = owner;
     DrvSettings settings = {self->multifd, 0};
-    execute(self, "migrate-set-capabilities",
-            drv_settings_capabilities(self->features, &settings));
+    execute(self, "migrate-set-capabilities", drv_settings_capabilities(self->features, &settings));
 }
 
 static void

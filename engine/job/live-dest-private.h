@@ -7,12 +7,13 @@
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"
 
-/* A live migration's destination half, shared by live-dest.c (its life, COMMIT and abort) and live-dest-prepare.c. */
+/* A live migration's destination half, shared by live-dest.c (its life, COMMIT and abort) and
+ * live-dest-prepare.c. */
 typedef struct {
     DrvJob base;
     DrvSteps steps;
-    DrvPeer *peer;    /* that prepared it, or that spoke last after a restart */
-    guint64 prepare;  /* the call to be answered; 0: answered */
+    DrvPeer *peer;   /* that prepared it, or that spoke last after a restart */
+    guint64 prepare; /* the call to be answered; 0: answered */
     guint64 commit;
     guint64 abort;
 
@@ -26,7 +27,8 @@ typedef struct {
     QmpFeatures *features;
     DrvVm *vm;
     DrvChannelSet *channels;
-    int log_fd;      /* QEMU's standard error, if that is a file: its last words are worth having; else -1 */
+    int log_fd; /* QEMU's standard error, if that is a file: its last words are worth having; else
+                   -1 */
     gint64 log_from;
 
     gboolean incoming;  /* migrate-incoming was sent: QEMU is of no use for anything else */

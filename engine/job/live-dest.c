@@ -10,15 +10,15 @@
 #include <unistd.h>
 
 /*
- * The destination's half: it makes its QEMU listen, opens the channels that the source asks for, says when QEMU has
- * loaded everything, and starts the guest on COMMIT. Until it has said LOADED it may give up by itself. From then on it
- * keeps the paused guest whatever happens, until the source or a person decides; silence decides nothing.
+ * The destination's half: it makes its QEMU listen, opens the channels that the source asks for,
+ * says when QEMU has loaded everything, and starts the guest on COMMIT. Until it has said LOADED it
+ * may give up by itself. From then on it keeps the paused guest whatever happens, until the source
+ * or a person decides; silence decides nothing.
  */
 
 #define QUIT_MS 5000
 
-static void
-dest_roll_back(LiveDest *self);
+static void dest_roll_back(LiveDest *self);
 
 LiveDest *
 live_dest(DrvJob *job)
@@ -171,8 +171,8 @@ peer_dead(DrvPeer *peer, const GError *why, gpointer data)
     drop_peer(self);
     /* The source may come back over another session, but its stream cannot. */
     if (drv_job_state(&self->base) < DRV_STATE_LOADED)
-        dest_fail(self, g_error_new(why->domain, why->code, "the source is lost: %s",
-                                    why->message));
+        dest_fail(self,
+                  g_error_new(why->domain, why->code, "the source is lost: %s", why->message));
     else
         start_drop_timer(self);
 }
@@ -183,7 +183,8 @@ static const DrvPeerOps peer_ops = {
     .dead = peer_dead,
 };
 
-/* A call has come over 'peer': after a restart of either daemon it may be another one than before. */
+/* A call has come over 'peer': after a restart of either daemon it may be another one than before.
+ */
 static void
 use_peer(LiveDest *self, DrvPeer *peer)
 {
@@ -277,7 +278,8 @@ on_closed(QmpClient *client, const GError *why, gpointer user_data)
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     g_autofree char *words = dest_last_words(self);
     drop_qmp(self);
-    /* Once loaded, the guest is there as long as the process is: COMMIT and the roll-back connect again and see. */
+    /* Once loaded, the guest is there as long as the process is: COMMIT and the roll-back connect
+     * again and see. */
     if (!drv_steps_running(&self->steps) && drv_job_state(&self->base) < DRV_STATE_LOADED)
         dest_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "its QEMU has ended: %s",
                                     words != NULL ? words : why->message));
@@ -343,7 +345,8 @@ dest_fail(LiveDest *self, GError *error)
     dest_roll_back(self);
 }
 
-/* --- rolling back: the QEMU that was being loaded is ended; one that was not begun with is left as it was --- */
+/* --- rolling back: the QEMU that was being loaded is ended; one that was not begun with is left as
+ * it was --- */
 
 static void
 quit_tried(GObject *source, GAsyncResult *result, gpointer ticket)
@@ -525,8 +528,7 @@ drv_live_dest_commit(DrvJob *job, DrvPeer *peer, guint64 call)
     LiveDest *self = live_dest(job);
     DrvJobState state = drv_job_state(job);
     use_peer(self, peer);
-    if (state == DRV_STATE_LOADED || state == DRV_STATE_IN_DOUBT ||
-        state == DRV_STATE_COMMITTED) {
+    if (state == DRV_STATE_LOADED || state == DRV_STATE_IN_DOUBT || state == DRV_STATE_COMMITTED) {
         self->commit = call;
         run_guest(self);
         return;
@@ -567,8 +569,8 @@ drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args
     JsonObject *ok = NULL;
     gint64 index = drv_json_int(args, "index", -1);
     if (drv_job_state(job) != DRV_STATE_COPYING || self->channels == NULL || self->peer != peer) {
-        error = g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s takes no channels now",
-                            job->rec->id);
+        error =
+            g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s takes no channels now", job->rec->id);
     } else if (index != drv_channel_set_count(self->channels) || index > self->multifd) {
         error = g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL,
                             "channel %" G_GINT64_FORMAT " of job %s is out of order", index,
@@ -626,8 +628,8 @@ dest_cancel(DrvJob *job, GError **error)
         return FALSE;
     }
     self->cancelled = TRUE;
-    dest_fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED,
-                                        "cancelled at the destination"));
+    dest_fail(self,
+              g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED, "cancelled at the destination"));
     return TRUE;
 }
 

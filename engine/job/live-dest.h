@@ -5,13 +5,15 @@
 
 /* The destination's half of a live migration: obeys the source. */
 
-/* For a job.prepare from 'peer', which is answered later. DRV_ERROR_PROTOCOL for arguments that make no sense. */
+/* For a job.prepare from 'peer', which is answered later. DRV_ERROR_PROTOCOL for arguments that
+ * make no sense. */
 DrvJob *drv_live_dest_new(DrvJobs *jobs, DrvPeer *peer, guint64 call, JsonObject *args,
                           GError **error);
 /* From the journal. */
 DrvJob *drv_live_dest_restored(DrvJobs *jobs, DrvJobRecord *rec);
 
-/* The source's further calls, each answered now or later. Only the peer that prepared the job may make them. */
+/* The source's further calls, each answered now or later. Only the peer that prepared the job may
+ * make them. */
 void drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args);
 void drv_live_dest_commit(DrvJob *job, DrvPeer *peer, guint64 call);
 void drv_live_dest_abort(DrvJob *job, DrvPeer *peer, guint64 call, gboolean cancelled);

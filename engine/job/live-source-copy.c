@@ -6,16 +6,17 @@
 
 #include <unistd.h>
 
-/* Watching QEMU copy: its connections become channels, its events move the job, its figures become the progress. */
+/* Watching QEMU copy: its connections become channels, its events move the job, its figures become
+ * the progress. */
 
 #define POLL_MS 250
-/* After QEMU's "completed", its last bytes and the destination's word follow at once: within this, or not at all. */
+/* After QEMU's "completed", its last bytes and the destination's word follow at once: within this,
+ * or not at all. */
 #define HANDOVER_MS 15000
 
 /* --- QEMU's connections --- */
 
-static void
-offer_next(LiveSource *self);
+static void offer_next(LiveSource *self);
 
 static void
 channel_opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
@@ -137,8 +138,9 @@ on_status(LiveSource *self, const char *status)
         on_failed(self);
     else if (g_str_equal(status, "cancelled") && !self->cancelling &&
              drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK)
-        live_fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU,
-                                            "the migration was cancelled in QEMU by somebody else"));
+        live_fail(self,
+                  g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU,
+                                      "the migration was cancelled in QEMU by somebody else"));
 }
 
 /* --- the guest stops --- */
@@ -158,8 +160,8 @@ run_state_known(GObject *source, GAsyncResult *result, gpointer data)
     }
 }
 
-/* QEMU stops the guest for the last rounds, and says so with STOP. (So does everybody else who stops it: the run state
- * tells them apart.) */
+/* QEMU stops the guest for the last rounds, and says so with STOP. (So does everybody else who
+ * stops it: the run state tells them apart.) */
 static void
 on_stop(LiveSource *self, gint64 timestamp_us)
 {
@@ -168,8 +170,8 @@ on_stop(LiveSource *self, gint64 timestamp_us)
     self->stopped_us = now - CLAMP(ago, 0, G_USEC_PER_SEC);
     /* What is left is what the guest waits for. */
     drv_channel_set_class(self->channels, DRV_CLASS_STOPPED);
-    qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS, NULL,
-                             run_state_known, drv_job_ref(&self->base));
+    qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS, NULL, run_state_known,
+                             drv_job_ref(&self->base));
     GError *error = NULL;
     if (drv_job_state(&self->base) == DRV_STATE_COPYING &&
         !drv_job_move(&self->base, DRV_STATE_SWITCHOVER, &error))
@@ -191,8 +193,8 @@ live_on_event(LiveSource *self, const char *name, JsonObject *data, gint64 times
     if (!self->migrating || self->channels == NULL)
         return;
     if (g_str_equal(name, "MIGRATION"))
-        on_status(self, qmp_get_string(data, "status") != NULL ? qmp_get_string(data, "status")
-                                                                : "");
+        on_status(self,
+                  qmp_get_string(data, "status") != NULL ? qmp_get_string(data, "status") : "");
     else if (g_str_equal(name, "STOP"))
         on_stop(self, timestamp_us);
     else if (g_str_equal(name, "RESUME") && !self->handed_over)
@@ -295,9 +297,9 @@ percent(const LiveSource *self)
     switch (drv_job_state(&self->base)) {
     case DRV_STATE_COPYING:
     case DRV_STATE_SWITCHOVER:
-        return p->total > 0 ? CLAMP(100.0 * (double)(p->total - p->remaining) / (double)p->total,
-                                    0, 99.9)
-                            : 0;
+        return p->total > 0
+                   ? CLAMP(100.0 * (double)(p->total - p->remaining) / (double)p->total, 0, 99.9)
+                   : 0;
     case DRV_STATE_LOADED:
     case DRV_STATE_COMMITTED:
     case DRV_STATE_IN_DOUBT:
@@ -339,10 +341,8 @@ live_progress(DrvJob *job)
     json_object_set_int_member(o, "lanes", link.lanes);
     json_object_set_int_member(o, "reconnects", self->reconnects_before + link.reconnects);
     json_object_set_boolean_member(o, "connected", self->lost_us == 0);
-    json_object_set_int_member(o, "elapsed_ms",
-                               self->begin_us > 0
-                                   ? (g_get_monotonic_time() - self->begin_us) / 1000
-                                   : 0);
+    json_object_set_int_member(
+        o, "elapsed_ms", self->begin_us > 0 ? (g_get_monotonic_time() - self->begin_us) / 1000 : 0);
     /* The time left at the present rate, if the guest does not write faster than that. */
     double net = p->raw_rate - (double)p->dirty_rate;
     gboolean converging = drv_job_state(job) == DRV_STATE_COPYING && net > 1e6;
@@ -415,10 +415,8 @@ live_report(LiveSource *self, DrvJobState state)
         json_object_set_null_member(o, "error");
     json_object_set_string_member(o, "mode", "relay");
     json_object_set_string_member(o, "accel", self->vm != NULL && self->vm->kvm ? "kvm" : "tcg");
-    json_object_set_int_member(o, "total_ms",
-                               self->begin_us > 0
-                                   ? (g_get_monotonic_time() - self->begin_us) / 1000
-                                   : 0);
+    json_object_set_int_member(
+        o, "total_ms", self->begin_us > 0 ? (g_get_monotonic_time() - self->begin_us) / 1000 : 0);
     json_object_set_int_member(o, "downtime_ms", (self->downtime_us + 999) / 1000);
     json_object_set_int_member(o, "downtime_limit_ms", self->spec->downtime_ms);
     json_object_set_int_member(o, "rounds", self->progress.rounds);
@@ -427,10 +425,8 @@ live_report(LiveSource *self, DrvJobState state)
     json_object_set_object_member(o, "ram", report_ram(self, &totals));
     json_object_set_object_member(o, "disk", report_disk());
     JsonObject *cpu = json_object_new();
-    json_object_set_double_member(cpu, "source",
-                                  self->begin_us > 0
-                                      ? drv_process_cpu_seconds() - self->cpu_before
-                                      : 0);
+    json_object_set_double_member(
+        cpu, "source", self->begin_us > 0 ? drv_process_cpu_seconds() - self->cpu_before : 0);
     json_object_set_double_member(cpu, "dest", self->cpu_dest);
     json_object_set_object_member(o, "cpu_s", cpu);
     json_object_set_int_member(o, "throttle_pct", self->progress.throttle_pct);

@@ -27,7 +27,8 @@ on_closed(QmpClient *client, const GError *why, gpointer user_data)
     LiveSource *self = user_data;
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     live_drop_qmp(self);
-    /* A source that has completed has nothing more to say; the guest is with the destination's QEMU by then. */
+    /* A source that has completed has nothing more to say; the guest is with the destination's QEMU
+     * by then. */
     if (!self->completed && !drv_steps_running(&self->steps))
         live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU,
                                     "the source's QEMU has ended or closed its QMP socket: %s",
@@ -80,8 +81,7 @@ features_known(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvJob) keep = NULL;
     g_autoptr(GError) error = NULL;
-    g_autoptr(QmpFeatures) features =
-        qmp_features_probe_finish(QMP_CLIENT(source), result, &error);
+    g_autoptr(QmpFeatures) features = qmp_features_probe_finish(QMP_CLIENT(source), result, &error);
     LiveSource *self = live_redeem(ticket, &keep);
     if (self == NULL)
         return;

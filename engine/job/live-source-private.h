@@ -9,8 +9,8 @@
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"
 
-/* A live migration's source half, shared by live-source.c (its life and the decision), live-source-prepare.c,
- * live-source-copy.c (watching QEMU copy) and live-source-rollback.c. */
+/* A live migration's source half, shared by live-source.c (its life and the decision),
+ * live-source-prepare.c, live-source-copy.c (watching QEMU copy) and live-source-rollback.c. */
 
 /* What query-migrate last said, and what follows from it. */
 typedef struct {
@@ -62,9 +62,9 @@ typedef struct {
     char *stranded;      /* why the guest could not be taken back; NULL if it was */
     gint64 settle_until; /* monotonic, as all that follow */
     gint64 begin_us;
-    gint64 stopped_us;   /* the guest's vCPUs stopped; 0: not yet */
-    gint64 downtime_us;  /* measured; 0: not yet */
-    gint64 lost_us;      /* the link is down since; 0: it is up */
+    gint64 stopped_us;       /* the guest's vCPUs stopped; 0: not yet */
+    gint64 downtime_us;      /* measured; 0: not yet */
+    gint64 lost_us;          /* the link is down since; 0: it is up */
     guint reconnects_before; /* of sessions that are gone */
     double cpu_before;
     double cpu_dest;
@@ -88,7 +88,8 @@ DrvTicket *live_ticket(LiveSource *self);
 LiveSource *live_redeem(gpointer ticket, DrvJob **keep);
 /* A step's QMP command, whose reply is of no interest. */
 void live_execute(LiveSource *self, const char *command, JsonNode *args);
-/* Ends the attempt: rolls back, or, after the decision, does nothing but note it. Takes the error. */
+/* Ends the attempt: rolls back, or, after the decision, does nothing but note it. Takes the error.
+ */
 void live_fail(LiveSource *self, GError *error);
 void live_clear_source(GSource **source);
 void live_set_timer(GSource **source, guint ms, GSourceFunc func, gpointer data);

@@ -6,11 +6,12 @@
 #include "engine/job/settings.h"
 
 /*
- * Taking everything back, the guest first: QEMU's migration is ended, the guest goes on if it ran before, QEMU's settings
- * are put back, and the destination is told to drop its half. The destination may not run the guest without COMMIT, so
- * the guest need not wait for its answer.
+ * Taking everything back, the guest first: QEMU's migration is ended, the guest goes on if it ran
+ * before, QEMU's settings are put back, and the destination is told to drop its half. The
+ * destination may not run the guest without COMMIT, so the guest need not wait for its answer.
  *
- * Every step may be done twice, and none stops the others: what fails is noted, and the rest is still tried.
+ * Every step may be done twice, and none stops the others: what fails is noted, and the rest is
+ * still tried.
  */
 
 #define SETTLE_POLL_MS 20
@@ -86,8 +87,7 @@ step_cancel(gpointer owner)
         try(self, "migrate_cancel", NULL);
 }
 
-static void
-ask_settled(LiveSource *self);
+static void ask_settled(LiveSource *self);
 
 static gboolean
 ask_settled_again(gpointer data)
@@ -205,8 +205,7 @@ step_restore_parameters(gpointer owner)
 {
     LiveSource *self = owner;
     JsonNode *saved = json_object_get_member(self->base.detail, "parameters");
-    JsonNode *args =
-        saved != NULL ? drv_settings_restore_parameters(self->features, saved) : NULL;
+    JsonNode *args = saved != NULL ? drv_settings_restore_parameters(self->features, saved) : NULL;
     if (self->qmp == NULL || !self->touched || args == NULL) {
         g_clear_pointer(&args, json_node_unref);
         drv_steps_next(&self->steps);
@@ -278,17 +277,16 @@ static const DrvStep rollback_steps[] = {
     {NULL, NULL},
 };
 
-/* The destination's words say more than QEMU's "migration failed" at the source; and if the guest could not be taken
- * back, that is what must be read first. */
+/* The destination's words say more than QEMU's "migration failed" at the source; and if the guest
+ * could not be taken back, that is what must be read first. */
 static void
 complete_error(LiveSource *self)
 {
     GError *first = self->base.error;
     g_autoptr(GString) text = g_string_new(NULL);
     if (self->stranded != NULL)
-        g_string_append_printf(text,
-                               "the guest may be stopped at the source and needs a look (%s); ",
-                               self->stranded);
+        g_string_append_printf(
+            text, "the guest may be stopped at the source and needs a look (%s); ", self->stranded);
     g_string_append(text, first->message);
     if (self->peer_error != NULL && strstr(first->message, self->peer_error) == NULL &&
         g_error_matches(first, DRV_ERROR, DRV_ERROR_QEMU))

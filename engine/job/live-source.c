@@ -13,19 +13,20 @@
  *
  *   prepare   both QEMUs are looked at and set up               live-source-prepare.c
  *   copy      QEMU copies; its connections are channels         live-source-copy.c
- *   decide    QEMU has completed, the destination has loaded, what came out is what went in: COMMITTED is written
- *   commit    COMMIT is sent until the destination says that the guest runs; then the source's QEMU quits
+ *   decide    QEMU has completed, the destination has loaded, what came out is what went in:
+ * COMMITTED is written commit    COMMIT is sent until the destination says that the guest runs;
+ * then the source's QEMU quits
  *
- * Whatever goes wrong before COMMITTED rolls back (live-source-rollback.c). After it nothing is undone by guess: an
- * unreachable destination makes the job IN_DOUBT, where it goes on asking, until there is an answer, a person resolves
- * it, or the fence command says that the destination is dead.
+ * Whatever goes wrong before COMMITTED rolls back (live-source-rollback.c). After it nothing is
+ * undone by guess: an unreachable destination makes the job IN_DOUBT, where it goes on asking,
+ * until there is an answer, a person resolves it, or the fence command says that the destination is
+ * dead.
  */
 
 #define COMMIT_RETRY_MS 500
 #define QUIT_MS 10000
 
-static void
-start_drop_timer(LiveSource *self);
+static void start_drop_timer(LiveSource *self);
 
 LiveSource *
 live_source(DrvJob *job)
@@ -210,8 +211,8 @@ live_use_peer(LiveSource *self)
 {
     if (self->peer != NULL)
         return;
-    self->peer = drv_jobs_get_peer(self->base.jobs, self->host, self->port,
-                                   (guint)self->spec->lanes);
+    self->peer =
+        drv_jobs_get_peer(self->base.jobs, self->host, self->port, (guint)self->spec->lanes);
     drv_peer_listen(self->peer, &peer_ops, self);
 }
 
@@ -254,8 +255,8 @@ run_fence(LiveSource *self)
         g_ptr_array_add(argv, command[i]);
     g_ptr_array_add(argv, self->spec->to);
     g_ptr_array_add(argv, NULL);
-    g_autoptr(GSubprocess) process = g_subprocess_newv((const char *const *)argv->pdata,
-                                                       G_SUBPROCESS_FLAGS_NONE, &error);
+    g_autoptr(GSubprocess) process =
+        g_subprocess_newv((const char *const *)argv->pdata, G_SUBPROCESS_FLAGS_NONE, &error);
     if (process == NULL)
         g_warning("job %s: the fence command cannot be run: %s", self->base.rec->id,
                   error->message);
@@ -313,8 +314,7 @@ start_drop_timer(LiveSource *self)
 
 /* --- the end of all that goes well --- */
 
-static void
-step_quit_connect(gpointer owner);
+static void step_quit_connect(gpointer owner);
 
 static void
 quit_qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
@@ -397,7 +397,8 @@ on_running(LiveSource *self, JsonObject *ok)
     g_clear_pointer(&self->base.rec->error_class, g_free);
     g_clear_pointer(&self->base.rec->error_message, g_free);
     if (!drv_job_move(&self->base, DRV_STATE_RUNNING, &error)) {
-        /* It runs there, and the journal says COMMITTED: a restart finds the same answer. The source's QEMU stays. */
+        /* It runs there, and the journal says COMMITTED: a restart finds the same answer. The
+         * source's QEMU stays. */
         g_warning("job %s: %s: the source's QEMU is left, stopped", self->base.rec->id,
                   error->message);
         return;
@@ -475,8 +476,7 @@ live_check_handover(LiveSource *self)
     live_clear_source(&self->finish);
     live_clear_source(&self->timeout);
     live_stop_polling(self);
-    if ((state == DRV_STATE_COPYING &&
-         !drv_job_move(&self->base, DRV_STATE_SWITCHOVER, &error)) ||
+    if ((state == DRV_STATE_COPYING && !drv_job_move(&self->base, DRV_STATE_SWITCHOVER, &error)) ||
         !drv_job_move(&self->base, DRV_STATE_LOADED, &error) ||
         !drv_job_move(&self->base, DRV_STATE_COMMITTED, &error)) {
         live_fail(self, error);
@@ -496,10 +496,11 @@ out_of_time(gpointer data)
     live_clear_source(&self->timeout);
     /* From the switchover on, finishing is faster than going back. */
     if (drv_job_state(&self->base) <= DRV_STATE_COPYING)
-        live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
-                                    "the migration was not done within %d s: the guest writes faster "
-                                    "than the link carries, or --timeout is too short",
-                                    (int)self->spec->timeout_s));
+        live_fail(self,
+                  g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                              "the migration was not done within %d s: the guest writes faster "
+                              "than the link carries, or --timeout is too short",
+                              (int)self->spec->timeout_s));
     return G_SOURCE_REMOVE;
 }
 
@@ -534,9 +535,9 @@ live_resume(DrvJob *job)
         start_drop_timer(self);
         live_commit(self);
     } else {
-        g_autoptr(GError) error =
-            g_error_new_literal(DRV_ERROR, DRV_ERROR_STATE,
-                                "the source's droverd was restarted in the middle of the migration");
+        g_autoptr(GError) error = g_error_new_literal(
+            DRV_ERROR, DRV_ERROR_STATE,
+            "the source's droverd was restarted in the middle of the migration");
         drv_job_set_error(job, error);
         live_roll_back(self);
     }
@@ -588,8 +589,7 @@ static void
 give_back(LiveSource *self)
 {
     drv_steps_drop(&self->steps);
-    GSource **timers[] = {&self->poll,    &self->drop,  &self->timeout,
-                          &self->retry,   &self->finish};
+    GSource **timers[] = {&self->poll, &self->drop, &self->timeout, &self->retry, &self->finish};
     for (guint i = 0; i < G_N_ELEMENTS(timers); i++)
         live_clear_source(timers[i]);
     g_clear_pointer(&self->listener, drv_listener_free);

@@ -4,8 +4,8 @@
 #include "engine/job/jobs.h"
 #include "engine/job/spec.h"
 
-/* The source's half of a live migration. Takes the record, whose spec was checked; fails only for one from a journal
- * that this version cannot read. */
+/* The source's half of a live migration. Takes the record, whose spec was checked; fails only for
+ * one from a journal that this version cannot read. */
 DrvJob *drv_live_source_new(DrvJobs *jobs, DrvJobRecord *rec, GError **error);
 
 /* Whether this version can do what the spec asks for. DRV_ERROR_USAGE. */

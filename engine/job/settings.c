@@ -3,15 +3,16 @@
 
 #include "qmp/json.h"
 
-/* What a migration through drover needs to be on or off. Others (auto-converge, switchover-ack ...) stay as the guest's
- * owner set them. QEMU's own encryption and compression go off because drover does both, and because with them its
- * stream could not be looked into. */
+/* What a migration through drover needs to be on or off. Others (auto-converge, switchover-ack ...)
+ * stay as the guest's owner set them. QEMU's own encryption and compression go off because drover
+ * does both, and because with them its stream could not be looked into. */
 static const struct {
     const char *name;
     enum { ON, OFF, MULTIFD } when;
 } capabilities[] = {
     {"events", ON},
-    {"return-path", ON}, /* without it a source calls itself completed when the bytes have left it */
+    {"return-path",
+     ON}, /* without it a source calls itself completed when the bytes have left it */
     {"multifd", MULTIFD},
     {"xbzrle", OFF},
     {"compress", OFF},
@@ -36,9 +37,9 @@ drv_settings_capabilities(QmpFeatures *features, const DrvSettings *settings)
             continue;
         JsonObject *entry = json_object_new();
         json_object_set_string_member(entry, "capability", capabilities[i].name);
-        json_object_set_boolean_member(
-            entry, "state",
-            capabilities[i].when == ON || (capabilities[i].when == MULTIFD && settings->multifd));
+        json_object_set_boolean_member(entry, "state",
+                                       capabilities[i].when == ON ||
+                                           (capabilities[i].when == MULTIFD && settings->multifd));
         json_array_add_object_element(list, entry);
     }
     JsonNode *node = json_node_alloc();
@@ -96,9 +97,9 @@ drv_settings_restore_capabilities(JsonNode *reply)
 JsonNode *
 drv_settings_restore_parameters(QmpFeatures *features, JsonNode *reply)
 {
-    static const char *const names[] = {"max-bandwidth", "downtime-limit", "multifd-channels",
-                                        "multifd-compression", "tls-creds",
-                                        "avail-switchover-bandwidth"};
+    static const char *const names[] = {"max-bandwidth",    "downtime-limit",
+                                        "multifd-channels", "multifd-compression",
+                                        "tls-creds",        "avail-switchover-bandwidth"};
     JsonObject *old = qmp_node_object(reply);
     if (old == NULL)
         return NULL;

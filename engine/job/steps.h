@@ -4,9 +4,10 @@
 #include <gio/gio.h>
 
 /*
- * A sequence of asynchronous steps, run one after the other: the control plane's replacement for nested callbacks. Each
- * step starts something and returns; its callback says how it went. A sequence may be dropped at any time (the job is
- * cancelled, say); callbacks that come later find their ticket void.
+ * A sequence of asynchronous steps, run one after the other: the control plane's replacement for
+ * nested callbacks. Each step starts something and returns; its callback says how it went. A
+ * sequence may be dropped at any time (the job is cancelled, say); callbacks that come later find
+ * their ticket void.
  */
 typedef struct {
     const char *what; /* "asking the source's QEMU": put before its error */
@@ -38,5 +39,6 @@ typedef struct _DrvTicket DrvTicket;
 /* Takes a reference to the owner with 'ref'; it goes out with the ticket. */
 DrvTicket *drv_steps_ticket(DrvSteps *steps, gpointer (*ref)(gpointer));
 /* Uses up the ticket: FALSE when its step is no longer the one at hand. Either way 'owner'
- * receives the owner with its reference, to be given up with g_autoptr or its like by the caller. */
+ * receives the owner with its reference, to be given up with g_autoptr or its like by the caller.
+ */
 gboolean drv_ticket_redeem(DrvTicket *ticket, gpointer *owner);

@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/job/jobs.h"
+
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/host/address.h"
+#include "engine/job/live-dest.h"
+#include "engine/job/live-source.h"
+#include "engine/job/tunnel.h"
+
+#include <string.h>
+
+/* Finished jobs that the journal keeps for 'drover jobs'. */
+#define KEEP_FINISHED 10000
+/* An abort that could not be delivered is tried again for so long. */
+#define ABORT_RETRY_S 3
+#define ABORT_TRIES 100
+
+typedef struct {
+    DrvPeer *peer;
+    guint users;
+} SharedPeer;
+
+struct _DrvJobs {
+    DrvJobsParams params;
+    DrvJournal *journal;
+    DrvTransfer *transfer;  /* borrowed */
+    GPtrArray *jobs;        /* of DrvJob that are not over; referenced */
+    GHashTable *peers;      /* "HOST:PORT" → SharedPeer: sessions that we opened */
+    GPtrArray *accepted;    /* of DrvPeer: sessions that peers opened; referenced */
+    GPtrArray *tunnel_ends; /* of DrvChannelSet: ours of tunnels that peers opened */
+};
+
+/* --- peers that we call --- */
+
+static void
+free_shared(gpointer data)
+{
+    SharedPeer *shared = data;
+    drv_peer_unref(shared->peer);
+    g_free(shared);
+}
+
+DrvPeer *
+drv_jobs_get_peer(DrvJobs *jobs, const char *host, guint16 port, guint lanes)
+{
+    g_autofree char *key = drv_address_format(host, port);
+    SharedPeer *shared = g_hash_table_lookup(jobs->peers, key);
+    if (lanes == 0)
+        lanes = (guint)jobs->params.config->lanes;
+    if (shared != NULL && drv_peer_is_dead(shared->peer)) {
+        g_hash_table_remove(jobs->peers, key);
+        shared = NULL;
+    }
+    if (shared == NULL) {
+        shared = g_new0(SharedPeer, 1);
+        shared->peer = drv_peer_connect(jobs->transfer, host, port, lanes);
+        g_hash_table_insert(jobs->peers, g_steal_pointer(&key), shared);
+    } else {
+        drv_session_want_lanes(drv_peer_session(shared->peer), lanes);
+    }
+    shared->users++;
+    return drv_peer_ref(shared->peer);
+}
+
+static gboolean
+is_unused(gpointer key, gpointer value, gpointer peer)
+{
+    SharedPeer *shared = value;
+    if (shared->peer != peer || --shared->users > 0)
+        return FALSE;
+    drv_peer_close(shared->peer);
+    return TRUE;
+}
+
+void
+drv_jobs_put_peer(DrvJobs *jobs, DrvPeer *peer)
+{
+    g_hash_table_foreach_remove(jobs->peers, is_unused, peer);
+    drv_peer_unref(peer);
+}
+
+/* --- aborts that could not be delivered --- */
+
+typedef struct {
+    DrvJobs *jobs;
+    char *host;
+    guint16 port;
+    char *id;
+    guint tries;
+    DrvPeer *peer;
+} Abort;
+
+static void
+free_abort(Abort *abort)
+{
+    g_free(abort->host);
+    g_free(abort->id);
+    g_free(abort);
+}
+
+static gboolean try_abort(gpointer data);
+
+static void
+abort_answered(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
+{
+    Abort *abort = data;
+    gboolean answered = ok != NULL || !drv_peer_is_dead(peer);
+    drv_jobs_put_peer(abort->jobs, g_steal_pointer(&abort->peer));
+    if (answered || ++abort->tries >= ABORT_TRIES)
+        free_abort(abort);
+    else
+        g_timeout_add_seconds(ABORT_RETRY_S, try_abort, abort);
+}
+
+static gboolean
+try_abort(gpointer data)
+{
+    Abort *abort = data;
+    JsonObject *args = json_object_new();
+    json_object_set_string_member(args, "job", abort->id);
+    abort->peer = drv_jobs_get_peer(abort->jobs, abort->host, abort->port, 0);
+    drv_peer_call(abort->peer, "job.abort", args, abort_answered, abort);
+    return G_SOURCE_REMOVE;
+}
+
+void
+drv_jobs_abort_later(DrvJobs *jobs, const char *to, const char *id)
+{
+    Abort *abort = g_new0(Abort, 1);
+    abort->jobs = jobs;
+    abort->id = g_strdup(id);
+    if (drv_address_parse(to, &abort->host, &abort->port, NULL))
+        g_timeout_add_seconds(1, try_abort, abort);
+    else
+        free_abort(abort);
+}
+
+/* --- peers that call us --- */
+
+static void
+prepare(DrvJobs *jobs, DrvPeer *peer, guint64 call, JsonObject *args)
+{
+    g_autoptr(GError) error = NULL;
+    DrvJob *job = drv_live_dest_new(jobs, peer, call, args, &error);
+    if (job == NULL) {
+        drv_peer_refuse(peer, call, error);
+        return;
+    }
+    if (!drv_journal_add(jobs->journal, job->rec, &error)) {
+        drv_peer_refuse(peer, call, error);
+        drv_job_unref(job);
+        return;
+    }
+    drv_jobs_add(jobs, job);
+    job->ops->start(job);
+    drv_job_unref(job);
+}
+
+gboolean
+drv_jobs_recorded_state(DrvJobs *jobs, const char *id, DrvJobRole role, DrvJobState *state)
+{
+    g_autoptr(DrvJobRecord) rec = drv_journal_load(jobs->journal, id, role, NULL);
+    if (rec != NULL)
+        *state = rec->state;
+    return rec != NULL;
+}
+
+/* COMMIT or abort of a job that is over here: what the journal has is the answer. */
+static void
+answer_from_journal(DrvJobs *jobs, DrvPeer *peer, guint64 call, const char *id, gboolean commit)
+{
+    g_autoptr(GError) error = NULL;
+    DrvJobState state;
+    if (!drv_jobs_recorded_state(jobs, id, DRV_ROLE_DEST, &state)) {
+        error = g_error_new(DRV_ERROR, DRV_ERROR_NOT_FOUND, "job %s is not known here", id);
+    } else if (commit && state != DRV_STATE_DONE && state != DRV_STATE_RUNNING) {
+        error = g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s is '%s' at the destination", id,
+                            drv_state_name(state));
+    } else {
+        JsonObject *ok = json_object_new();
+        json_object_set_string_member(ok, "state", drv_state_name(state));
+        drv_peer_answer(peer, call, ok);
+        return;
+    }
+    drv_peer_refuse(peer, call, error);
+}
+
+static void
+on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer data)
+{
+    DrvJobs *jobs = data;
+    const char *job_id = drv_json_string(args, "job", "");
+    g_autoptr(DrvJob) job = drv_jobs_find(jobs, job_id, DRV_ROLE_DEST);
+    if (job != NULL)
+        drv_job_ref(job);
+    if (g_str_equal(op, "job.prepare")) {
+        prepare(jobs, peer, id, args);
+    } else if (g_str_equal(op, "job.channel") && job != NULL) {
+        drv_live_dest_channel(job, peer, id, args);
+    } else if (g_str_equal(op, "job.commit") && job != NULL) {
+        drv_live_dest_commit(job, peer, id);
+    } else if (g_str_equal(op, "job.abort") && job != NULL) {
+        drv_live_dest_abort(job, peer, id, drv_json_bool(args, "cancelled", FALSE));
+    } else if (g_str_equal(op, "job.commit") || g_str_equal(op, "job.abort")) {
+        answer_from_journal(jobs, peer, id, job_id, g_str_equal(op, "job.commit"));
+    } else if (g_str_equal(op, "tunnel.open")) {
+        drv_tunnel_accept(jobs, jobs->tunnel_ends, peer, id, args);
+    } else {
+        g_autoptr(GError) error = g_error_new(DRV_ERROR, DRV_ERROR_NOT_FOUND,
+                                              "'%s' of job '%s' is not possible here", op, job_id);
+        drv_peer_refuse(peer, id, error);
+    }
+}
+
+static void
+on_dead(DrvPeer *peer, const GError *why, gpointer data)
+{
+    DrvJobs *jobs = data;
+    g_message("the session with %s has ended: %s", drv_peer_name(peer), why->message);
+    drv_peer_unlisten(peer, jobs);
+    g_ptr_array_remove_fast(jobs->accepted, peer);
+}
+
+static const DrvPeerOps accepted_ops = {.call = on_call, .dead = on_dead};
+
+void
+drv_jobs_incoming(DrvJobs *jobs, DrvSession *session)
+{
+    DrvPeer *peer = drv_peer_accept(session);
+    drv_peer_listen(peer, &accepted_ops, jobs);
+    g_ptr_array_add(jobs->accepted, peer);
+}
+
+/* --- jobs --- */
+
+gboolean
+drv_jobs_valid_id(const char *id)
+{
+    gsize len = strlen(id);
+    for (gsize i = 0; i < len; i++)
+        if (!g_ascii_isalnum(id[i]) && id[i] != '-')
+            return FALSE;
+    return len > 0 && len <= 32;
+}
+
+static char *
+new_id(void)
+{
+    static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
+    char id[9] = {0};
+    for (guint i = 0; i < sizeof id - 1; i++)
+        id[i] = digits[g_random_int_range(0, 32)];
+    return g_strdup(id);
+}
+
+void
+drv_jobs_add(DrvJobs *jobs, DrvJob *job)
+{
+    g_ptr_array_add(jobs->jobs, drv_job_ref(job));
+    drv_jobs_changed(jobs, job);
+}
+
+static gboolean
+forget(gpointer data)
+{
+    drv_job_unref(data);
+    return G_SOURCE_REMOVE;
+}
+
+void
+drv_jobs_finished(DrvJobs *jobs, DrvJob *job)
+{
+    guint index;
+    if (g_ptr_array_find(jobs->jobs, job, &index)) {
+        /* Its own functions may still be on the stack. */
+        g_idle_add(forget, g_ptr_array_steal_index_fast(jobs->jobs, index));
+    }
+}
+
+DrvJob *
+drv_jobs_find(DrvJobs *jobs, const char *id, DrvJobRole role)
+{
+    for (guint i = 0; i < jobs->jobs->len; i++) {
+        DrvJob *job = jobs->jobs->pdata[i];
+        if (job->rec->role == role && g_str_equal(job->rec->id, id))
+            return job;
+    }
+    return NULL;
+}
+
+static gboolean
+begin(gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    if (!drv_state_is_final(drv_job_state(job)) && drv_job_state(job) == DRV_STATE_QUEUED)
+        job->ops->start(job);
+    return G_SOURCE_REMOVE;
+}
+
+/* Starts it from the main loop: whoever asked has its answer first. */
+static char *
+launch(DrvJobs *jobs, DrvJob *job)
+{
+    drv_jobs_add(jobs, job);
+    g_idle_add(begin, drv_job_ref(job));
+    return g_strdup(job->rec->id);
+}
+
+static gboolean
+is_moving(DrvJobs *jobs, const DrvJobSpec *spec, GError **error)
+{
+    for (guint i = 0; i < jobs->jobs->len; i++) {
+        DrvJob *job = jobs->jobs->pdata[i];
+        g_autoptr(DrvJobSpec) other = job->journaled && job->rec->role == DRV_ROLE_SOURCE
+                                          ? drv_job_spec_parse(job->rec->spec, NULL)
+                                          : NULL;
+        if (other != NULL && g_str_equal(other->qmp, spec->qmp)) {
+            g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                        "the VM at %s is already migrating as job %s ('%s'): 'drover watch %s' "
+                        "follows it",
+                        spec->qmp, job->rec->id, drv_state_name(job->rec->state), job->rec->id);
+            return TRUE;
+        }
+    }
+    return FALSE;
+}
+
+char *
+drv_jobs_migrate(DrvJobs *jobs, JsonObject *object, GError **error)
+{
+    if (!json_object_has_member(object, "drop_timeout_s"))
+        json_object_set_int_member(object, "drop_timeout_s", jobs->params.config->drop_timeout_s);
+    g_autoptr(DrvJobSpec) spec = drv_job_spec_from_json(object, error);
+    if (spec == NULL || !drv_live_available(spec, error) || is_moving(jobs, spec, error))
+        return NULL;
+    g_autofree char *text = drv_job_spec_to_text(spec);
+    g_autofree char *id = new_id();
+    DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_SOURCE, text);
+    g_autoptr(DrvJob) job = drv_live_source_new(jobs, rec, error);
+    if (job == NULL || !drv_journal_add(jobs->journal, job->rec, error))
+        return NULL;
+    return launch(jobs, job);
+}
+
+char *
+drv_jobs_tunnel(DrvJobs *jobs, JsonObject *object, GError **error)
+{
+    g_autofree char *id = new_id();
+    g_autoptr(DrvJob) job = drv_tunnel_new(jobs, id, object, error);
+    return job != NULL ? launch(jobs, job) : NULL;
+}
+
+static DrvJob *
+find_any(DrvJobs *jobs, const char *id)
+{
+    DrvJob *job = drv_jobs_find(jobs, id, DRV_ROLE_SOURCE);
+    return job != NULL ? job : drv_jobs_find(jobs, id, DRV_ROLE_DEST);
+}
+
+static DrvJob *
+find_active(DrvJobs *jobs, const char *id, GError **error)
+{
+    DrvJob *job = find_any(jobs, id);
+    if (job != NULL)
+        return job;
+    g_autoptr(JsonObject) known = drv_jobs_show(jobs, id, error);
+    if (known != NULL)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE, "job %s is over: it is '%s'", id,
+                    drv_json_string(known, "state", ""));
+    return NULL;
+}
+
+gboolean
+drv_jobs_cancel(DrvJobs *jobs, const char *id, GError **error)
+{
+    DrvJob *job = find_active(jobs, id, error);
+    return job != NULL && job->ops->cancel(job, error);
+}
+
+gboolean
+drv_jobs_resolve(DrvJobs *jobs, const char *id, gboolean run_on_source, GError **error)
+{
+    DrvJob *job = find_active(jobs, id, error);
+    if (job != NULL && job->ops->resolve == NULL) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "job %s is a %s: there is nothing to resolve", id, job->ops->kind);
+        return FALSE;
+    }
+    return job != NULL && job->ops->resolve(job, run_on_source, error);
+}
+
+JsonObject *
+drv_jobs_show(DrvJobs *jobs, const char *id, GError **error)
+{
+    DrvJob *job = find_any(jobs, id);
+    if (job != NULL)
+        return drv_job_to_json(job);
+    g_autoptr(DrvJobRecord) rec = drv_journal_load(jobs->journal, id, DRV_ROLE_SOURCE, NULL);
+    if (rec == NULL)
+        rec = drv_journal_load(jobs->journal, id, DRV_ROLE_DEST, NULL);
+    if (rec == NULL) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_NOT_FOUND,
+                    "there is no job %s here: 'drover jobs' lists them", id);
+        return NULL;
+    }
+    return drv_job_record_to_json(rec, "migrate");
+}
+
+JsonArray *
+drv_jobs_list(DrvJobs *jobs, guint limit, GError **error)
+{
+    g_autoptr(GPtrArray) records = drv_journal_list(jobs->journal, limit, FALSE, error);
+    if (records == NULL)
+        return NULL;
+    JsonArray *array = json_array_new();
+    for (guint i = jobs->jobs->len; i > 0; i--) {
+        DrvJob *job = jobs->jobs->pdata[i - 1];
+        if (!job->journaled && json_array_get_length(array) < limit)
+            json_array_add_object_element(array, drv_job_to_json(job));
+    }
+    for (guint i = 0; i < records->len && json_array_get_length(array) < limit; i++) {
+        DrvJobRecord *rec = records->pdata[i];
+        DrvJob *job =
+            drv_state_is_final(rec->state) ? NULL : drv_jobs_find(jobs, rec->id, rec->role);
+        json_array_add_object_element(array, job != NULL ? drv_job_to_json(job)
+                                                         : drv_job_record_to_json(rec, "migrate"));
+    }
+    return array;
+}
+
+guint
+drv_jobs_active(DrvJobs *jobs)
+{
+    return jobs->jobs->len;
+}
+
+gboolean
+drv_jobs_cancel_all(DrvJobs *jobs)
+{
+    gboolean waiting = FALSE;
+    /* Backwards: a job that ends at once leaves the array. */
+    for (guint i = jobs->jobs->len; i > 0; i--) {
+        g_autoptr(DrvJob) job = drv_job_ref(jobs->jobs->pdata[i - 1]);
+        g_autoptr(GError) error = NULL;
+        if (job->rec->role == DRV_ROLE_SOURCE && job->ops->cancel(job, &error))
+            waiting = TRUE;
+    }
+    return waiting;
+}
+
+/* --- what they share --- */
+
+DrvJournal *
+drv_jobs_journal(DrvJobs *jobs)
+{
+    return jobs->journal;
+}
+
+DrvTransfer *
+drv_jobs_transfer(DrvJobs *jobs)
+{
+    return jobs->transfer;
+}
+
+const DrvConfig *
+drv_jobs_config(DrvJobs *jobs)
+{
+    return jobs->params.config;
+}
+
+char *
+drv_jobs_socket_path(DrvJobs *jobs, const char *id, const char *what)
+{
+    g_autofree char *dir = g_canonicalize_filename(jobs->params.config->state_dir, NULL);
+    return g_strdup_printf("%s/%s.%s", dir, id, what);
+}
+
+void
+drv_jobs_changed(DrvJobs *jobs, DrvJob *job)
+{
+    if (jobs->params.changed != NULL)
+        jobs->params.changed(job->rec->id, jobs->params.data);
+}
+
+void
+drv_jobs_fatal(DrvJobs *jobs, const GError *error)
+{
+    jobs->params.fatal(error, jobs->params.data);
+}
+
+/* --- life --- */
+
+static void
+free_end(gpointer data)
+{
+    drv_channel_set_free(data);
+}
+
+DrvJobs *
+drv_jobs_new(const DrvJobsParams *params, GError **error)
+{
+    DrvJournal *journal = drv_journal_open(params->config->state_dir, error);
+    if (journal == NULL)
+        return NULL;
+    DrvJobs *jobs = g_new0(DrvJobs, 1);
+    jobs->params = *params;
+    jobs->journal = journal;
+    jobs->jobs = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
+    jobs->peers = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, free_shared);
+    jobs->accepted = g_ptr_array_new_with_free_func((GDestroyNotify)drv_peer_unref);
+    jobs->tunnel_ends = g_ptr_array_new_with_free_func(free_end);
+    return jobs;
+}
+
+static void
+take_up(DrvJobs *jobs, DrvJobRecord *rec)
+{
+    g_autoptr(GError) error = NULL;
+    g_message("job %s (%s): found in the journal as '%s'", rec->id, drv_role_name(rec->role),
+              drv_state_name(rec->state));
+    g_autoptr(DrvJob) job = rec->role == DRV_ROLE_DEST ? drv_live_dest_restored(jobs, rec)
+                                                       : drv_live_source_new(jobs, rec, &error);
+    if (job == NULL) {
+        g_warning("a job in the journal cannot be taken up: %s", error->message);
+        return;
+    }
+    drv_jobs_add(jobs, job);
+    job->ops->resume(job);
+}
+
+void
+drv_jobs_start(DrvJobs *jobs, DrvTransfer *transfer)
+{
+    g_autoptr(GError) error = NULL;
+    jobs->transfer = transfer;
+    if (!drv_journal_prune(jobs->journal, KEEP_FINISHED, &error)) {
+        g_warning("old jobs stay in the journal: %s", error->message);
+        g_clear_error(&error);
+    }
+    g_autoptr(GPtrArray) records = drv_journal_list(jobs->journal, 0, TRUE, &error);
+    if (records == NULL) {
+        g_warning("the journal's jobs cannot be taken up: %s", error->message);
+        return;
+    }
+    while (records->len > 0)
+        take_up(jobs, g_ptr_array_steal_index(records, records->len - 1));
+}
+
+void
+drv_jobs_free(DrvJobs *jobs)
+{
+    if (jobs == NULL)
+        return;
+    g_ptr_array_unref(jobs->jobs);
+    g_ptr_array_unref(jobs->tunnel_ends);
+    g_hash_table_unref(jobs->peers);
+    g_ptr_array_unref(jobs->accepted);
+    drv_journal_close(jobs->journal);
+    g_free(jobs);
+}
