@@ -10,4 +10,5 @@
     daemon     droverd, the drover command, certificates
     link       network namespaces with a shaped link
     relay      a TCP relay that cuts, stalls and resets on command
+    pki        certificates that must be refused
 """
