@@ -11,6 +11,10 @@ from harness import qemu
 QEMU_VERSIONS = ("7.2", "10.0")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: left out by scripts/test --quick")
+
+
 def binary(version):
     """The QEMU of that version; skips the test where there is none."""
     found = qemu.qemus()

@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from conftest import binary
 from harness import native, qemu
 from harness.link import GBIT, Link, link_problem
 from harness.qemu import Guest, Machine
@@ -152,7 +151,7 @@ def link():
 
 def test_link_carries_a_migration_at_its_rate(link):
     """32 MiB of incompressible pages: no faster than the link, and all of them on the link."""
-    first = binary(next(iter(qemu.qemus())))
+    first = qemu.oldest()
     guest = Guest(mode="idle", pages=8192, params="body=random hz=100 beat=1")
     for rate in (GBIT, GBIT // 4):
         link.shape(rate)

@@ -6,7 +6,6 @@ import subprocess
 
 import pytest
 
-from conftest import binary
 from harness import build, memory, native, qemu
 from harness.qemu import PAGE, Guest, Machine
 
@@ -72,7 +71,7 @@ def test_a_guest_can_carry_it(workdir, text_list):
     assert memimage(image, "--size", 64, "--zero", 30, "--text", text_list).returncode == 0
     at = 0x2000000
     guest = Guest(mode="idle", params="hz=100 beat=1", pages=1024, images=((image, at),))
-    first = binary(next(iter(qemu.qemus())))
+    first = qemu.oldest()
     with Machine(first, guest) as source, Machine(first, guest, incoming=True) as dest:
         source.wait_ready()
         native.migrate(source, dest)

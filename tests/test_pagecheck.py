@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from conftest import binary
 from harness import memory, qemu
 from harness.qemu import PAGE, Guest, Machine
 
@@ -18,7 +17,7 @@ class Dumps:
     def __init__(self, mode, workdir):
         self.guest = Guest(mode=mode, pages=PAGES, memory=64, params="hz=1000 rate=16 beat=16")
         self.work = workdir / "work.dump"
-        with Machine(binary(next(iter(qemu.qemus()))), self.guest) as machine:
+        with Machine(qemu.oldest(), self.guest) as machine:
             machine.wait_ready()
             self.early, self.early_verdict = self._take(machine, workdir / "early.dump")
             machine.cont()
