@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test gets: the QEMUs, a directory, and skips that say why."""
+import pathlib
+import shutil
+import tempfile
+
+import pytest
+
+from harness import qemu
+
+QEMU_VERSIONS = ("7.2", "10.0")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: left out by scripts/test --quick")
+
+
+def binary(version):
+    """The QEMU of that version; skips the test where there is none."""
+    found = qemu.qemus()
+    if version not in found:
+        pytest.skip(f"no QEMU {version} on this machine: scripts/install-deps --test gets it")
+    return found[version]
+
+
+def need_accel(accel):
+    if accel == "kvm" and qemu.kvm_problem():
+        pytest.skip(f"no KVM: {qemu.kvm_problem()}")
+
+
+@pytest.fixture
+def workdir():
+    """A directory with a short name: unix socket paths are limited to 107 bytes."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="drv-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(params=QEMU_VERSIONS, ids=lambda version: f"qemu{version}")
+def any_qemu(request):
+    return binary(request.param)

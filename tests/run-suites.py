@@ -1,0 +1,211 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the suites, cheap gates first, and counts what they say; use scripts/test, which installs
+what is missing first and knows the options."""
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Unit tests that say something under TSan: those of code that runs on threads.
+TSAN_TESTS = ("common/", "transfer/", "tsan/")
+# Meson's tests that say nothing more under a sanitizer.
+NOT_FOR_SANITIZERS = ("layering/",)
+RULE = "=" * 78
+
+
+@dataclasses.dataclass
+class Count:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other):
+        return Count(self.passed + other.passed, self.failed + other.failed,
+                     self.skipped + other.skipped)
+
+    def __str__(self):
+        text = f"{self.passed} passed, {self.failed} failed"
+        return text + (f", {self.skipped} skipped" if self.skipped else "")
+
+
+PASSED, FAILED = Count(passed=1), Count(failed=1)
+
+
+def run(*argv, env=None):
+    print("+", " ".join(map(str, argv)), flush=True)
+    return subprocess.run(argv, cwd=ROOT, env={**os.environ, **(env or {})}, check=False).returncode
+
+
+def loud(text):
+    print(f"\n******** {text}\n", flush=True)
+
+
+# ---- building and unit tests ----
+
+def main_build():
+    return pathlib.Path(os.environ.get("DRV_BUILD") or ROOT / "build").resolve()
+
+
+def make(build, *options):
+    """Configures and builds; whether that went well."""
+    if not (build / "build.ninja").exists():
+        # What an interrupted run left half configured must be wiped; meson says when it may not.
+        half = ["--wipe"] if (build / "meson-private" / "coredata.dat").exists() else []
+        if run("meson", "setup", *half, build, ROOT, "--werror", *options) != 0:
+            return False
+    return run("ninja", "-C", build, "-j", str(os.cpu_count() or 1)) == 0
+
+
+def test_names(build):
+    listed = subprocess.run(["meson", "introspect", "--tests", build], capture_output=True,
+                            text=True, check=True)
+    return [test["name"] for test in json.loads(listed.stdout)]
+
+
+def meson_test(build, names, env=None):
+    """Runs these tests of a build and counts the results."""
+    if not names:
+        return Count()
+    log = build / "meson-logs" / "testlog.json"
+    log.unlink(missing_ok=True)
+    run("meson", "test", "-C", build, "--no-rebuild", "--print-errorlogs", *names, env=env)
+    if not log.exists():
+        loud("meson test left no log")
+        return FAILED
+    count = Count()
+    for line in log.read_text().splitlines():
+        result = json.loads(line)
+        if result["result"] in ("OK", "EXPECTEDFAIL"):
+            count.passed += 1
+        elif result["result"] == "SKIP":
+            count.skipped += 1
+            loud(f"SKIPPED: {result['name']}: {result.get('stdout', '').strip()[-300:]}")
+        else:
+            count.failed += 1
+    return count
+
+
+def starts_with(name, prefixes):
+    # Meson's introspection gives the bare name, its log 'project:suite / name'.
+    return any(name.startswith(prefix) for prefix in prefixes)
+
+
+def suite_format(_):
+    return PASSED if run("scripts/check-format") == 0 else FAILED
+
+
+def suite_build(_):
+    return PASSED if make(main_build()) else FAILED
+
+
+def suite_unit(_):
+    return meson_test(main_build(), test_names(main_build()))
+
+
+def suite_asan(_):
+    build = ROOT / "build-asan"
+    if not make(build, "-Db_sanitize=address,undefined"):
+        return FAILED
+    names = [n for n in test_names(build) if not starts_with(n, NOT_FOR_SANITIZERS)]
+    # GLib's slices hide the end of an allocation from the sanitizer.
+    return meson_test(build, names, {
+        "G_SLICE": "always-malloc", "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})
+
+
+def suite_tsan(_):
+    build = ROOT / "build-tsan"
+    if not make(build, "-Db_sanitize=thread"):
+        return FAILED
+    names = [n for n in test_names(build) if starts_with(n, TSAN_TESTS)]
+    # tests/tsan/glib-order.c says why.
+    return meson_test(build, names, {
+        "LD_PRELOAD": str(build / "tests" / "tsan" / "libglib-order.so"),
+        "G_SLICE": "always-malloc", "TSAN_OPTIONS": "halt_on_error=0:second_deadlock_stack=1"})
+
+
+# ---- integration tests ----
+
+def suite_integration(options):
+    results = main_build() / "pytest.xml"
+    results.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "--durations=5", "-q",
+            f"--junitxml={results}"]
+    if options.quick:
+        argv += ["-m", "not slow"]
+    if options.k:
+        argv += ["-k", options.k]
+    status = run(*argv, "tests", env={"DRV_BUILD": str(main_build())})
+    if not results.exists():
+        return FAILED
+    count = Count()
+    for case in xml.etree.ElementTree.parse(results).iter("testcase"):
+        if case.find("failure") is not None or case.find("error") is not None:
+            count.failed += 1
+        elif case.find("skipped") is not None:
+            count.skipped += 1
+        else:
+            count.passed += 1
+    if status not in (0, 1) and count.failed == 0:
+        loud(f"pytest ended with status {status}")
+        return count + FAILED
+    return count
+
+
+SUITES = {"format": suite_format, "build": suite_build, "unit": suite_unit, "asan": suite_asan,
+          "tsan": suite_tsan, "integration": suite_integration}
+NEED_BUILD = ("unit", "integration")
+SLOW = ("asan", "tsan")
+
+
+def chosen(options):
+    if options.suite:
+        wanted = options.suite.split(",")
+        unknown = [name for name in wanted if name not in SUITES]
+        if unknown:
+            sys.exit(f"there is no suite '{unknown[0]}'; there are: {', '.join(SUITES)}")
+    elif options.k:
+        wanted = ["integration"]
+    else:
+        wanted = [name for name in SUITES if not (options.quick and name in SLOW)]
+    if any(name in NEED_BUILD for name in wanted):
+        wanted.append("build")
+    return [name for name in SUITES if name in wanted]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/test", description="see scripts/test --help")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--suite")
+    parser.add_argument("-k")
+    options = parser.parse_args()
+
+    total, counts = Count(), {}
+    for name in chosen(options):
+        print(f"\n{RULE}\n{name}\n{RULE}", flush=True)
+        began = time.monotonic()
+        counts[name] = SUITES[name](options)
+        print(f"{name}: {counts[name]} ({time.monotonic() - began:.0f} s)", flush=True)
+        total += counts[name]
+        if name == "build" and counts[name].failed:
+            loud("the build failed: no test can run")
+            break
+
+    print(f"\n{RULE}")
+    for name, count in counts.items():
+        print(f"{name + ':':<14}{count}")
+    if total.skipped:
+        loud("SOME TESTS WERE SKIPPED: the reasons stand above, after 'SKIPPED'")
+    print(total)
+    sys.exit(1 if total.failed or not total.passed else 0)
+
+
+if __name__ == "__main__":
+    main()
