@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "engine/job/jobs.h"
 
+#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -67,6 +68,20 @@ fill_record(DrvJob *job)
     }
 }
 
+/* For tests that kill or stall a daemon in an exact state: DROVER_TEST_STOP=ROLE:STATE stops the process (SIGSTOP) when a
+ * job has entered that state and has not acted on it yet. Only in builds made with -Dtest_hooks=true. */
+static void
+stop_for_test(const DrvJob *job, DrvJobState state)
+{
+#ifdef DRV_TEST_HOOKS
+    const char *where = g_getenv("DROVER_TEST_STOP");
+    g_autofree char *here =
+        g_strdup_printf("%s:%s", drv_role_name(job->rec->role), drv_state_name(state));
+    if (where != NULL && g_str_equal(where, here))
+        raise(SIGSTOP);
+#endif
+}
+
 gboolean
 drv_job_move(DrvJob *job, DrvJobState to, GError **error)
 {
@@ -89,6 +104,7 @@ drv_job_move(DrvJob *job, DrvJobState to, GError **error)
               drv_state_is_final(to) && job->error != NULL ? ": " : "",
               drv_state_is_final(to) && job->error != NULL ? job->error->message : "");
     drv_job_changed(job);
+    stop_for_test(job, to);
     return TRUE;
 }
 

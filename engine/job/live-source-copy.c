@@ -226,8 +226,8 @@ sample_rates(LiveSource *self)
     p->sampled_wire = totals.wire;
 }
 
-static void
-take_figures(LiveSource *self, JsonObject *reply)
+void
+live_take_figures(LiveSource *self, JsonObject *reply)
 {
     CopyProgress *p = &self->progress;
     JsonObject *ram = qmp_get_object(reply, "ram");
@@ -255,7 +255,7 @@ figures_known(GObject *source, GAsyncResult *result, gpointer data)
     JsonObject *object = qmp_node_object(reply);
     if (object == NULL || self->channels == NULL)
         return;
-    take_figures(self, object);
+    live_take_figures(self, object);
     /* Events tell it sooner; this is for the one that was missed. */
     const char *status = qmp_get_string(object, "status");
     if (status != NULL && !self->handed_over)

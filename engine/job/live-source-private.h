@@ -109,6 +109,8 @@ void live_on_event(LiveSource *self, const char *name, JsonObject *data, gint64 
 void live_on_connection(int fd, gpointer data);
 void live_channels_changed(DrvChannelSet *set, gpointer data);
 void live_stop_polling(LiveSource *self);
+/* From a reply of query-migrate. */
+void live_take_figures(LiveSource *self, JsonObject *reply);
 JsonObject *live_progress(DrvJob *job);
 /* The contract's final object, for the state that the job is about to enter. */
 void live_report(LiveSource *self, DrvJobState state);

@@ -341,6 +341,31 @@ step_quit_connect(gpointer owner)
 }
 
 static void
+figures_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (qmp_node_object(reply) != NULL)
+        live_take_figures(self, qmp_node_object(reply));
+    drv_steps_next(&self->steps);
+}
+
+/* QEMU's last figures, for the report: the polls have missed the last rounds. */
+static void
+step_last_figures(gpointer owner)
+{
+    LiveSource *self = owner;
+    if (self->qmp == NULL)
+        drv_steps_next(&self->steps);
+    else
+        qmp_client_execute_async(self->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS,
+                                 self->steps.cancellable, figures_known, live_ticket(self));
+}
+
+static void
 source_quit(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvJob) keep = NULL;
@@ -368,6 +393,7 @@ step_quit(gpointer owner)
 
 static const DrvStep leave_steps[] = {
     {"the source's QEMU", step_quit_connect},
+    {"the source's QEMU", step_last_figures},
     {"the source's QEMU", step_quit},
     {NULL, NULL},
 };
