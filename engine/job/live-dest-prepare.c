@@ -197,6 +197,7 @@ step_listen(gpointer owner)
     /* A QEMU that can stay after a failure tells over QMP why it failed. */
     if (qmp_features_command_accepts(self->features, "migrate-incoming", "exit-on-error"))
         json_object_set_boolean_member(json_node_get_object(args), "exit-on-error", FALSE);
+    g_clear_pointer(&self->features, qmp_features_unref); /* 4 MiB */
     self->incoming = TRUE;
     execute(self, "migrate-incoming", args);
 }

@@ -268,6 +268,7 @@ step_set_parameters(gpointer owner)
     DrvSettings settings = {self->spec->multifd, self->spec->downtime_ms};
     live_execute(self, "migrate-set-parameters",
                  drv_settings_parameters(self->features, &settings));
+    g_clear_pointer(&self->features, qmp_features_unref); /* 4 MiB */
 }
 
 static void

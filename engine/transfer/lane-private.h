@@ -24,7 +24,6 @@ typedef struct {
     DrvChunk *flight;
     gsize flight_len;
     gsize flight_sent;
-    gboolean flight_timed; /* the session was told that it began */
 
     GQueue own;            /* of GByteArray: whole frames of the lane's own, before all others */
     GByteArray *own_frame; /* the one being sealed */
@@ -80,6 +79,9 @@ struct _DrvLane {
     DrvOp connect_op;
     DrvTimer deadline; /* of connecting and greeting; of closing */
     DrvTimer ping;
+    gint64 sampled_at; /* the link, with TCP's counts then */
+    guint64 sampled_bytes;
+    guint64 sampled_busy_us;
     LaneTx tx;
     LaneRx rx;
 };
@@ -96,6 +98,8 @@ void lane_release_if_idle(DrvLane *lane);
 void lane_handshake_done(DrvLane *lane);
 /* A whole frame of the lane's own has arrived. */
 void lane_take_control(DrvLane *lane, const DrvFrameHeader *header, const guint8 *payload);
+/* Tells the session what TCP has come to, now and then. */
+void lane_sample_link(DrvLane *lane);
 /* How errors call the other end. Borrowed. */
 const char *lane_label(DrvLane *lane);
 

@@ -85,9 +85,6 @@ lane_tx_flush(DrvLane *lane)
     tx->flight_sent = 0;
     lane->pipe.out = tx->fill->data;
     lane->pipe.out_len = 0;
-    tx->flight_timed = lane->session != NULL;
-    if (tx->flight_timed)
-        drv_session_write_begin(lane->session, g_get_monotonic_time());
     write_rest(lane);
 }
 
@@ -99,8 +96,6 @@ written(DrvOp *op, gint32 result)
     if (result > 0)
         tx->flight_sent += (gsize)result;
     gboolean more = result > 0 && tx->flight_sent < tx->flight_len;
-    if (tx->flight_timed && !more)
-        drv_session_write_end(lane->session, tx->flight_sent, g_get_monotonic_time());
     if (lane->state == LANE_DEAD) {
         lane_release_if_idle(lane);
         return;
@@ -116,6 +111,7 @@ written(DrvOp *op, gint32 result)
         lane_die(lane, error, FALSE);
         return;
     }
+    lane_sample_link(lane);
     lane_tx_pump(lane);
 }
 

@@ -15,6 +15,7 @@
  * own retry. */
 #define CONNECT_US (2 * G_USEC_PER_SEC)
 #define GREETING_US (10 * G_USEC_PER_SEC)
+#define SAMPLE_US 25000
 #define CLOSING_US (2 * G_USEC_PER_SEC)
 /* Bytes that may wait unsent in the kernel: few, so that frames are bound to a lane late and its
  * speed shows. */
@@ -164,14 +165,25 @@ deadline_passed(DrvTimer *timer)
 
 /* --- signs of life --- */
 
-static void
-measure_rtt(DrvLane *lane)
+void
+lane_sample_link(DrvLane *lane)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = sizeof info;
-    if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-        len > offsetof(struct tcp_info, tcpi_min_rtt))
-        drv_session_rtt_sample(lane->session, info.tcpi_min_rtt);
+    gint64 now = g_get_monotonic_time();
+    if (lane->session == NULL || now - lane->sampled_at < SAMPLE_US ||
+        getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+        return;
+    /* Busy, but for the time in which the peer's process had not read what it had got. */
+    guint64 busy = info.tcpi_busy_time - MIN(info.tcpi_rwnd_limited, info.tcpi_busy_time);
+    gboolean first = lane->sampled_at == 0;
+    drv_session_link_sample(lane->session, lane->slot,
+                            first ? 0 : info.tcpi_bytes_acked - lane->sampled_bytes,
+                            first ? 0 : (gint64)(busy - MIN(lane->sampled_busy_us, busy)),
+                            info.tcpi_min_rtt, now);
+    lane->sampled_at = now;
+    lane->sampled_bytes = info.tcpi_bytes_acked;
+    lane->sampled_busy_us = busy;
 }
 
 static void
@@ -187,7 +199,7 @@ ping_due(DrvTimer *timer)
         lane_die(lane, error, FALSE);
         return;
     }
-    measure_rtt(lane);
+    lane_sample_link(lane);
     drv_worker_timer(lane->worker, &lane->ping, now + DRV_LANE_PING_US);
     if (silence >= DRV_LANE_PING_US / 2 && lane->tx.own.length == 0) {
         lane_tx_own(lane, DRV_FRAME_PING, NULL, 0);
@@ -203,7 +215,7 @@ go_up(DrvLane *lane)
     lane->state = LANE_UP;
     drv_worker_timer_stop(lane->worker, &lane->deadline);
     drv_worker_timer(lane->worker, &lane->ping, g_get_monotonic_time() + DRV_LANE_PING_US);
-    measure_rtt(lane);
+    lane_sample_link(lane);
     if (!drv_session_lane_up(lane->session, lane)) {
         g_autoptr(GError) error =
             g_error_new_literal(DRV_ERROR, DRV_ERROR_STATE, "the session has ended");

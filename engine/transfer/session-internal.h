@@ -44,10 +44,9 @@ struct _DrvSession {
     DrvCodecChoice choice;
     gint64 rtt_us;
     guint64 wire;
-    guint writing; /* lanes whose sockets are taking bytes */
-    gint64 writing_since;
-    gint64 written_us; /* the running sample of the link's speed */
-    guint64 written;
+    guint64 sample_bytes; /* of the link's speed, since ... */
+    gint64 sample_since_us;
+    gint64 sample_busy_us[DRV_MAX_LANES];
     double link;
     GError *dead;
 

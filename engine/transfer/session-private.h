@@ -70,7 +70,7 @@ void drv_session_received(DrvSession *session, gsize wire_bytes);
 DrvCodec drv_session_pick_codec(DrvSession *session);
 void drv_session_learn_codec(DrvSession *session, DrvCodec codec, gsize raw, gsize wire,
                              double seconds);
-/* A lane's socket is taking bytes, from begin to end: from this the link's speed is known. */
-void drv_session_write_begin(DrvSession *session, gint64 now_us);
-void drv_session_write_end(DrvSession *session, gsize bytes, gint64 now_us);
-void drv_session_rtt_sample(DrvSession *session, gint64 rtt_us);
+/* What TCP did for the lane in 'slot' since its last sample: bytes acknowledged, and the time in which it was busy with
+ * them. 'rtt_us': its smallest round trip. */
+void drv_session_link_sample(DrvSession *session, guint slot, guint64 bytes, gint64 busy_us,
+                             gint64 rtt_us, gint64 now_us);

@@ -5,12 +5,14 @@
 #include "engine/transfer/channel-private.h"
 #include "engine/transfer/session-internal.h"
 
+#include <math.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <string.h>
 
-/* A sample of the link's speed is taken whenever its sockets have been busy for so long. */
-#define LINK_SAMPLE_US 50000
+/* The link's speed is reckoned so often, from no fewer bytes than these. */
+#define LINK_SAMPLE_US 100000
+#define LINK_SAMPLE_BYTES ((guint64)256 * 1024)
 
 /* Channels that are done and whose last ack may have been lost: so many are remembered. */
 #define DONE_MAX 1024
@@ -335,42 +337,35 @@ drv_session_learn_codec(DrvSession *session, DrvCodec codec, gsize raw, gsize wi
     g_mutex_unlock(&session->lock);
 }
 
+/* The link's speed is what TCP got through while it had something under way and the peer had room for it. Time in which
+ * the lanes were idle, or the peer's process slow, does not count: so a slow consumer does not make the link look slow, nor
+ * a codec that sends less. How far the lanes' times overlap is not known: the time in which any was busy lies between the
+ * busiest lane's and the sum of all, and the middle is taken. */
 void
-drv_session_write_begin(DrvSession *session, gint64 now_us)
-{
-    g_mutex_lock(&session->lock);
-    if (session->writing++ == 0)
-        session->writing_since = now_us;
-    g_mutex_unlock(&session->lock);
-}
-
-/* The link's speed is what it takes while at least one socket has bytes waiting: when other things
- * hold a migration up, the idle time does not count, and a codec that sends less does not make the
- * link look slow. */
-void
-drv_session_write_end(DrvSession *session, gsize bytes, gint64 now_us)
-{
-    g_mutex_lock(&session->lock);
-    g_assert(session->writing > 0);
-    session->written += bytes;
-    session->written_us += now_us - session->writing_since;
-    session->writing_since = now_us;
-    session->writing--;
-    if (session->written_us >= LINK_SAMPLE_US) {
-        double rate = (double)session->written * G_USEC_PER_SEC / (double)session->written_us;
-        session->link = session->link > 0 ? 0.7 * session->link + 0.3 * rate : rate;
-        session->written = 0;
-        session->written_us = 0;
-    }
-    g_mutex_unlock(&session->lock);
-}
-
-void
-drv_session_rtt_sample(DrvSession *session, gint64 rtt_us)
+drv_session_link_sample(DrvSession *session, guint slot, guint64 bytes, gint64 busy_us,
+                        gint64 rtt_us, gint64 now_us)
 {
     g_mutex_lock(&session->lock);
     if (rtt_us > 0 && (session->rtt_us == 0 || rtt_us < session->rtt_us))
         session->rtt_us = rtt_us;
+    session->sample_bytes += bytes;
+    session->sample_busy_us[slot] += busy_us;
+    if (now_us - session->sample_since_us >= LINK_SAMPLE_US) {
+        gint64 busiest = 1, sum = 1;
+        for (guint i = 0; i < DRV_MAX_LANES; i++) {
+            busiest = MAX(busiest, session->sample_busy_us[i]);
+            sum += session->sample_busy_us[i];
+        }
+        sum = CLAMP(sum, busiest, MAX(busiest, now_us - session->sample_since_us));
+        if (session->sample_bytes >= LINK_SAMPLE_BYTES) {
+            double busy_s = sqrt((double)busiest * (double)sum) / G_USEC_PER_SEC;
+            double rate = (double)session->sample_bytes / busy_s;
+            session->link = session->link > 0 ? 0.7 * session->link + 0.3 * rate : rate;
+        }
+        session->sample_bytes = 0;
+        session->sample_since_us = now_us;
+        memset(session->sample_busy_us, 0, sizeof session->sample_busy_us);
+    }
     g_mutex_unlock(&session->lock);
 }
 
