@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/api/json.h"
+
+#include "common/error.h"
+
+/* What the parser does not look at: how deep brackets outside of strings nest, and whether anything
+ * but white space follows the document. Whether the brackets match is left to the parser. */
+static gboolean
+check_shape(const char *text, gsize len, GError **error)
+{
+    guint depth = 0;
+    gboolean in_string = FALSE, ended = FALSE;
+    for (gsize i = 0; i < len; i++) {
+        char c = text[i];
+        if (ended && !g_ascii_isspace(c)) {
+            g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                        "not JSON: there is something after its end");
+            return FALSE;
+        }
+        if (in_string) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                in_string = FALSE;
+        } else if (c == '"') {
+            in_string = TRUE;
+        } else if (c == '{' || c == '[') {
+            if (++depth > DRV_JSON_MAX_DEPTH) {
+                g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                            "not acceptable JSON: it is nested more than %d levels deep",
+                            DRV_JSON_MAX_DEPTH);
+                return FALSE;
+            }
+        } else if ((c == '}' || c == ']') && depth > 0) {
+            ended = --depth == 0;
+        }
+    }
+    return TRUE;
+}
+
+JsonObject *
+drv_json_parse_object(const char *text, gsize len, GError **error)
+{
+    if (!g_utf8_validate_len(text, len, NULL)) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "not JSON: it is not UTF-8 text");
+        return NULL;
+    }
+    if (!check_shape(text, len, error))
+        return NULL;
+    g_autoptr(JsonParser) parser = json_parser_new_immutable();
+    g_autoptr(GError) why = NULL;
+    if (!json_parser_load_from_data(parser, text, (gssize)len, &why)) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "not JSON: %s", why->message);
+        return NULL;
+    }
+    JsonNode *root = json_parser_get_root(parser);
+    if (root == NULL || !JSON_NODE_HOLDS_OBJECT(root)) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "not a JSON object");
+        return NULL;
+    }
+    return json_node_dup_object(root);
+}
+
+char *
+drv_json_to_text(JsonNode *node)
+{
+    return json_to_string(node, FALSE);
+}
+
+JsonNode *
+drv_json_take_object(JsonObject *object)
+{
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+    json_node_take_object(node, object);
+    return node;
+}
+
+JsonNode *
+drv_json_error(const GError *error)
+{
+    JsonObject *inner = json_object_new();
+    json_object_set_string_member(inner, "class", drv_error_name(error));
+    json_object_set_string_member(inner, "message", error->message);
+    JsonObject *outer = json_object_new();
+    json_object_set_object_member(outer, "error", inner);
+    return drv_json_take_object(outer);
+}
+
+gboolean
+drv_json_get_error(JsonObject *object, GError **error)
+{
+    JsonObject *inner = drv_json_object(object, "error");
+    if (inner == NULL)
+        return FALSE;
+    const char *name = drv_json_string(inner, "class", "io");
+    int code = DRV_ERROR_IO;
+    for (int i = 0; i < DRV_ERROR_LAST; i++) {
+        if (g_str_equal(drv_error_code_name((DrvErrorCode)i), name))
+            code = i;
+    }
+    g_set_error_literal(error, DRV_ERROR, code,
+                        drv_json_string(inner, "message", "failed without saying why"));
+    return TRUE;
+}
+
+static JsonNode *
+member(JsonObject *object, const char *name, JsonNodeType type)
+{
+    JsonNode *node = object != NULL ? json_object_get_member(object, name) : NULL;
+    return node != NULL && json_node_get_node_type(node) == type ? node : NULL;
+}
+
+const char *
+drv_json_string(JsonObject *object, const char *name, const char *standard)
+{
+    JsonNode *node = member(object, name, JSON_NODE_VALUE);
+    if (node == NULL || json_node_get_value_type(node) != G_TYPE_STRING)
+        return standard;
+    return json_node_get_string(node);
+}
+
+double
+drv_json_number(JsonObject *object, const char *name, double standard)
+{
+    JsonNode *node = member(object, name, JSON_NODE_VALUE);
+    if (node == NULL)
+        return standard;
+    GType type = json_node_get_value_type(node);
+    if (type != G_TYPE_INT64 && type != G_TYPE_DOUBLE)
+        return standard;
+    return json_node_get_double(node);
+}
+
+gboolean
+drv_json_flag(JsonObject *object, const char *name, gboolean standard)
+{
+    JsonNode *node = member(object, name, JSON_NODE_VALUE);
+    if (node == NULL || json_node_get_value_type(node) != G_TYPE_BOOLEAN)
+        return standard;
+    return json_node_get_boolean(node);
+}
+
+JsonObject *
+drv_json_object(JsonObject *object, const char *name)
+{
+    JsonNode *node = member(object, name, JSON_NODE_OBJECT);
+    return node != NULL ? json_node_get_object(node) : NULL;
+}
+
+JsonArray *
+drv_json_array(JsonObject *object, const char *name)
+{
+    JsonNode *node = member(object, name, JSON_NODE_ARRAY);
+    return node != NULL ? json_node_get_array(node) : NULL;
+}
