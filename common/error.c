@@ -44,5 +44,5 @@ drv_error_code_parse(const char *name)
     for (guint i = 0; i < G_N_ELEMENTS(names); i++)
         if (g_str_equal(name, names[i]))
             return i;
-    return DRV_ERROR_PROTOCOL;
+    return DRV_ERROR_IO;
 }

@@ -35,7 +35,7 @@ GQuark drv_error_quark(void);
 /* The stable name of a code, for JSON ("usage", "io", "unreachable" ...). Static storage. */
 const char *drv_error_code_name(DrvErrorCode code);
 
-/* The reverse, for errors from a peer; DRV_ERROR_PROTOCOL for a name that is not known. */
+/* The reverse, for errors from a peer; DRV_ERROR_IO for a name that is not known. */
 DrvErrorCode drv_error_code_parse(const char *name);
 
 /* The name for any GError: DRV_ERROR codes by name, other domains as "io". Static storage. */

@@ -3,13 +3,20 @@
 
 #include "common/error.h"
 
+/* What the parser does not look at: how deep brackets outside of strings nest, and whether anything
+ * but white space follows the document. Whether the brackets match is left to the parser. */
 static gboolean
-too_deep(const char *text, gsize len)
+check_shape(const char *text, gsize len, GError **error)
 {
     guint depth = 0;
-    gboolean in_string = FALSE;
+    gboolean in_string = FALSE, ended = FALSE;
     for (gsize i = 0; i < len; i++) {
         char c = text[i];
+        if (ended && !g_ascii_isspace(c)) {
+            g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                        "not JSON: there is something after its end");
+            return FALSE;
+        }
         if (in_string) {
             if (c == '\\')
                 i++;
@@ -18,95 +25,144 @@ too_deep(const char *text, gsize len)
         } else if (c == '"') {
             in_string = TRUE;
         } else if (c == '{' || c == '[') {
-            if (++depth > DRV_JSON_DEPTH)
-                return TRUE;
+            if (++depth > DRV_JSON_MAX_DEPTH) {
+                g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                            "not acceptable JSON: it is nested more than %d levels deep",
+                            DRV_JSON_MAX_DEPTH);
+                return FALSE;
+            }
         } else if ((c == '}' || c == ']') && depth > 0) {
-            depth--;
+            ended = --depth == 0;
         }
     }
-    return FALSE;
+    return TRUE;
 }
 
 JsonObject *
 drv_json_parse_object(const char *text, gsize len, GError **error)
 {
-    g_autoptr(JsonParser) parser = json_parser_new_immutable();
-    g_autoptr(GError) why = NULL;
-    if (too_deep(text, len)) {
-        g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL, "the JSON is nested more than %d deep",
-                    DRV_JSON_DEPTH);
+    if (!g_utf8_validate_len(text, len, NULL)) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "not JSON: it is not UTF-8 text");
         return NULL;
     }
+    if (!check_shape(text, len, error))
+        return NULL;
+    g_autoptr(JsonParser) parser = json_parser_new_immutable();
+    g_autoptr(GError) why = NULL;
     if (!json_parser_load_from_data(parser, text, (gssize)len, &why)) {
-        g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL, "this is not JSON: %s", why->message);
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "not JSON: %s", why->message);
         return NULL;
     }
     JsonNode *root = json_parser_get_root(parser);
     if (root == NULL || !JSON_NODE_HOLDS_OBJECT(root)) {
-        g_set_error_literal(error, DRV_ERROR, DRV_ERROR_PROTOCOL, "a JSON object was expected");
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "not a JSON object");
         return NULL;
     }
     return json_node_dup_object(root);
 }
 
 char *
-drv_json_text(JsonObject *object)
+drv_json_to_text(JsonNode *node)
 {
-    g_autoptr(JsonNode) node = json_node_alloc();
-    json_node_init_object(node, object);
     return json_to_string(node, FALSE);
 }
 
-static JsonNode *
-member_of_type(JsonObject *object, const char *member, GType type)
+char *
+drv_json_text(JsonObject *object)
 {
-    JsonNode *node = object != NULL ? json_object_get_member(object, member) : NULL;
-    return node != NULL && JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == type
-               ? node
-               : NULL;
+    g_autoptr(JsonNode) node = json_node_init_object(json_node_alloc(), object);
+    return json_to_string(node, FALSE);
 }
 
-const char *
-drv_json_string(JsonObject *object, const char *member, const char *fallback)
+JsonNode *
+drv_json_take_object(JsonObject *object)
 {
-    JsonNode *node = member_of_type(object, member, G_TYPE_STRING);
-    return node != NULL ? json_node_get_string(node) : fallback;
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+    json_node_take_object(node, object);
+    return node;
 }
 
-gint64
-drv_json_int(JsonObject *object, const char *member, gint64 fallback)
+JsonNode *
+drv_json_error(const GError *error)
 {
-    JsonNode *node = member_of_type(object, member, G_TYPE_INT64);
-    return node != NULL ? json_node_get_int(node) : fallback;
-}
-
-double
-drv_json_double(JsonObject *object, const char *member, double fallback)
-{
-    JsonNode *node = member_of_type(object, member, G_TYPE_DOUBLE);
-    return node != NULL ? json_node_get_double(node)
-                        : (double)drv_json_int(object, member, (gint64)fallback);
+    JsonObject *inner = json_object_new();
+    json_object_set_string_member(inner, "class", drv_error_name(error));
+    json_object_set_string_member(inner, "message", error->message);
+    JsonObject *outer = json_object_new();
+    json_object_set_object_member(outer, "error", inner);
+    return drv_json_take_object(outer);
 }
 
 gboolean
-drv_json_bool(JsonObject *object, const char *member, gboolean fallback)
+drv_json_get_error(JsonObject *object, GError **error)
 {
-    JsonNode *node = member_of_type(object, member, G_TYPE_BOOLEAN);
-    return node != NULL ? json_node_get_boolean(node) : fallback;
+    JsonObject *inner = drv_json_object(object, "error");
+    if (inner == NULL)
+        return FALSE;
+    const char *name = drv_json_string(inner, "class", "io");
+    g_set_error_literal(error, DRV_ERROR, (gint)drv_error_code_parse(name),
+                        drv_json_string(inner, "message", "failed without saying why"));
+    return TRUE;
+}
+
+static JsonNode *
+member(JsonObject *object, const char *name, JsonNodeType type)
+{
+    JsonNode *node = object != NULL ? json_object_get_member(object, name) : NULL;
+    return node != NULL && json_node_get_node_type(node) == type ? node : NULL;
+}
+
+const char *
+drv_json_string(JsonObject *object, const char *name, const char *standard)
+{
+    JsonNode *node = member(object, name, JSON_NODE_VALUE);
+    if (node == NULL || json_node_get_value_type(node) != G_TYPE_STRING)
+        return standard;
+    return json_node_get_string(node);
+}
+
+gint64
+drv_json_int(JsonObject *object, const char *name, gint64 standard)
+{
+    JsonNode *node = member(object, name, JSON_NODE_VALUE);
+    if (node == NULL || json_node_get_value_type(node) != G_TYPE_INT64)
+        return standard;
+    return json_node_get_int(node);
+}
+
+double
+drv_json_number(JsonObject *object, const char *name, double standard)
+{
+    JsonNode *node = member(object, name, JSON_NODE_VALUE);
+    if (node == NULL)
+        return standard;
+    GType type = json_node_get_value_type(node);
+    if (type != G_TYPE_INT64 && type != G_TYPE_DOUBLE)
+        return standard;
+    return json_node_get_double(node);
+}
+
+gboolean
+drv_json_flag(JsonObject *object, const char *name, gboolean standard)
+{
+    JsonNode *node = member(object, name, JSON_NODE_VALUE);
+    if (node == NULL || json_node_get_value_type(node) != G_TYPE_BOOLEAN)
+        return standard;
+    return json_node_get_boolean(node);
 }
 
 JsonObject *
-drv_json_object(JsonObject *object, const char *member)
+drv_json_object(JsonObject *object, const char *name)
 {
-    JsonNode *node = object != NULL ? json_object_get_member(object, member) : NULL;
-    return node != NULL && JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
+    JsonNode *node = member(object, name, JSON_NODE_OBJECT);
+    return node != NULL ? json_node_get_object(node) : NULL;
 }
 
 JsonArray *
-drv_json_array(JsonObject *object, const char *member)
+drv_json_array(JsonObject *object, const char *name)
 {
-    JsonNode *node = object != NULL ? json_object_get_member(object, member) : NULL;
-    return node != NULL && JSON_NODE_HOLDS_ARRAY(node) ? json_node_get_array(node) : NULL;
+    JsonNode *node = member(object, name, JSON_NODE_ARRAY);
+    return node != NULL ? json_node_get_array(node) : NULL;
 }
 
 JsonObject *

@@ -14,7 +14,7 @@ import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Unit tests that say something under TSan: those of code that runs on threads.
-TSAN_TESTS = ("common/", "transfer/", "tsan/")
+TSAN_TESTS = ("common/", "transfer/", "channel/", "tsan/")
 # Meson's tests that say nothing more under a sanitizer.
 NOT_FOR_SANITIZERS = ("layering/",)
 RULE = "=" * 78
@@ -128,7 +128,8 @@ def suite_tsan(_):
     # tests/tsan/glib-order.c says why.
     return meson_test(build, names, {
         "LD_PRELOAD": str(build / "tests" / "tsan" / "libglib-order.so"),
-        "G_SLICE": "always-malloc", "TSAN_OPTIONS": "halt_on_error=0:second_deadlock_stack=1"})
+        "G_SLICE": "always-malloc",
+        "TSAN_OPTIONS": f"second_deadlock_stack=1:suppressions={ROOT}/tests/tsan/suppressions"})
 
 
 # ---- integration tests ----

@@ -68,8 +68,9 @@ fill_record(DrvJob *job)
     }
 }
 
-/* For tests that kill or stall a daemon in an exact state: DROVER_TEST_STOP=ROLE:STATE stops the process (SIGSTOP) when a
- * job has entered that state and has not acted on it yet. Only in builds made with -Dtest_hooks=true. */
+/* For tests that kill or stall a daemon in an exact state: DROVER_TEST_STOP=ROLE:STATE stops the
+ * process (SIGSTOP) when a job has entered that state and has not acted on it yet. Only in builds
+ * made with -Dtest_hooks=true. */
 static void
 stop_for_test(const DrvJob *job, DrvJobState state)
 {

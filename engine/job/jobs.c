@@ -201,7 +201,7 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
     } else if (g_str_equal(op, "job.commit") && job != NULL) {
         drv_live_dest_commit(job, peer, id);
     } else if (g_str_equal(op, "job.abort") && job != NULL) {
-        drv_live_dest_abort(job, peer, id, drv_json_bool(args, "cancelled", FALSE));
+        drv_live_dest_abort(job, peer, id, drv_json_flag(args, "cancelled", FALSE));
     } else if (g_str_equal(op, "job.commit") || g_str_equal(op, "job.abort")) {
         answer_from_journal(jobs, peer, id, job_id, g_str_equal(op, "job.commit"));
     } else if (g_str_equal(op, "tunnel.open")) {

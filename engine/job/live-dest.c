@@ -680,7 +680,7 @@ new_dest(DrvJobs *jobs, DrvJobRecord *rec, JsonObject *spec)
     self->dest_qmp = g_strdup(drv_json_string(spec, "dest_qmp", ""));
     self->multifd = CLAMP(drv_json_int(spec, "multifd", 0), 0, 255);
     self->drop_timeout_s = (guint)CLAMP(drv_json_int(spec, "drop_timeout_s", 60), 1, 86400);
-    self->was_running = drv_json_bool(spec, "was_running", TRUE);
+    self->was_running = drv_json_flag(spec, "was_running", TRUE);
     self->source_vm = drv_vm_from_json(drv_json_object(spec, "vm"));
     self->log_fd = -1;
     drv_job_init(&self->base, &dest_ops, jobs, rec, TRUE);

@@ -417,7 +417,7 @@ on_running(LiveSource *self, JsonObject *ok)
     g_autoptr(GError) error = NULL;
     if (self->stopped_us > 0 && self->was_running)
         self->downtime_us = g_get_monotonic_time() - self->stopped_us;
-    self->cpu_dest = drv_json_double(ok, "cpu_s", 0);
+    self->cpu_dest = drv_json_number(ok, "cpu_s", 0);
     live_clear_source(&self->drop);
     g_clear_error(&self->base.error);
     g_clear_pointer(&self->base.rec->error_class, g_free);
@@ -547,7 +547,7 @@ live_resume(DrvJob *job)
     gint64 since = MAX(g_get_real_time() - job->rec->created_us, 0);
     self->begin_us = g_get_monotonic_time() - since;
     self->cpu_before = drv_process_cpu_seconds();
-    self->was_running = drv_json_bool(job->detail, "was_running", FALSE);
+    self->was_running = drv_json_flag(job->detail, "was_running", FALSE);
     self->touched = json_object_has_member(job->detail, "capabilities");
     self->prepared = TRUE;
     if (state == DRV_STATE_QUEUED) {

@@ -177,10 +177,9 @@ lane_sample_link(DrvLane *lane)
     /* Busy, but for the time in which the peer's process had not read what it had got. */
     guint64 busy = info.tcpi_busy_time - MIN(info.tcpi_rwnd_limited, info.tcpi_busy_time);
     gboolean first = lane->sampled_at == 0;
-    drv_session_link_sample(lane->session, lane->slot,
-                            first ? 0 : info.tcpi_bytes_acked - lane->sampled_bytes,
-                            first ? 0 : (gint64)(busy - MIN(lane->sampled_busy_us, busy)),
-                            info.tcpi_min_rtt, now);
+    drv_session_link_sample(
+        lane->session, lane->slot, first ? 0 : info.tcpi_bytes_acked - lane->sampled_bytes,
+        first ? 0 : (gint64)(busy - MIN(lane->sampled_busy_us, busy)), info.tcpi_min_rtt, now);
     lane->sampled_at = now;
     lane->sampled_bytes = info.tcpi_bytes_acked;
     lane->sampled_busy_us = busy;

@@ -70,7 +70,7 @@ void drv_session_received(DrvSession *session, gsize wire_bytes);
 DrvCodec drv_session_pick_codec(DrvSession *session);
 void drv_session_learn_codec(DrvSession *session, DrvCodec codec, gsize raw, gsize wire,
                              double seconds);
-/* What TCP did for the lane in 'slot' since its last sample: bytes acknowledged, and the time in which it was busy with
- * them. 'rtt_us': its smallest round trip. */
+/* What TCP did for the lane in 'slot' since its last sample: bytes acknowledged, and the time in
+ * which it was busy with them. 'rtt_us': its smallest round trip. */
 void drv_session_link_sample(DrvSession *session, guint slot, guint64 bytes, gint64 busy_us,
                              gint64 rtt_us, gint64 now_us);

@@ -337,10 +337,11 @@ drv_session_learn_codec(DrvSession *session, DrvCodec codec, gsize raw, gsize wi
     g_mutex_unlock(&session->lock);
 }
 
-/* The link's speed is what TCP got through while it had something under way and the peer had room for it. Time in which
- * the lanes were idle, or the peer's process slow, does not count: so a slow consumer does not make the link look slow, nor
- * a codec that sends less. How far the lanes' times overlap is not known: the time in which any was busy lies between the
- * busiest lane's and the sum of all, and the middle is taken. */
+/* The link's speed is what TCP got through while it had something under way and the peer had room
+ * for it. Time in which the lanes were idle, or the peer's process slow, does not count: so a slow
+ * consumer does not make the link look slow, nor a codec that sends less. How far the lanes' times
+ * overlap is not known: the time in which any was busy lies between the busiest lane's and the sum
+ * of all, and the middle is taken. */
 void
 drv_session_link_sample(DrvSession *session, guint slot, guint64 bytes, gint64 busy_us,
                         gint64 rtt_us, gint64 now_us)

@@ -29,11 +29,18 @@ released(gconstpointer address)
     }
 }
 
+static void
+resolve(gpointer *function, const char *name)
+{
+    if (!g_atomic_pointer_get(function)) {
+        g_atomic_pointer_set(function, dlsym(RTLD_NEXT, name));
+    }
+}
+
 /* GLib's own function of the name of the one that is being defined. */
 #define REAL(name)                                                                                 \
     static __typeof__(&name) real;                                                                 \
-    if (!__atomic_load_n(&real, __ATOMIC_ACQUIRE))                                                 \
-    __atomic_store_n(&real, (__typeof__(&name))dlsym(RTLD_NEXT, #name), __ATOMIC_RELEASE)
+    resolve((gpointer *)&real, #name)
 
 void(g_mutex_lock)(GMutex *mutex)
 {
@@ -87,6 +94,18 @@ gboolean(g_atomic_ref_count_dec)(gatomicrefcount *arc)
         acquired(arc);
     }
     return last;
+}
+
+/*
+ * GLib frees the bytes within, where nothing can be said in between: so each drop is ordered after
+ * all before it, which is the same but for two that cross.
+ */
+void(g_bytes_unref)(GBytes *bytes)
+{
+    REAL(g_bytes_unref);
+    released(bytes);
+    acquired(bytes);
+    real(bytes);
 }
 
 static _Thread_local GDestroyNotify clear_func;

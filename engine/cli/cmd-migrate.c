@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/cli/common.h"
+#include "engine/cli/follow.h"
+#include "engine/cli/options.h"
+
+#define DEFAULT_DOWNTIME_MS 300 /* the daemon's, too */
+
+static const DrvOption options[] = {
+    {"qmp", "qmp", DRV_OPTION_PATH, .required = TRUE},
+    {"to", "to", DRV_OPTION_TEXT, .required = TRUE},
+    {"dest-qmp", "dest_qmp", DRV_OPTION_PATH, .required = TRUE},
+    {"name", "name", DRV_OPTION_TEXT},
+    {"lanes", "lanes", DRV_OPTION_COUNT, .min = 1, .max = 16},
+    {"codec", "codec", DRV_OPTION_CHOICE, .choices = {"auto", "none", "lz4", "zstd"}},
+    {"mode", "mode", DRV_OPTION_CHOICE, .choices = {"auto", "relay", "direct"}},
+    {"multifd", "multifd", DRV_OPTION_COUNT, .min = 0, .max = 255},
+    {"bandwidth", "bandwidth", DRV_OPTION_BYTES, .min = 65536, .max = G_GUINT64_CONSTANT(1) << 40,
+     .zero = "unlimited"},
+    {"downtime", "downtime_ms", DRV_OPTION_MS, .min = 1, .max = 2000000},
+    {"timeout", "timeout_s", DRV_OPTION_SECONDS, .min = 1, .max = 30 * 86400, .zero = "none"},
+    {"verify", "verify", DRV_OPTION_CHOICE, .choices = {"stream", "memory", "none"}},
+    {"disks", "disks", DRV_OPTION_CHOICE, .choices = {"none", "mirror"}},
+    {"drop-timeout", "drop_timeout_s", DRV_OPTION_SECONDS, .min = 1, .max = 86400},
+};
+
+enum {
+    QMP,
+    TO,
+    DEST_QMP,
+    NAME,
+    LANES,
+    CODEC,
+    MODE,
+    MULTIFD,
+    BANDWIDTH,
+    DOWNTIME,
+    TIMEOUT,
+    VERIFY,
+    DISKS,
+    DROP_TIMEOUT,
+    COUNT
+};
+
+G_STATIC_ASSERT(G_N_ELEMENTS(options) == COUNT);
+
+#define HELP                                                                                       \
+    "Moves a running VM: its QEMU is the one at --qmp, and goes on as the one that waits at\n"     \
+    "--dest-qmp, on the host whose droverd is at --to. Interrupt it once to cancel: the VM "       \
+    "stays\n"                                                                                      \
+    "at the source. Exit status: 0 it runs at the destination, 1 failed, 2 wrong use, 3 in "       \
+    "doubt\n"                                                                                      \
+    "or not known, 4 cancelled."
+
+typedef struct {
+    char *text[COUNT];
+    gboolean keep_source, json;
+    char *reconnect;
+} Given;
+
+static gboolean
+parse(DrvCli *cli, Given *given, int argc, char **argv, GError **error)
+{
+    char **text = given->text;
+    const GOptionEntry entries[] = {
+        {"qmp", 0, 0, G_OPTION_ARG_FILENAME, &text[QMP], "The source QEMU's QMP socket", "SOCKET"},
+        {"to", 0, 0, G_OPTION_ARG_STRING, &text[TO], "The destination's droverd", "ADDR:PORT"},
+        {"dest-qmp", 0, 0, G_OPTION_ARG_FILENAME, &text[DEST_QMP],
+         "The QMP socket, over there, of a QEMU started with -incoming defer -S", "SOCKET"},
+        {"name", 0, 0, G_OPTION_ARG_STRING, &text[NAME], "What to call the VM", "VM"},
+        {"json", 0, 0, G_OPTION_ARG_NONE, &given->json, "End with the report as JSON on stdout",
+         NULL},
+        {"lanes", 0, 0, G_OPTION_ARG_STRING, &text[LANES], "Connections, 1 to 16", "N"},
+        {"codec", 0, 0, G_OPTION_ARG_STRING, &text[CODEC], "auto, none, lz4 or zstd", "CODEC"},
+        {"mode", 0, 0, G_OPTION_ARG_STRING, &text[MODE], "auto, relay or direct", "MODE"},
+        {"multifd", 0, 0, G_OPTION_ARG_STRING, &text[MULTIFD],
+         "QEMU's multifd channels, 0 (none) to 255", "N"},
+        {"bandwidth", 0, 0, G_OPTION_ARG_STRING, &text[BANDWIDTH],
+         "Most bytes a second, as in 100M; 0: unlimited", "BYTES/S"},
+        {"downtime", 0, 0, G_OPTION_ARG_STRING, &text[DOWNTIME],
+         "How long the VM may be down, in ms (300)", "MS"},
+        {"timeout", 0, 0, G_OPTION_ARG_STRING, &text[TIMEOUT],
+         "Give up after so many seconds, or as in 10m", "S"},
+        {"verify", 0, 0, G_OPTION_ARG_STRING, &text[VERIFY], "stream (default), memory or none",
+         "WHAT"},
+        {"disks", 0, 0, G_OPTION_ARG_STRING, &text[DISKS], "none (default) or mirror", "HOW"},
+        {"drop-timeout", 0, 0, G_OPTION_ARG_STRING, &text[DROP_TIMEOUT],
+         "How long a lost link is waited for (60)", "S"},
+        {"keep-source", 0, 0, G_OPTION_ARG_NONE, &given->keep_source,
+         "Leave the source's QEMU there, stopped", NULL},
+        {"reconnect", 0, 0, G_OPTION_ARG_STRING, &given->reconnect,
+         "How long to wait for a droverd that went away (30)", "S"},
+        G_OPTION_ENTRY_NULL,
+    };
+    return drv_cli_parse(cli, entries, "--qmp SOCKET --to ADDR:PORT --dest-qmp SOCKET", HELP, 0, 0,
+                         &argc, &argv, error);
+}
+
+static JsonObject *
+make_spec(const Given *given, GError **error)
+{
+    g_autoptr(JsonObject) spec = json_object_new();
+    for (guint i = 0; i < COUNT; i++) {
+        if (!drv_option_take(&options[i], given->text[i], spec, error))
+            return NULL;
+    }
+    if (given->keep_source)
+        json_object_set_boolean_member(spec, "keep_source", TRUE);
+    return g_steal_pointer(&spec);
+}
+
+static int
+migrate(DrvCli *cli, const Given *given, GError **error)
+{
+    DrvFollowOptions how = {.cancels = TRUE};
+    g_autoptr(JsonObject) spec = make_spec(given, error);
+    if (spec == NULL || !drv_option_reconnect(given->reconnect, &how.reconnect_s, error))
+        return -1;
+    g_autoptr(DrvClient) client = drv_cli_connect(cli, error);
+    if (client == NULL)
+        return -1;
+    g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
+    g_autofree char *id = drv_follow_submit(follow, "/v1/migrate", spec, error);
+    if (id == NULL)
+        return -1;
+    g_autoptr(JsonObject) last = NULL;
+    g_autoptr(GError) why = NULL;
+    g_autoptr(JsonObject) job = drv_follow_run(follow, id, FALSE, &last, &why);
+    return drv_cli_tell_end(id, job != NULL ? job : last, why, given->json,
+                            drv_json_number(spec, "downtime_ms", DEFAULT_DOWNTIME_MS));
+}
+
+int
+drv_cmd_migrate(DrvCli *cli, int argc, char **argv)
+{
+    Given given = {0};
+    g_autoptr(GError) error = NULL;
+    int status = parse(cli, &given, argc, argv, &error) ? migrate(cli, &given, &error) : -1;
+    for (guint i = 0; i < COUNT; i++)
+        g_free(given.text[i]);
+    g_free(given.reconnect);
+    return error != NULL ? drv_cli_fail(error) : status;
+}

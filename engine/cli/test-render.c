@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/cli/render.h"
+
+#include <string.h>
+
+#include "common/json.h"
+
+static JsonObject *
+parse(const char *json)
+{
+    g_autoptr(GError) error = NULL;
+    JsonObject *object = drv_json_parse_object(json, strlen(json), &error);
+    g_assert_no_error(error);
+    return object;
+}
+
+#define PROGRESS                                                                                   \
+    "{\"round\":3,\"percent\":62.44,\"transferred\":1,\"total\":2,\"remaining\":1288490188,"       \
+    "\"raw_rate\":851443712,\"wire_rate\":315621376,\"dirty_rate\":4718592,\"lanes\":4,"           \
+    "\"reconnects\":1,\"connected\":true,\"elapsed_ms\":9000,\"expected_ms\":3200,"                \
+    "\"expected_downtime_ms\":120}"
+#define FULL                                                                                       \
+    "copying  62.4%  round 3  812 MiB/s  301 MiB/s wire  4.5 MiB/s dirty  1.2 GiB left  3.2 s to " \
+    "go  down for 120 ms  1 reconnect"
+#define COPYING(rest)                                                                              \
+    "{\"job\":\"7f3a\",\"vm\":\"web1\",\"state\":\"copying\",\"final\":false,\"progress\":" rest "}"
+
+static void
+test_progress(void)
+{
+    static const struct {
+        const char *json;
+        guint width;
+        const char *line;
+    } cases[] = {
+        {COPYING(PROGRESS), 0, FULL},
+        {COPYING(PROGRESS), 200, FULL},
+        {COPYING(PROGRESS), 100,
+         "copying  62.4%  812 MiB/s  301 MiB/s wire  4.5 MiB/s dirty  1.2 GiB left  3.2 s to go"},
+        {COPYING(PROGRESS), 60, "copying  62.4%  812 MiB/s  301 MiB/s wire  3.2 s to go"},
+        {COPYING(PROGRESS), 30, "copying  62.4%  3.2 s to go"},
+        {COPYING(PROGRESS), 15, "copying  62.4%"},
+        {COPYING(PROGRESS), 7, "copying"},
+        {COPYING(PROGRESS), 5, "co..."},
+        {COPYING(PROGRESS), 1, "c"},
+        {COPYING("null"), 80, "copying"},
+        {COPYING("{}"), 80, "copying"},
+        {COPYING("[]"), 80, "copying"},
+        {COPYING("{\"percent\":\"x\",\"round\":null,\"expected_ms\":null,\"connected\":0}"), 80,
+         "copying"},
+        {COPYING("{\"percent\":250,\"raw_rate\":-3}"), 80, "copying  100.0%"},
+        {COPYING("{\"connected\":false,\"percent\":12,\"raw_rate\":0,\"reconnects\":2}"), 0,
+         "copying  LINK DOWN, reconnecting  12.0%  0.0 MiB/s  2 reconnects"},
+        {COPYING("{\"connected\":false,\"percent\":12,\"raw_rate\":0,\"reconnects\":2}"), 36,
+         "copying  LINK DOWN, reconnecting"},
+        {"{\"state\":\"done\",\"final\":true,\"progress\":{\"percent\":100}}", 80, "done"},
+        {"{}", 80, "?"},
+        {"{\"state\":\"\\u001b[2Jboo\"}", 80, "?[2Jboo"},
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(JsonObject) job = parse(cases[i].json);
+        g_autofree char *line = drv_render_progress(job, cases[i].width);
+        g_assert_cmpstr(line, ==, cases[i].line);
+    }
+    /* Whatever the width, it is kept. */
+    g_autoptr(JsonObject) job = parse(COPYING(PROGRESS));
+    for (guint width = 1; width < 140; width++) {
+        g_autofree char *line = drv_render_progress(job, width);
+        g_assert_cmpint(g_utf8_strlen(line, -1), <=, width);
+    }
+}
+
+#define RESULT                                                                                     \
+    "{\"job\":\"7f3a\",\"vm\":\"web1\",\"state\":\"completed\",\"error\":null,\"mode\":\"relay\"," \
+    "\"accel\":\"kvm\",\"total_ms\":12300,\"downtime_ms\":84,\"rounds\":4,\"lanes\":4,"            \
+    "\"reconnects\":1,\"ram\":{\"bytes\":2147483648,\"wire_bytes\":734003200,\"pages\":{"          \
+    "\"zero\":10,\"dup\":0,\"lz4\":30}},\"disk\":{\"bytes\":0,\"wire_bytes\":0,"                   \
+    "\"zero_bytes\":0},\"cpu_s\":{\"source\":1.25,\"dest\":2},\"throttle_pct\":0,"                 \
+    "\"verify\":{\"stream\":\"match\",\"memory\":\"off\"}}"
+#define DONE                                                                                       \
+    "{\"job\":\"7f3a\",\"kind\":\"migrate\",\"role\":\"source\",\"vm\":\"web1\",\"state\":"        \
+    "\"done\","                                                                                    \
+    "\"peer\":\"10.0.0.2:7000\",\"created\":\"2026-01-02T03:04:05Z\",\"error\":null,"              \
+    "\"final\":true,\"progress\":null,\"result\":" RESULT "}"
+
+static void
+test_summary(void)
+{
+    g_autoptr(JsonObject) job = parse(DONE);
+    g_autofree char *kept = drv_render_summary(job, 300);
+    g_assert_cmpstr(kept, ==,
+                    "web1 now runs at 10.0.0.2:7000: it moved in 12.3 s, and was down for 84 ms "
+                    "(300 ms were allowed: kept)\n"
+                    "  2.0 GiB of memory as 700 MiB on the wire (2.9 to 1)\n"
+                    "  4 rounds, 4 lanes, 1 reconnect, mode relay, stream verified\n");
+    g_autofree char *broken = drv_render_summary(job, 50);
+    g_assert_nonnull(strstr(broken, "down for 84 ms (50 ms were allowed: BROKEN)"));
+    g_autofree char *unknown = drv_render_summary(job, 0);
+    g_assert_nonnull(strstr(unknown, "down for 84 ms\n"));
+
+    static const struct {
+        const char *json, *text;
+    } cases[] = {
+        {"{}", "the VM now runs at the destination\n"},
+        {"{\"role\":\"dest\",\"vm\":\"a\"}", "a now runs here\n"},
+        {"{\"vm\":\"a\\u001b\",\"peer\":7,\"result\":{}}",
+         "a? now runs at the destination\n  mode ?, not verified\n"},
+        {"{\"result\":{\"ram\":{\"bytes\":1024,\"wire_bytes\":0},\"verify\":{\"stream\":\"match\","
+         "\"memory\":\"match\"},\"rounds\":1}}",
+         "the VM now runs at the destination\n  1.0 KiB of memory as 0 B on the wire\n"
+         "  1 round, mode ?, stream and memory verified\n"},
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(JsonObject) odd = parse(cases[i].json);
+        g_autofree char *text = drv_render_summary(odd, 300);
+        g_assert_cmpstr(text, ==, cases[i].text);
+    }
+}
+
+static void
+test_outcome(void)
+{
+    static const struct {
+        const char *json, *text;
+    } cases[] = {
+        {"{\"job\":\"7f\",\"vm\":\"web1\",\"state\":\"failed\",\"error\":{\"message\":\"no "
+         "room\"}}",
+         "no room (job 7f failed, web1 runs at the source)"},
+        {"{\"job\":\"7f\",\"vm\":\"web1\",\"state\":\"failed\",\"error\":null}",
+         "no reason was given (job 7f failed, web1 runs at the source)"},
+        {"{\"job\":\"7f\",\"vm\":\"web1\",\"state\":\"cancelled\"}",
+         "job 7f was cancelled, web1 runs at the source"},
+        {"{\"job\":\"7f\",\"vm\":\"web1\",\"state\":\"in-doubt\",\"error\":{\"message\":\"gone\"}}",
+         "job 7f is in doubt: gone; find out where web1 runs, then say so with 'drover resolve 7f "
+         "--run-on source|dest'"},
+        {"{\"job\":\"7f\",\"kind\":\"tunnel\",\"state\":\"cancelled\"}", "tunnel 7f was ended"},
+        {"{\"job\":\"7f\",\"kind\":\"tunnel\",\"state\":\"failed\",\"error\":{\"message\":\"in "
+         "use\"}}",
+         "tunnel 7f failed: in use"},
+        {"{}", "job ? ended in the unknown state '': look at it with 'drover show ?'"},
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(JsonObject) job = parse(cases[i].json);
+        g_autofree char *text = drv_render_outcome(job);
+        g_assert_cmpstr(text, ==, cases[i].text);
+    }
+}
+
+#define CREATED 1767323045 /* 2026-01-02T03:04:05Z */
+
+static void
+test_report(void)
+{
+    g_autoptr(JsonObject) job = parse(DONE);
+    g_autofree char *text = drv_render_report(job, CREATED + 125);
+    g_assert_cmpstr(text, ==,
+                    "job              7f3a\n"
+                    "kind             migrate\n"
+                    "vm               web1\n"
+                    "role             source\n"
+                    "peer             10.0.0.2:7000\n"
+                    "state            done\n"
+                    "created          2026-01-02T03:04:05Z (2 min ago)\n"
+                    "took             12.3 s\n"
+                    "down for         84 ms\n"
+                    "ram              2.0 GiB, on the wire 700 MiB\n"
+                    "pages            zero 10, lz4 30\n"
+                    "rounds           4\n"
+                    "lanes            4\n"
+                    "reconnects       1\n"
+                    "throttled        0%\n"
+                    "CPU              1.25 s at the source, 2.00 s at the destination\n"
+                    "verified         stream match, memory off\n"
+                    "mode             relay, kvm\n");
+    g_autoptr(JsonObject) active = parse(COPYING(PROGRESS));
+    g_autofree char *live = drv_render_report(active, 0);
+    g_assert_nonnull(strstr(live, "progress         " FULL "\n"));
+    g_autoptr(JsonObject) failed =
+        parse("{\"error\":{\"class\":\"qemu\",\"message\":\"two\\nlines\"}}");
+    g_autofree char *error = drv_render_report(failed, 0);
+    g_assert_cmpstr(error, ==, "error            two lines (qemu)\n");
+    g_autoptr(JsonObject) empty = parse("{\"created\":\"yesterday\",\"result\":[],\"vm\":4}");
+    g_autofree char *nothing = drv_render_report(empty, 0);
+    g_assert_cmpstr(nothing, ==, "");
+}
+
+static void
+test_table(void)
+{
+    g_autoptr(JsonObject) reply = parse("{\"jobs\":[" DONE "," COPYING(PROGRESS) "," COPYING(
+        "{\"connected\":false}") ",17,"
+                                 "{\"job\":\"t1\",\"kind\":\"tunnel\",\"state\":\"failed\","
+                                 "\"final\":true,"
+                                 "\"error\":{\"message\":\"in use\"}}]}");
+    JsonArray *jobs = drv_json_array(reply, "jobs");
+    g_autofree char *text = drv_render_table(jobs, CREATED + 7200, 0);
+    g_assert_cmpstr(
+        text, ==,
+        "ID    KIND     VM    STATE    ROLE    PEER           AGE  DETAIL\n"
+        "7f3a  migrate  web1  done     source  10.0.0.2:7000  2 h  took 12.3 s, down 84 ms\n"
+        "7f3a  -        web1  copying  -       -              -    62.4%\n"
+        "7f3a  -        web1  copying  -       -              -    link down, reconnecting\n"
+        "-     -        -     -        -       -              -\n"
+        "t1    tunnel   -     failed   -       -              -    in use\n");
+    g_autofree char *narrow = drv_render_table(jobs, CREATED + 7200, 40);
+    g_auto(GStrv) lines = g_strsplit(narrow, "\n", -1);
+    for (guint i = 0; lines[i] != NULL; i++)
+        g_assert_cmpint(g_utf8_strlen(lines[i], -1), <=, 40);
+    g_assert_nonnull(strstr(narrow, "...\n"));
+}
+
+static void
+test_status(void)
+{
+    g_autoptr(JsonObject) status =
+        parse("{\"version\":\"0.1.0\",\"uptime_s\":61,\"jobs\":{\"active\":1},\"x\\u001b\":null}");
+    g_autofree char *text = drv_render_status(status);
+    g_assert_cmpstr(text, ==,
+                    "version          0.1.0\n"
+                    "uptime s         61\n"
+                    "jobs             {\"active\":1}\n"
+                    "x?               null\n");
+}
+
+int
+main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/render/progress", test_progress);
+    g_test_add_func("/render/summary", test_summary);
+    g_test_add_func("/render/outcome", test_outcome);
+    g_test_add_func("/render/report", test_report);
+    g_test_add_func("/render/table", test_table);
+    g_test_add_func("/render/status", test_status);
+    return g_test_run();
+}
