@@ -145,6 +145,11 @@ drv_cli_find_job(DrvClient *client, const char *text, GError **error)
                     "the job's id is empty: 'drover jobs' lists them");
         return NULL;
     }
+    if (strchr(text, '/') != NULL) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "there is no job '%s': 'drover jobs' lists them", text);
+        return NULL;
+    }
     /* First as it is: the daemon knows more jobs than it lists. */
     g_autoptr(GError) why = NULL;
     g_autofree char *path = drv_client_job_path(text, "");
