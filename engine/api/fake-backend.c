@@ -114,7 +114,9 @@ fake_cancel(gpointer self, const char *id, GError **error)
         g_set_error(error, DRV_ERROR, DRV_ERROR_NOT_FOUND, "there is no job %s", id);
         return FALSE;
     }
-    if (fake->after_cancel != NULL)
+    if (fake->forgets)
+        g_ptr_array_set_size(fake->jobs, 0);
+    else if (fake->after_cancel != NULL)
         fake_backend_patch(fake, id, fake->after_cancel);
     return TRUE;
 }

@@ -14,6 +14,7 @@ typedef struct {
     guint started;    /* how many of those there were */
     guint cancels;
     guint shows;                /* how often one job was asked for */
+    gboolean forgets;           /* jobs that are cancelled are gone at once */
     char *run_on;               /* of the last resolve; owned */
     const char *cancel_refusal; /* what a cancel is refused with, or NULL */
     const char *after_cancel;   /* the patch that a cancel has for the job, or NULL */

@@ -146,6 +146,8 @@ test_routes(Fixture *f, gconstpointer data)
     g_assert_cmpuint(f->fake->cancels, ==, 1);
     check(f, "POST", "/v1/jobs/j1/resolve", "{\"run_on\":\"dest\"}", 202, "\"job\":\"j1\"");
     g_assert_cmpstr(f->fake->run_on, ==, "dest");
+    f->fake->forgets = TRUE;
+    check(f, "POST", "/v1/jobs/j1/cancel", "", 202, "{\"job\":\"j1\",\"final\":true}");
 }
 
 static void

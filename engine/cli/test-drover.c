@@ -558,6 +558,9 @@ test_jobs(Fixture *f, gconstpointer data)
     g_assert_cmpstr(f->fake->run_on, ==, "dest");
     check(f, "resolve --run-on source abd2 --json", 0, "{\"job\":\"abd2\"", NULL);
     g_assert_cmpstr(f->fake->run_on, ==, "source");
+    f->fake->cancel_refusal = NULL;
+    f->fake->forgets = TRUE;
+    check(f, "cancel abd", 0, "job abd2 is cancelled\n", NULL);
 }
 
 /* Without an id it is the newest that is active. */
