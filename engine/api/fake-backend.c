@@ -62,6 +62,7 @@ fake_show(gpointer self, const char *id, GError **error)
     if (refused(fake, error))
         return NULL;
     JsonObject *job = find(fake, id);
+    fake->shows++;
     if (job != NULL)
         return drv_json_take_object(json_object_ref(job));
     g_set_error(error, DRV_ERROR, DRV_ERROR_NOT_FOUND, "there is no job %s", id);
@@ -105,11 +106,17 @@ fake_cancel(gpointer self, const char *id, GError **error)
     fake->cancels++;
     if (refused(fake, error))
         return FALSE;
+    if (fake->cancel_refusal != NULL) {
+        g_set_error_literal(error, DRV_ERROR, DRV_ERROR_STATE, fake->cancel_refusal);
+        return FALSE;
+    }
     if (find(fake, id) == NULL) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_NOT_FOUND, "there is no job %s", id);
         return FALSE;
     }
-    if (fake->after_cancel != NULL)
+    if (fake->forgets)
+        g_ptr_array_set_size(fake->jobs, 0);
+    else if (fake->after_cancel != NULL)
         fake_backend_patch(fake, id, fake->after_cancel);
     return TRUE;
 }

@@ -13,8 +13,11 @@ typedef struct {
     JsonObject *spec; /* of the last migrate or tunnel; owned */
     guint started;    /* how many of those there were */
     guint cancels;
-    char *run_on;             /* of the last resolve; owned */
-    const char *after_cancel; /* the patch that a cancel has for the job, or NULL */
+    guint shows;                /* how often one job was asked for */
+    gboolean forgets;           /* jobs that are cancelled are gone at once */
+    char *run_on;               /* of the last resolve; owned */
+    const char *cancel_refusal; /* what a cancel is refused with, or NULL */
+    const char *after_cancel;   /* the patch that a cancel has for the job, or NULL */
 } FakeBackend;
 
 extern const DrvApiBackend fake_backend_ops;

@@ -100,12 +100,31 @@ post_tunnel(const Request *req, GError **error)
     return started(req, drv_api_tunnel(req->router->ops, req->router->self, req->body, error));
 }
 
+/* The job, after something was done to it; that may have been its end, and a job that leaves no
+ * trace (a tunnel) be gone already. */
+static JsonNode *
+changed_job(const Request *req, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    JsonNode *job = get_job(req, &why);
+    if (job != NULL)
+        return job;
+    if (!g_error_matches(why, DRV_ERROR, DRV_ERROR_NOT_FOUND)) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return NULL;
+    }
+    JsonObject *gone = json_object_new();
+    json_object_set_string_member(gone, "job", req->id);
+    json_object_set_boolean_member(gone, "final", TRUE);
+    return drv_json_take_object(gone);
+}
+
 static JsonNode *
 post_cancel(const Request *req, GError **error)
 {
     if (!drv_api_cancel(req->router->ops, req->router->self, req->id, error))
         return NULL;
-    return get_job(req, error);
+    return changed_job(req, error);
 }
 
 static JsonNode *
@@ -114,7 +133,7 @@ post_resolve(const Request *req, GError **error)
     const char *run_on = drv_json_string(req->body, "run_on", NULL);
     if (!drv_api_resolve(req->router->ops, req->router->self, req->id, run_on, error))
         return NULL;
-    return get_job(req, error);
+    return changed_job(req, error);
 }
 
 static const struct {

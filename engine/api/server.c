@@ -153,6 +153,19 @@ on_head(SoupServer *soup, SoupServerMessage *msg, const char *path, GHashTable *
     }
 }
 
+/* What libsoup refuses by itself (a path with "..", say) gets words, too. */
+static void
+on_read(SoupServer *soup, SoupServerMessage *msg, gpointer data)
+{
+    guint status = soup_server_message_get_status(msg);
+    if (status == 0 || soup_server_message_get_response_body(msg)->length > 0)
+        return;
+    g_autoptr(GError) error = NULL;
+    g_set_error(&error, DRV_ERROR, DRV_ERROR_USAGE, "the request is malformed");
+    drv_api_refuse(msg, error);
+    soup_server_message_set_status(msg, status, NULL);
+}
+
 static void
 on_request(SoupServer *soup, SoupServerMessage *msg, const char *path, GHashTable *query,
            gpointer data)
@@ -176,6 +189,7 @@ drv_api_server_new(const char *path, const DrvApiBackend *ops, gpointer self, GE
     server->router = (DrvApiRouter){ops, self, drv_api_watchers_new(ops, self)};
     soup_server_add_early_handler(server->soup, NULL, on_head, server, NULL);
     soup_server_add_handler(server->soup, NULL, on_request, server, NULL);
+    g_signal_connect(server->soup, "request-read", G_CALLBACK(on_read), NULL);
     start_accepting(server);
     return g_steal_pointer(&server);
 }

@@ -146,6 +146,8 @@ test_routes(Fixture *f, gconstpointer data)
     g_assert_cmpuint(f->fake->cancels, ==, 1);
     check(f, "POST", "/v1/jobs/j1/resolve", "{\"run_on\":\"dest\"}", 202, "\"job\":\"j1\"");
     g_assert_cmpstr(f->fake->run_on, ==, "dest");
+    f->fake->forgets = TRUE;
+    check(f, "POST", "/v1/jobs/j1/cancel", "", 202, "{\"job\":\"j1\",\"final\":true}");
 }
 
 static void
@@ -166,6 +168,7 @@ test_bad_requests(Fixture *f, gconstpointer data)
         {"GET", "/v1/jobs/%1b%5b2J", "", 404, "there is no job \\\"\\\\033[2J\\\""},
         {"GET", "/v1/jobs/nope/watch", "", 404, "there is no job nope"},
         {"POST", "/v1/jobs/nope/cancel", "", 404, "there is no job nope"},
+        {"GET", "/v1/jobs/%2e%2e%2fstatus", "", 400, "\"the request is malformed\""},
         {"POST", "/v1/status", "", 405, "\"/v1/status takes GET only, not POST\""},
         {"DELETE", "/v1/jobs/j1", "", 405, "Allow: GET\r\n"},
         {"GET", "/v1/migrate", "", 405, "/v1/migrate takes POST only"},

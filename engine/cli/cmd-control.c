@@ -26,9 +26,7 @@ watch(DrvCli *cli, const char *text, const char *reconnect, gboolean json, GErro
     g_autoptr(JsonObject) last = NULL;
     g_autoptr(GError) why = NULL;
     g_autoptr(JsonObject) job = drv_follow_run(follow, id, FALSE, &last, &why);
-    JsonObject *spec = drv_json_object(job, "spec");
-    return drv_cli_tell_end(id, job != NULL ? job : last, why, json,
-                            drv_json_number(spec, "downtime_ms", 0));
+    return drv_cli_tell_end(id, job != NULL ? job : last, why, json, 0);
 }
 
 int

@@ -145,6 +145,11 @@ drv_cli_find_job(DrvClient *client, const char *text, GError **error)
                     "the job's id is empty: 'drover jobs' lists them");
         return NULL;
     }
+    if (strchr(text, '/') != NULL) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "there is no job '%s': 'drover jobs' lists them", text);
+        return NULL;
+    }
     /* First as it is: the daemon knows more jobs than it lists. */
     g_autoptr(GError) why = NULL;
     g_autofree char *path = drv_client_job_path(text, "");
@@ -193,30 +198,27 @@ job_exit(JsonObject *job)
     return DRV_EXIT_IN_DOUBT;
 }
 
+static void
+set_text(JsonObject *object, const char *name, const char *text)
+{
+    if (text != NULL)
+        json_object_set_string_member(object, name, text);
+    else
+        json_object_set_null_member(object, name);
+}
+
 /* What scripts get where the daemon has no report: the members that can be told. */
 static JsonObject *
 short_result(const char *id, JsonObject *job, const GError *error)
 {
     JsonObject *result = json_object_new();
     const char *state = error != NULL ? "in-doubt" : drv_json_string(job, "state", "in-doubt");
-    const char *vm = drv_json_string(job, "vm", NULL);
-    json_object_set_string_member(result, "job", id);
-    if (vm != NULL)
-        json_object_set_string_member(result, "vm", vm);
-    else
-        json_object_set_null_member(result, "vm");
-    json_object_set_string_member(result, "state",
-                                  g_str_equal(state, "done") ? "completed" : state);
-    if (error != NULL) {
-        g_autoptr(JsonNode) node = drv_json_error(error);
-        json_object_set_object_member(
-            result, "error", json_object_ref(drv_json_object(json_node_get_object(node), "error")));
-    } else if (drv_json_object(job, "error") != NULL) {
-        json_object_set_object_member(result, "error",
-                                      json_object_ref(drv_json_object(job, "error")));
-    } else {
-        json_object_set_null_member(result, "error");
-    }
+    set_text(result, "job", id);
+    set_text(result, "vm", drv_json_string(job, "vm", NULL));
+    set_text(result, "state", g_str_equal(state, "done") ? "completed" : state);
+    set_text(result, "error",
+             error != NULL ? error->message
+                           : drv_json_string(drv_json_object(job, "error"), "message", NULL));
     return result;
 }
 

@@ -73,6 +73,9 @@ add_progress(GArray *line, JsonObject *progress)
     /* Missing means that the daemon does not say, which is no reason for alarm. */
     if (!drv_json_flag(progress, "connected", TRUE))
         add(line, 1, "LINK DOWN, reconnecting");
+    /* Before it is known how much there is, all other figures would be noughts. */
+    if (drv_json_number(progress, "total", 1) <= 0)
+        return;
     double percent = drv_json_number(progress, "percent", -1);
     if (percent >= 0)
         add(line, 2, "%.1f%%", MIN(percent, 100));

@@ -13,7 +13,7 @@
 char *drv_render_progress(JsonObject *job, guint width);
 
 /* What a migration came to, for one that is done: a few lines, each ended by a newline.
- * 'promise_ms' is the downtime that was allowed, or 0 where that is not known. */
+ * 'promise_ms' is the downtime that was allowed, where the result does not say; 0: not known. */
 char *drv_render_summary(JsonObject *job, double promise_ms);
 
 /* How a job ended that is not done, as a sentence without a full stop. */

@@ -12,7 +12,8 @@
 static char *
 vm_name(JsonObject *job)
 {
-    return drv_format_text(drv_json_string(job, "vm", "the VM"), 60);
+    const char *name = drv_json_string(job, "vm", "");
+    return drv_format_text(name[0] != '\0' ? name : "the VM", 60);
 }
 
 static void
@@ -73,6 +74,7 @@ drv_render_summary(JsonObject *job, double promise_ms)
     GString *out = g_string_new(NULL);
     g_autofree char *vm = vm_name(job);
     JsonObject *result = drv_json_object(job, "result");
+    promise_ms = drv_json_number(result, "downtime_limit_ms", promise_ms);
     gboolean here = g_str_equal(drv_json_string(job, "role", ""), "dest");
     g_autofree char *peer = drv_format_text(drv_json_string(job, "peer", "the destination"), 60);
     if (here)

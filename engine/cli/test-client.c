@@ -101,28 +101,48 @@ test_restart(Fixture *f, gconstpointer data)
     g_assert_nonnull(after);
 }
 
-/* A server that is none: takes a connection, says 'reply' (NULL: nothing, for ever) and closes. */
+/* A server that is none: takes a connection, reads something, says 'reply' and closes; with NULL
+ * for a reply it holds the connection and says nothing. */
 typedef struct {
     GSocketService *service;
     const char *reply;
-    GSocketConnection *held;
+    GPtrArray *connections; /* of GSocketConnection: those that are open */
+    char request[4096];
 } Impostor;
+
+static void
+on_replied(GObject *source, GAsyncResult *result, gpointer data)
+{
+    Impostor *impostor = data;
+    g_output_stream_write_all_finish(G_OUTPUT_STREAM(source), result, NULL, NULL);
+    GIOStream *io = g_object_get_data(source, "io");
+    g_io_stream_close(io, NULL, NULL);
+    g_ptr_array_remove(impostor->connections, io);
+}
+
+/* Reads first: a socket that is closed with data in it loses the reply. */
+static void
+on_request(GObject *source, GAsyncResult *result, gpointer data)
+{
+    Impostor *impostor = data;
+    GIOStream *io = g_object_get_data(source, "io");
+    GOutputStream *out = g_io_stream_get_output_stream(io);
+    g_input_stream_read_finish(G_INPUT_STREAM(source), result, NULL);
+    g_object_set_data(G_OBJECT(out), "io", io);
+    g_output_stream_write_all_async(out, impostor->reply, strlen(impostor->reply),
+                                    G_PRIORITY_DEFAULT, NULL, on_replied, impostor);
+}
 
 static gboolean
 on_victim(GSocketService *service, GSocketConnection *connection, GObject *source, gpointer data)
 {
     Impostor *impostor = data;
-    if (impostor->reply == NULL) {
-        g_set_object(&impostor->held, connection);
-        return TRUE;
-    }
-    /* What was sent is read first: a socket that is closed with data in it loses the reply. */
-    char request[4096];
-    GIOStream *io = G_IO_STREAM(connection);
-    g_input_stream_read(g_io_stream_get_input_stream(io), request, sizeof request, NULL, NULL);
-    g_output_stream_write_all(g_io_stream_get_output_stream(io), impostor->reply,
-                              strlen(impostor->reply), NULL, NULL, NULL);
-    g_io_stream_close(io, NULL, NULL);
+    GInputStream *in = g_io_stream_get_input_stream(G_IO_STREAM(connection));
+    g_ptr_array_add(impostor->connections, g_object_ref(connection));
+    g_object_set_data(G_OBJECT(in), "io", connection);
+    if (impostor->reply != NULL)
+        g_input_stream_read_async(in, impostor->request, sizeof impostor->request,
+                                  G_PRIORITY_DEFAULT, NULL, on_request, impostor);
     return TRUE;
 }
 
@@ -133,13 +153,14 @@ impostor_start(Impostor *impostor, Fixture *f, const char *reply)
     g_autoptr(GError) error = NULL;
     g_clear_pointer(&f->server, drv_api_server_free);
     f->fake->server = NULL;
-    *impostor = (Impostor){g_threaded_socket_service_new(4), reply, NULL};
+    *impostor = (Impostor){.service = g_socket_service_new(),
+                           .reply = reply,
+                           .connections = g_ptr_array_new_with_free_func(g_object_unref)};
     g_socket_listener_add_address(G_SOCKET_LISTENER(impostor->service), address,
                                   G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_DEFAULT, NULL, NULL,
                                   &error);
     g_assert_no_error(error);
-    g_signal_connect(impostor->service, "run", G_CALLBACK(on_victim), impostor);
-    g_socket_service_start(impostor->service);
+    g_signal_connect(impostor->service, "incoming", G_CALLBACK(on_victim), impostor);
 }
 
 static void
@@ -147,7 +168,9 @@ impostor_stop(Impostor *impostor, Fixture *f)
 {
     g_socket_service_stop(impostor->service);
     g_socket_listener_close(G_SOCKET_LISTENER(impostor->service));
-    g_clear_object(&impostor->held);
+    while (impostor->reply != NULL && impostor->connections->len > 0)
+        g_main_context_iteration(NULL, TRUE);
+    g_ptr_array_unref(impostor->connections);
     g_clear_object(&impostor->service);
     g_unlink(f->path);
 }

@@ -43,6 +43,7 @@ test_progress(void)
         {COPYING(PROGRESS), 7, "copying"},
         {COPYING(PROGRESS), 5, "co..."},
         {COPYING(PROGRESS), 1, "c"},
+        {COPYING("{\"total\":0,\"percent\":0,\"raw_rate\":0,\"remaining\":0}"), 80, "copying"},
         {COPYING("null"), 80, "copying"},
         {COPYING("{}"), 80, "copying"},
         {COPYING("[]"), 80, "copying"},
