@@ -2,6 +2,7 @@
 #include "engine/channel/socket-endpoint.h"
 
 #include <errno.h>
+#include <glib-unix.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -81,9 +82,12 @@ read_more(SocketEndpoint *self)
 static void
 send_last(SocketEndpoint *self, guint16 flags)
 {
+    guint16 sent = drv_channel_sent_flags(self->channel);
     self->read_end = TRUE;
-    if (!drv_channel_sent_last(self->channel))
+    if (sent == 0)
         self->codec->ops->outgoing(self->codec, self->channel, NULL, 0, flags);
+    else if (flags & ~sent & DRV_DATA_RESET) /* after the codec's last bytes */
+        drv_channel_send(self->channel, NULL, 0, DRV_DATA_RESET);
 }
 
 static void
@@ -95,7 +99,7 @@ was_read(DrvOp *op, gint32 result)
         return;
     }
     if (result > 0) {
-        if (!drv_channel_sent_last(self->channel))
+        if (drv_channel_sent_flags(self->channel) == 0)
             self->codec->ops->outgoing(self->codec, self->channel, g_steal_pointer(&self->chunk),
                                        (guint32)result, 0);
     } else if (result == 0) {
@@ -157,6 +161,8 @@ was_written(DrvOp *op, gint32 result)
          * follows that. */
         self->broke = TRUE;
         break_off(self);
+        if (self->read_end)
+            send_last(self, DRV_DATA_RESET);
     }
     write_more(self);
 }
@@ -213,6 +219,8 @@ drv_socket_endpoint_new(int fd, DrvChannelCodec *codec)
     SocketEndpoint *self = g_new0(SocketEndpoint, 1);
     self->base.ops = &socket_ops;
     self->fd = fd;
+    /* The ring waits for sockets itself; one that does not block it would ask over and over. */
+    g_unix_set_fd_nonblocking(fd, FALSE, NULL);
     self->codec = codec;
     self->read_op = (DrvOp){.done = was_read, .owner = self};
     self->write_op = (DrvOp){.done = was_written, .owner = self};

@@ -3,6 +3,7 @@
 #include "engine/channel/test-relay.h"
 #include "engine/channel/test-rig.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define MEG ((gsize)1024 * 1024)
@@ -186,35 +187,55 @@ test_silence(void)
 }
 
 typedef struct {
-    Bad *bad;
-    guint64 bytes;
-} Bytes;
+    Pipe *pipe;
+    guint64 frames;
+} Frames;
 
 static gboolean
-bytes_passed(gpointer data)
+frames_sent(gpointer data)
 {
-    Bytes *wanted = data;
-    return test_relay_bytes(wanted->bad->relay) >= wanted->bytes;
+    Frames *wanted = data;
+    DrvChannelStats stats;
+    drv_channel_get_stats(wanted->pipe->channel[0], &stats);
+    return stats.sent.frames >= wanted->frames;
 }
 
-/* After each cut the whole window comes again, to an end that takes nothing: what is there already
- * must not cost room that was never promised. */
+#define PIPES 3
+#define SMALL_FRAMES 50
+#define SMALL_LEN 8192
+
+/* After each cut a window of small frames comes again, and at once, to an end that takes nothing:
+ * what is there already must not cost room that was never promised. */
 static void
 test_blocked_receiver(void)
 {
+    static const guint8 zero[SMALL_LEN];
     Bad bad;
     bad_init(&bad, 2, 2);
-    Pipe *pipe = rig_pipe(&bad.rig, DRV_CODEC_LZ4);
-    GThread *feeder = rig_feed(pipe->fd[0], RIG_ZERO, 0, 64 * MEG);
+    bad.rig.tight = TRUE;
+    Pipe *pipes[PIPES];
+    guint frames[PIPES] = {SMALL_FRAMES, 25, 12}; /* within what the pool promises each */
+    for (guint i = 0; i < PIPES; i++) {
+        pipes[i] = rig_pipe(&bad.rig, DRV_CODEC_LZ4);
+        for (guint n = 1; n <= frames[i]; n++) {
+            g_assert_cmpint(write(pipes[i]->fd[0], zero, SMALL_LEN), ==, SMALL_LEN);
+            rig_wait(frames_sent, &(Frames){pipes[i], n});
+        }
+    }
     for (guint i = 0; i < 20; i++) {
-        rig_wait(bytes_passed, &(Bytes){&bad, test_relay_bytes(bad.relay) + 2000});
         test_relay_cut(bad.relay);
         rig_wait_lanes(&bad.rig, 2);
     }
-    GThread *threads[] = {feeder, rig_expect(pipe->fd[1], RIG_ZERO, 0, 64 * MEG)};
-    rig_join(threads, 2);
+    GThread *threads[PIPES];
+    for (guint i = 0; i < PIPES; i++) {
+        shutdown(pipes[i]->fd[0], SHUT_WR);
+        threads[i] = rig_expect(pipes[i]->fd[1], RIG_ZERO, 0, frames[i] * SMALL_LEN);
+    }
+    rig_join(threads, PIPES);
     g_assert_no_error(bad.rig.a.dead);
-    rig_pipe_free(pipe);
+    g_assert_no_error(bad.rig.b.dead);
+    for (guint i = 0; i < PIPES; i++)
+        rig_pipe_free(pipes[i]);
     bad_clear(&bad);
 }
 

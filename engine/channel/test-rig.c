@@ -189,20 +189,22 @@ finished(DrvChannel *channel, const GError *error, gpointer data)
 }
 
 static void
-open_half(Pipe *pipe, guint side, guint32 id, DrvCodec codec, const guint credit[2])
+open_half(Pipe *pipe, guint side, guint32 id, DrvCodec codec, guint tx_credit, guint rx_credit)
 {
     g_autoptr(GError) error = NULL;
     RigEnd *end = side == 0 ? &pipe->rig->a : &pipe->rig->b;
-    int pair[2];
+    int pair[2], tight = 4096;
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
+    if (pipe->rig->tight)
+        setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &tight, sizeof tight);
     pipe->fd[side] = pair[0];
     DrvChannelParams params = {
         .id = id,
         .codec = codec,
         .class = DRV_CLASS_RAM,
         .weight = 1,
-        .tx_credit = credit[1 - side],
-        .rx_credit = credit[side],
+        .tx_credit = tx_credit,
+        .rx_credit = rx_credit,
         .finished = finished,
         .data = pipe,
     };
@@ -211,21 +213,34 @@ open_half(Pipe *pipe, guint side, guint32 id, DrvCodec codec, const guint credit
     g_assert_no_error(error);
 }
 
-Pipe *
-rig_pipe(Rig *rig, DrvCodec codec)
+static Pipe *
+open_pipe(Rig *rig, DrvCodec codec, gboolean grant, guint *credit_of_b)
 {
     Pipe *pipe = g_new0(Pipe, 1);
     pipe->rig = rig;
     guint32 id = drv_session_new_channel_id(rig->a.session);
     g_assert_true(drv_session_peer_may_open(rig->b.session, id));
-    guint credit[2];
-    credit[0] = drv_pool_reserve(drv_transfer_pool(rig->a.transfer), 64, DRV_CREDIT_LEAST);
-    credit[1] = drv_pool_reserve(drv_transfer_pool(rig->b.transfer), 64, DRV_CREDIT_LEAST);
-    g_assert_cmpuint(MIN(credit[0], credit[1]), >, 0);
+    guint a = drv_pool_reserve(drv_transfer_pool(rig->a.transfer), 64, DRV_CREDIT_LEAST);
+    guint b = drv_pool_reserve(drv_transfer_pool(rig->b.transfer), 64, DRV_CREDIT_LEAST);
+    g_assert_cmpuint(MIN(a, b), >, 0);
     /* Nothing is in the sockets before both halves stand, so neither end sends to a stranger. */
-    open_half(pipe, 1, id, codec, credit);
-    open_half(pipe, 0, id, codec, credit);
+    open_half(pipe, 1, id, codec, a, b);
+    open_half(pipe, 0, id, codec, grant ? b : 0, a);
+    *credit_of_b = b;
     return pipe;
+}
+
+Pipe *
+rig_pipe(Rig *rig, DrvCodec codec)
+{
+    guint credit;
+    return open_pipe(rig, codec, TRUE, &credit);
+}
+
+Pipe *
+rig_pipe_ungranted(Rig *rig, guint *credit)
+{
+    return open_pipe(rig, DRV_CODEC_NONE, FALSE, credit);
 }
 
 void

@@ -27,6 +27,7 @@ typedef struct {
     const char *pki_b; /* b's directory; borrowed */
     guint16 port;
     guint lanes;
+    gboolean tight; /* pipes' sockets take next to nothing that is not read */
 } Rig;
 
 /* 'threads' data threads each, 'lanes' lanes; not connected yet. 'memory' of each pool, 0: default.
@@ -53,6 +54,8 @@ typedef struct {
 } Pipe;
 
 Pipe *rig_pipe(Rig *rig, DrvCodec codec);
+/* The same with a's half opened before b has promised room. */
+Pipe *rig_pipe_ungranted(Rig *rig, guint *credit);
 /* Closes what the test has not. */
 void rig_pipe_free(Pipe *pipe);
 gboolean rig_pipe_finished(gpointer pipe);

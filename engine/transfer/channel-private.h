@@ -22,11 +22,13 @@ struct _DrvChannel {
     gsize unacked;       /* bytes delivered since the last ack */
     gboolean delivering; /* the endpoint holds a piece */
     guint16 delivering_flags;
-    gboolean sent_last;     /* an EOF or RESET was sent */
-    gboolean received_last; /* one was delivered */
+    guint16 sent_flags;     /* DRV_DATA_* given to drv_channel_send() so far */
+    guint16 waiting_flags;  /* of these, those that the peer has no room for yet */
+    guint16 received_flags; /* those delivered */
     gboolean wants_room;
     gboolean started;
     gboolean stopped;
+    gboolean done; /* stopped because both directions came to their end */
 
     /* control thread only */
     gboolean closed;

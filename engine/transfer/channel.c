@@ -88,9 +88,13 @@ stop(DrvChannel *channel, gboolean done)
     if (channel->stopped)
         return;
     channel->stopped = TRUE;
+    channel->done = done;
     drv_worker_timer_stop(channel->worker, &channel->ack_timer);
     drv_session_forget_channel(channel->session, channel, done);
     channel->endpoint->ops->stop(channel->endpoint);
+    /* Whoever still holds the channel does not hold its buffers. */
+    drv_tx_flow_clear(&channel->tx);
+    drv_rx_flow_clear(&channel->rx);
     if (!channel->params.message)
         drv_pool_unreserve(drv_worker_pool(channel->worker), channel->params.rx_credit);
 }
@@ -127,27 +131,29 @@ finish(DrvChannel *channel, const GError *error)
 static void
 finish_if_done(DrvChannel *channel)
 {
-    gboolean sent_all = channel->sent_last && channel->tx.delivered == channel->tx.next;
+    gboolean sent_all = channel->sent_flags != 0 && channel->waiting_flags == 0 &&
+                        channel->tx.delivered == channel->tx.next;
+    gboolean received_all = channel->received_flags != 0;
     g_mutex_lock(&channel->stats_lock);
     channel->stats.sent_all = sent_all;
-    channel->stats.received_all = channel->received_last;
+    channel->stats.received_all = received_all;
     g_mutex_unlock(&channel->stats_lock);
-    if (sent_all && channel->received_last)
+    if (sent_all && received_all)
         finish(channel, NULL);
 }
 
 /* --- sending --- */
 
-gboolean
-drv_channel_sent_last(const DrvChannel *channel)
+guint16
+drv_channel_sent_flags(const DrvChannel *channel)
 {
-    return channel->sent_last;
+    return channel->sent_flags;
 }
 
 static gboolean
 has_room(const DrvChannel *channel)
 {
-    if (channel->sent_last || channel->stopped || !drv_tx_flow_room(&channel->tx))
+    if (channel->sent_flags != 0 || channel->stopped || !drv_tx_flow_room(&channel->tx))
         return FALSE;
     return channel->params.message || channel->tx.in_flight < channel->window.limit;
 }
@@ -160,17 +166,11 @@ drv_channel_may_send(DrvChannel *channel)
     return room;
 }
 
-void
-drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags)
+static void
+push(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags)
 {
-    g_assert(!channel->sent_last);
-    if (channel->stopped) {
-        drv_chunk_free(chunk);
-        return;
-    }
     g_autoptr(DrvFrame) frame = drv_frame_new(chunk, len, flags);
     frame->channel = channel;
-    channel->sent_last = flags != 0;
     drv_tx_flow_push(&channel->tx, frame);
     g_mutex_lock(&channel->stats_lock);
     channel->stats.sent = channel->tx.digest;
@@ -178,9 +178,32 @@ drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flag
     drv_session_queue_frame(channel->session, channel, frame);
 }
 
+void
+drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags)
+{
+    g_assert(channel->sent_flags == 0 ||
+             (len == 0 && flags == DRV_DATA_RESET && !(channel->sent_flags & DRV_DATA_RESET)));
+    if (channel->stopped) {
+        drv_chunk_free(chunk);
+        return;
+    }
+    channel->sent_flags |= flags;
+    /* An endpoint cannot choose when it breaks: the word of it waits here for room. */
+    if (flags != 0 && len == 0 && !drv_tx_flow_room(&channel->tx)) {
+        channel->waiting_flags |= flags;
+        drv_chunk_free(chunk);
+        return;
+    }
+    push(channel, chunk, len, flags);
+}
+
 static void
 offer_room(DrvChannel *channel)
 {
+    if (!channel->stopped && channel->waiting_flags != 0 && drv_tx_flow_room(&channel->tx)) {
+        push(channel, NULL, 0, channel->waiting_flags);
+        channel->waiting_flags = 0;
+    }
     if (channel->wants_room && has_room(channel)) {
         channel->wants_room = FALSE;
         channel->endpoint->ops->room(channel->endpoint);
@@ -269,6 +292,16 @@ deliver_next(DrvChannel *channel)
     DrvFrame *frame = drv_rx_flow_pop(&channel->rx);
     if (frame == NULL)
         return;
+    if (channel->received_flags & DRV_DATA_RESET ||
+        (channel->received_flags != 0 && !(frame->flags & DRV_DATA_RESET))) {
+        g_autoptr(GError) error =
+            g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL,
+                        "the peer sent more of channel %u after it had said that it was the last",
+                        channel->params.id);
+        drv_frame_unref(frame);
+        drv_session_fail(channel->session, error);
+        return;
+    }
     g_mutex_lock(&channel->stats_lock);
     channel->stats.received = channel->rx.digest;
     g_mutex_unlock(&channel->stats_lock);
@@ -288,12 +321,13 @@ deliver_more(gpointer target, gpointer data)
 void
 drv_channel_delivered(DrvChannel *channel)
 {
+    /* Finishing ends the session's reference, and the control thread may drop the last at once. */
+    g_autoptr(DrvChannel) keep = drv_channel_ref(channel);
     g_assert(channel->delivering);
     channel->delivering = FALSE;
     drv_rx_flow_delivered(&channel->rx);
-    if (channel->delivering_flags != 0)
-        channel->received_last = TRUE;
-    if (channel->unacked >= ACK_BYTES || channel->received_last)
+    channel->received_flags |= channel->delivering_flags;
+    if (channel->unacked >= ACK_BYTES || channel->received_flags != 0)
         send_ack(channel);
     else if (channel->ack_timer.index == 0)
         drv_worker_timer(channel->worker, &channel->ack_timer,
@@ -309,6 +343,12 @@ take_frame(gpointer target, gpointer data)
 {
     g_autoptr(DrvChannel) channel = target;
     g_autoptr(DrvFrame) frame = data;
+    if (channel->done) { /* its end broke after it had said its last: nobody is left to mind */
+        guint64 next = MAX(channel->rx.delivered, frame->seq + 1);
+        drv_session_queue_ack(
+            channel->session, channel,
+            &(DrvProgress){.channel = channel->params.id, .received = next, .delivered = next});
+    }
     if (channel->stopped)
         return;
     switch (drv_rx_flow_put(&channel->rx, frame)) {

@@ -73,9 +73,11 @@ DrvWorker *drv_channel_worker(const DrvChannel *channel);
 
 /* Whether a frame may be sent now. After FALSE, 'room' is called when it has become TRUE. */
 gboolean drv_channel_may_send(DrvChannel *channel);
-/* Sends a piece; takes the chunk. After DRV_DATA_EOF or _RESET nothing more may be sent. */
+/* Sends a piece; takes the chunk. Bytes need drv_channel_may_send(); flags without bytes may be
+ * sent at any time. After DRV_DATA_EOF only a _RESET may follow, after that nothing. */
 void drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags);
-gboolean drv_channel_sent_last(const DrvChannel *channel);
+/* The flags sent so far. */
+guint16 drv_channel_sent_flags(const DrvChannel *channel);
 /* The piece given by 'deliver' has reached its place (or was rightly dropped). */
 void drv_channel_delivered(DrvChannel *channel);
 

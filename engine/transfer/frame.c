@@ -163,7 +163,8 @@ drv_hello_encode(const DrvHello *hello)
     drv_cursor_put_bytes(&c, hello->secret, sizeof hello->secret);
     drv_cursor_put_u16(&c, hello->lane);
     drv_cursor_put_u8(&c, (guint8)name_len);
-    drv_cursor_put_bytes(&c, hello->name, name_len);
+    if (name_len > 0)
+        drv_cursor_put_bytes(&c, hello->name, name_len);
     drv_cursor_put_u16(&c, (guint16)channels);
     for (guint i = 0; i < channels; i++)
         drv_ack_encode(&g_array_index(hello->progress, DrvProgress, i),

@@ -53,9 +53,11 @@ typedef struct {
     gsize have; /* bytes of header or payload so far */
 
     DrvChannel *channel; /* of a DATA frame; NULL: unknown, its frames are dropped */
-    DrvChunk *raw;       /* where the frame's raw bytes go */
+    DrvChunk *raw;       /* where the frame's raw bytes go; NULL for a frame to be dropped */
     guint8 *encoded;     /* where its compressed ones do; made when needed */
     gint64 last;         /* when something last arrived */
+    gboolean starved;    /* a frame waits for a chunk; nothing is read meanwhile */
+    DrvTimer hunger;     /* when to look again */
 } LaneRx;
 
 struct _DrvLane {

@@ -13,12 +13,17 @@
 /* Answers that wait to be sent: a peer that asks and does not read gets no more. */
 #define OWN_MAX 64
 
+/* How soon a lane that found no room in the pool looks again. */
+#define HUNGER_US 500
+
 static void arrived(DrvOp *op, gint32 result);
+static void look_again(DrvTimer *timer);
 
 gboolean
 lane_rx_init(DrvLane *lane)
 {
     lane->rx.op = (DrvOp){.done = arrived, .owner = lane};
+    lane->rx.hunger = (DrvTimer){.fire = look_again, .owner = lane};
     lane->rx.chunk = drv_pool_take(drv_worker_pool(lane->worker), DRV_POOL_IO);
     return lane->rx.chunk != NULL;
 }
@@ -78,30 +83,41 @@ begin_payload(DrvLane *lane)
                                                     lane_label(lane), header->raw_len));
     }
     gboolean message = rx->channel != NULL && drv_channel_is_message(rx->channel);
-    if (header->type != DRV_FRAME_DATA || message || header->raw_len <= SMALL_FRAME) {
+    if (header->type == DRV_FRAME_DATA && rx->channel == NULL) {
+        rx->raw = NULL; /* to be dropped */
+    } else if (header->type != DRV_FRAME_DATA || message || header->raw_len <= SMALL_FRAME) {
         rx->raw = drv_chunk_new_heap(MAX(header->raw_len, 1));
     } else {
         rx->raw = drv_pool_take(drv_worker_pool(lane->worker), DRV_POOL_RX);
-        if (rx->raw == NULL) /* what is within its credit finds room: this was not */
-            return protocol_error(lane, g_error_new(DRV_ERROR, DRV_ERROR_LIMIT,
-                                                    "%s sent more than it was given credit for",
-                                                    lane_label(lane)));
+        if (rx->raw == NULL) {
+            /* What is within its credit finds room, what is beyond it ends the session; but after a
+             * cut, frames that arrived before come again by the dozen, and hold chunks until their
+             * channels' workers have looked at them. That does not last. */
+            g_clear_pointer(&rx->channel, drv_channel_unref);
+            rx->starved = TRUE;
+            drv_worker_timer(lane->worker, &rx->hunger, g_get_monotonic_time() + HUNGER_US);
+            return TRUE;
+        }
     }
-    if (header->codec != DRV_CODEC_NONE && rx->encoded == NULL)
+    if ((header->codec != DRV_CODEC_NONE || rx->raw == NULL) && rx->encoded == NULL)
         rx->encoded = g_malloc(DRV_FRAME_RAW_MAX);
     rx->in_payload = TRUE;
     rx->have = 0;
     return TRUE;
 }
 
-/* A frame of a channel that is not open: if it is done here, the peer has missed our last ack. */
+/* A frame of a channel that is not open is dropped. If the channel is done here, the peer has
+ * missed our last ack, or tells that its end broke afterwards: nobody is left to mind. */
 static void
-answer_for_done(DrvLane *lane, guint32 id)
+drop_stray(DrvLane *lane, const DrvFrameHeader *header)
 {
     DrvProgress done;
     guint8 bytes[DRV_ACK_BYTES];
-    if (lane->tx.own.length >= OWN_MAX || !drv_session_done_channel(lane->session, id, &done))
+    drv_session_received(lane->session, DRV_FRAME_HEADER + header->wire_len);
+    if (lane->tx.own.length >= OWN_MAX ||
+        !drv_session_done_channel(lane->session, header->channel, &done))
         return;
+    done.received = done.delivered = MAX(done.delivered, header->seq + 1);
     drv_ack_encode(&done, bytes);
     lane_tx_own(lane, DRV_FRAME_ACK, bytes, sizeof bytes);
     lane_tx_pump(lane);
@@ -113,6 +129,11 @@ end_payload(DrvLane *lane)
     LaneRx *rx = &lane->rx;
     const DrvFrameHeader *header = &rx->header;
     GError *error = NULL;
+    if (rx->raw == NULL) {
+        drop_stray(lane, header);
+        drop_frame(rx);
+        return lane->state != LANE_DEAD;
+    }
     if (header->codec != DRV_CODEC_NONE &&
         !drv_decompress(lane->compressor, header->codec, rx->encoded, header->wire_len,
                         rx->raw->data, header->raw_len, &error))
@@ -128,12 +149,10 @@ end_payload(DrvLane *lane)
         drv_session_received(lane->session, DRV_FRAME_HEADER + header->wire_len);
     if (header->type != DRV_FRAME_DATA) {
         lane_take_control(lane, header, frame->chunk->data);
-    } else if (rx->channel != NULL) {
+    } else {
         frame->seq = header->seq;
         drv_channel_add_wire(rx->channel, 0, DRV_FRAME_HEADER + header->wire_len);
         drv_channel_arrived(rx->channel, g_steal_pointer(&frame));
-    } else {
-        answer_for_done(lane, header->channel);
     }
     drop_frame(rx);
     return lane->state != LANE_DEAD;
@@ -149,7 +168,8 @@ wanted(DrvLane *lane, gsize *len)
         return rx->header_bytes + rx->have;
     }
     *len = rx->header.wire_len - rx->have;
-    return (rx->header.codec != DRV_CODEC_NONE ? rx->encoded : rx->raw->data) + rx->have;
+    gboolean aside = rx->header.codec != DRV_CODEC_NONE || rx->raw == NULL;
+    return (aside ? rx->encoded : rx->raw->data) + rx->have;
 }
 
 /* Takes what can be done without more bytes. FALSE when the lane has died. */
@@ -165,6 +185,8 @@ advance(DrvLane *lane)
             return protocol_error(lane, error);
         if (!begin_payload(lane))
             return FALSE;
+        if (rx->starved)
+            return TRUE;
     }
     return rx->have < rx->header.wire_len ? TRUE : end_payload(lane);
 }
@@ -219,7 +241,7 @@ rx_pump(DrvLane *lane)
 {
     if (lane->state == LANE_HANDSHAKE && !shake_hands(lane))
         return;
-    while (lane->state == LANE_GREETING || lane->state == LANE_UP) {
+    while ((lane->state == LANE_GREETING || lane->state == LANE_UP) && !lane->rx.starved) {
         gsize len;
         guint8 *place = wanted(lane, &len);
         ERR_clear_error();
@@ -268,6 +290,17 @@ arrived(DrvOp *op, gint32 result)
     }
     if (lane->state == LANE_DEAD)
         lane_release_if_idle(lane);
-    else
+    else if (!lane->rx.starved)
+        lane_rx_start(lane);
+}
+
+static void
+look_again(DrvTimer *timer)
+{
+    DrvLane *lane = timer->owner;
+    lane->rx.starved = FALSE;
+    if (lane->state == LANE_UP && advance(lane))
+        rx_pump(lane);
+    if (lane->state != LANE_DEAD && !lane->rx.starved)
         lane_rx_start(lane);
 }

@@ -95,12 +95,13 @@ written(DrvOp *op, gint32 result)
     LaneTx *tx = &lane->tx;
     if (result > 0)
         tx->flight_sent += (gsize)result;
-    gboolean more = result > 0 && tx->flight_sent < tx->flight_len;
+    gboolean more =
+        result > 0 ? tx->flight_sent < tx->flight_len : result == -EINTR || result == -EAGAIN;
     if (lane->state == LANE_DEAD) {
         lane_release_if_idle(lane);
         return;
     }
-    if (more || result == -EINTR || result == -EAGAIN) {
+    if (more) {
         write_rest(lane);
         return;
     }
@@ -135,16 +136,19 @@ seal(DrvLane *lane, const guint8 *data, gsize len)
     return FALSE;
 }
 
-/* Seals the frame at hand, a record at a time. FALSE when the buffer is full first, or the lane has
- * died. */
+/* Seals the frame at hand, a record at a time. FALSE when both buffers are full first, or the lane
+ * has died. */
 static gboolean
 seal_frame(DrvLane *lane)
 {
     LaneTx *tx = &lane->tx;
     gsize total = DRV_FRAME_HEADER + tx->payload_len;
     while (tx->sealed < total) {
-        if (lane->pipe.out_size - lane->pipe.out_len < DRV_TLS_RECORD_ROOM)
-            return FALSE;
+        if (lane->pipe.out_size - lane->pipe.out_len < DRV_TLS_RECORD_ROOM) {
+            if (tx->op.busy)
+                return FALSE;
+            lane_tx_flush(lane); /* goes out while the other buffer fills */
+        }
         const guint8 *data;
         gsize len;
         if (tx->sealed == 0) { /* the header shares a record with the payload's beginning */
@@ -296,9 +300,6 @@ lane_tx_pump(DrvLane *lane)
             drv_session_sent(lane->session, tx->channel, DRV_FRAME_HEADER + tx->payload_len,
                              tx->frame == NULL, g_get_monotonic_time());
         drop_frame(tx);
-        /* A full buffer goes out at once; while it is under way the next one fills. */
-        if (lane->pipe.out_size - lane->pipe.out_len < DRV_TLS_RECORD_ROOM)
-            lane_tx_flush(lane);
     }
     lane_tx_flush(lane);
     if (lane->state == LANE_CLOSING && lane_tx_idle(lane))

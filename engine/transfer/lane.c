@@ -80,6 +80,7 @@ lane_release_if_idle(DrvLane *lane)
     if (lane->released || lane->connect_op.busy || lane->tx.op.busy || lane->rx.op.busy)
         return;
     lane->released = TRUE;
+    drv_transfer_remove_lane(lane->transfer, lane);
     if (lane->fd >= 0)
         close(lane->fd);
     lane_tx_clear(lane);
@@ -115,6 +116,7 @@ lane_die(DrvLane *lane, const GError *error, gboolean permanent)
     drv_worker_timer_stop(lane->worker, &lane->deadline);
     drv_worker_timer_stop(lane->worker, &lane->ping);
     drv_worker_timer_stop(lane->worker, &lane->tx.retry);
+    drv_worker_timer_stop(lane->worker, &lane->rx.hunger);
     if (lane->fd >= 0)
         shutdown(lane->fd, SHUT_RDWR);
     drv_worker_cancel(lane->worker, &lane->connect_op);
@@ -216,9 +218,9 @@ go_up(DrvLane *lane)
     drv_worker_timer(lane->worker, &lane->ping, g_get_monotonic_time() + DRV_LANE_PING_US);
     lane_sample_link(lane);
     if (!drv_session_lane_up(lane->session, lane)) {
-        g_autoptr(GError) error =
-            g_error_new_literal(DRV_ERROR, DRV_ERROR_STATE, "the session has ended");
-        lane_die(lane, error, TRUE);
+        /* It ended while we were connecting: the peer is not left waiting for us. */
+        lane_tx_own(lane, DRV_FRAME_BYE, NULL, 0);
+        lane_close_after_flush(lane);
     }
 }
 
@@ -251,6 +253,10 @@ session_for(DrvLane *lane, const DrvHello *hello)
     g_autofree char *name = drv_tls_peer_name(lane->ssl);
     if (!drv_tls_peer_fingerprint(lane->ssl, fingerprint)) {
         refuse(lane, REFUSE_DENIED, "it has no certificate");
+        return NULL;
+    }
+    if (drv_hello_wants_new(hello) && drv_transfer_is_full(lane->transfer)) {
+        refuse(lane, REFUSE_DENIED, "as many sessions are open here as can be: close some");
         return NULL;
     }
     if (drv_hello_wants_new(hello))
@@ -467,6 +473,7 @@ new_lane(DrvTransfer *transfer, DrvWorker *worker, int fd)
     lane->connect_op = (DrvOp){.done = connected, .owner = lane};
     lane->deadline = (DrvTimer){.fire = deadline_passed, .owner = lane};
     lane->ping = (DrvTimer){.fire = ping_due, .owner = lane};
+    drv_transfer_add_lane(transfer, lane);
     return lane;
 }
 
@@ -539,7 +546,7 @@ take_close(gpointer target, gpointer data)
     if (lane->state == LANE_UP && data != NULL) {
         lane_tx_own(lane, DRV_FRAME_BYE, NULL, 0);
         lane_close_after_flush(lane);
-    } else {
+    } else if (lane->state != LANE_CLOSING || data == NULL) {
         lane_die(lane, NULL, TRUE);
     }
     drv_lane_unref(lane);

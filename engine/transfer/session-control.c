@@ -32,7 +32,10 @@
 static void
 control_pump(ControlEndpoint *endpoint)
 {
-    while (endpoint->waiting.length > 0 && drv_channel_may_send(endpoint->channel)) {
+    /* Messages may be given before the channel has started, even though its start was asked for
+     * earlier: mail from two threads has no order. */
+    while (endpoint->channel != NULL && endpoint->waiting.length > 0 &&
+           drv_channel_may_send(endpoint->channel)) {
         g_autoptr(GBytes) bytes = g_queue_pop_head(&endpoint->waiting);
         gsize len;
         const void *data = g_bytes_get_data(bytes, &len);
@@ -100,6 +103,7 @@ control_stop(DrvEndpoint *base)
 {
     ControlEndpoint *endpoint = (ControlEndpoint *)base;
     endpoint->channel = NULL;
+    endpoint->stopped = TRUE;
     g_queue_clear_full(&endpoint->waiting, (GDestroyNotify)g_bytes_unref);
     /* Freed with the session: mail that names it may still be on its way. */
 }
@@ -138,7 +142,7 @@ static void
 take_outgoing(gpointer target, gpointer data)
 {
     g_autofree Outgoing *out = data;
-    if (out->endpoint->channel != NULL) {
+    if (!out->endpoint->stopped) {
         g_queue_push_tail(&out->endpoint->waiting, out->message);
         control_pump(out->endpoint);
     } else {
@@ -342,7 +346,7 @@ dial_later(DrvSession *session, guint slot)
 static void
 want_lanes(DrvSession *session, guint lanes)
 {
-    for (guint i = 0; i < lanes; i++) {
+    for (guint i = 0; i < MIN(lanes, DRV_MAX_LANES); i++) {
         if (!session->slots[i].wanted) {
             session->slots[i].wanted = TRUE;
             dial(session, i);

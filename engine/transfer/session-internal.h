@@ -12,6 +12,7 @@ typedef struct {
     DrvSession *session; /* borrowed: the channel holds it */
     DrvChannel *channel; /* on the worker, from start to stop */
     GQueue waiting;      /* on the worker: of GBytes */
+    gboolean stopped;    /* on the worker */
 } ControlEndpoint;
 
 typedef struct {

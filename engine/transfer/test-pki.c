@@ -45,6 +45,12 @@ add_extension(X509 *cert, X509 *issuer, int nid, const char *value)
 TestPki *
 test_pki_new(void)
 {
+    return test_pki_named("test CA");
+}
+
+TestPki *
+test_pki_named(const char *ca)
+{
     TestPki *pki = g_new0(TestPki, 1);
     pki->dir = g_dir_make_tmp("drover-pki-XXXXXX", NULL);
     g_assert_nonnull(pki->dir);
@@ -52,7 +58,7 @@ test_pki_new(void)
     pki->hosts = g_ptr_array_new_with_free_func(g_free);
     pki->ca_key = EVP_EC_gen("P-256");
     g_assert_nonnull(pki->ca_key);
-    pki->ca = new_cert(pki, pki->ca_key, "test CA", -3600, 3600);
+    pki->ca = new_cert(pki, pki->ca_key, ca, -3600, 3600);
     X509_set_issuer_name(pki->ca, X509_get_subject_name(pki->ca));
     add_extension(pki->ca, pki->ca, NID_basic_constraints, "critical,CA:TRUE");
     add_extension(pki->ca, pki->ca, NID_key_usage, "critical,keyCertSign");

@@ -8,6 +8,8 @@
 typedef struct _TestPki TestPki;
 
 TestPki *test_pki_new(void);
+/* With a name for its CA that is not the others'. */
+TestPki *test_pki_named(const char *ca);
 void test_pki_free(TestPki *pki);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TestPki, test_pki_free)
 

@@ -231,6 +231,9 @@ static const struct {
 } alerts[] = {
     {SSL_R_TLSV1_ALERT_UNKNOWN_CA, "%s does not know the CA of our certificate: both hosts need "
                                    "certificates from one 'drover pki init'"},
+    /* ... or knows one of the same name, which another 'pki init' made. */
+    {SSL_R_TLSV1_ALERT_DECRYPT_ERROR, "%s does not know the CA of our certificate: both hosts need "
+                                      "certificates from one 'drover pki init'"},
     {SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED,
      "%s says that our certificate has expired: renew it and restart droverd"},
     {SSL_R_SSLV3_ALERT_BAD_CERTIFICATE, "%s refuses our certificate: check that it is valid now "
@@ -252,7 +255,8 @@ static const struct {
 void
 drv_tls_explain(SSL *ssl, const char *peer, const char *host, GError **error)
 {
-    unsigned long err = ERR_peek_error();
+    /* The last is TLS's own; before it may stand what a signature that does not fit looked like. */
+    unsigned long err = ERR_peek_last_error();
     long verify = SSL_get_verify_result(ssl);
     int reason = ERR_GET_REASON(err);
     g_autofree char *text =

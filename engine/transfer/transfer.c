@@ -10,11 +10,16 @@
 #include <glib-unix.h>
 #include <malloc.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DEFAULT_MEMORY ((gsize)60 * 1024 * 1024)
 #define MAX_THREADS 16
 /* Connections that have not greeted: a few dozen lanes may come at once, more is a flood. */
 #define MAX_STRANGERS 128
+/* Sessions that peers may have open: each is a daemon with jobs, or one that lost its memory. */
+#define MAX_SESSIONS 256
+/* Without file descriptors no connection can be accepted; some may be free again after so long. */
+#define ACCEPT_PAUSE_US (100 * 1000)
 
 typedef struct {
     guint8 id[16];
@@ -33,16 +38,20 @@ struct _DrvTransfer {
     DrvMailbox *control;
     GSource *control_source;
 
-    GMutex lock;   /* guards the next two */
+    GMutex lock;   /* guards the next three */
     GArray *by_id; /* of ById: sessions that peers opened; referenced */
     guint strangers;
+    GPtrArray *lanes; /* of DrvLane, borrowed */
 
     GPtrArray *sessions; /* control thread only: all that live; referenced */
     GSource *trimming;
 
     GSocket *listener; /* control thread; its accepting runs on worker 0 */
     DrvOp accept_op;
-    guint next_worker; /* worker 0 only */
+    DrvTimer accept_pause; /* this and the rest: worker 0 only */
+    gboolean out_of_fds;
+    gboolean deaf; /* no more accepting */
+    guint next_worker;
 };
 
 static guint
@@ -61,6 +70,7 @@ drv_transfer_new(const DrvTransferConfig *config, GError **error)
     transfer->data = config->data;
     g_mutex_init(&transfer->lock);
     transfer->by_id = g_array_new(FALSE, FALSE, sizeof(ById));
+    transfer->lanes = g_ptr_array_new();
     transfer->sessions = g_ptr_array_new();
     transfer->control = drv_mailbox_new();
     transfer->control_source =
@@ -85,23 +95,45 @@ static void
 stop_accepting(gpointer target, gpointer data)
 {
     DrvTransfer *transfer = target;
+    transfer->deaf = TRUE;
+    drv_worker_timer_stop(transfer->workers[0], &transfer->accept_pause);
     drv_worker_cancel(transfer->workers[0], &transfer->accept_op);
 }
 
 static void
-nothing(gpointer target, gpointer data)
+close_all(DrvTransfer *transfer)
 {
+    while (transfer->sessions->len > 0)
+        drv_session_close(transfer->sessions->pdata[0]);
+    /* Strangers have no session, and lanes that are being connected are in none. */
+    g_mutex_lock(&transfer->lock);
+    for (guint i = 0; i < transfer->lanes->len; i++)
+        drv_lane_close(transfer->lanes->pdata[i], TRUE);
+    g_mutex_unlock(&transfer->lock);
 }
 
-/* Lets everything that workers and the control thread still have to say to each other be said. */
+static void
+count_ops(gpointer target, gpointer data)
+{
+    guint *ops = data;
+    *ops += drv_worker_ops(target);
+}
+
+/* Lets everything that workers and the control thread still have to say to each other be said, and
+ * every operation end: memory that the kernel writes to must not go before. */
 static void
 settle(DrvTransfer *transfer)
 {
     guint quiet = 0;
     while (quiet < 3) {
+        guint busy = 0;
+        close_all(transfer);
         for (guint i = 0; i < transfer->n_workers; i++)
-            drv_worker_call(transfer->workers[i], nothing, NULL, NULL);
-        quiet = drv_mailbox_dispatch(transfer->control) > 0 ? 0 : quiet + 1;
+            drv_worker_call(transfer->workers[i], count_ops, transfer->workers[i], &busy);
+        busy += drv_mailbox_dispatch(transfer->control);
+        quiet = busy > 0 ? 0 : quiet + 1;
+        if (busy > 0)
+            g_usleep(500);
     }
 }
 
@@ -110,10 +142,9 @@ drv_transfer_free(DrvTransfer *transfer)
 {
     if (transfer == NULL)
         return;
+    transfer->incoming = NULL;
     if (transfer->listener != NULL)
         drv_worker_call(transfer->workers[0], stop_accepting, transfer, NULL);
-    while (transfer->sessions->len > 0)
-        drv_session_close(transfer->sessions->pdata[0]);
     settle(transfer);
     if (transfer->trimming != NULL) {
         g_source_destroy(transfer->trimming);
@@ -127,6 +158,8 @@ drv_transfer_free(DrvTransfer *transfer)
     g_source_unref(transfer->control_source);
     drv_mailbox_free(transfer->control);
     g_ptr_array_unref(transfer->sessions);
+    g_assert(transfer->lanes->len == 0);
+    g_ptr_array_unref(transfer->lanes);
     g_array_unref(transfer->by_id);
     drv_tls_free(transfer->tls);
     drv_shaper_unref(transfer->shaper);
@@ -162,19 +195,35 @@ static void
 accepted(DrvOp *op, gint32 result)
 {
     DrvTransfer *transfer = op->owner;
-    if (result == -ECANCELED)
+    if (transfer->deaf) {
+        if (result >= 0)
+            close(result);
         return;
+    }
     if (result >= 0) {
+        transfer->out_of_fds = FALSE;
         Accepted *a = g_new0(Accepted, 1);
         a->transfer = transfer;
         a->worker = drv_transfer_worker(transfer, transfer->next_worker++);
         a->fd = result;
         drv_worker_post(a->worker, serve, NULL, a);
-    } else if (result == -EMFILE || result == -ENFILE) {
-        g_warning("no connection can be accepted: %s: raise the limit of open files",
-                  g_strerror(-result));
+    } else if (result == -EMFILE || result == -ENFILE || result == -ENOMEM || result == -ENOBUFS) {
+        if (!transfer->out_of_fds)
+            g_warning("no connection can be accepted: %s: raise the limit of open files "
+                      "(LimitNOFILE)",
+                      g_strerror(-result));
+        transfer->out_of_fds = TRUE;
+        drv_worker_timer(transfer->workers[0], &transfer->accept_pause,
+                         g_get_monotonic_time() + ACCEPT_PAUSE_US);
+        return;
     }
     accept_next(transfer);
+}
+
+static void
+accept_again(DrvTimer *timer)
+{
+    accept_next(timer->owner);
 }
 
 static void
@@ -213,6 +262,7 @@ drv_transfer_listen(DrvTransfer *transfer, const char *host, guint16 port, GErro
         return 0;
     transfer->listener = g_steal_pointer(&socket);
     transfer->accept_op = (DrvOp){.done = accepted, .owner = transfer};
+    transfer->accept_pause = (DrvTimer){.fire = accept_again, .owner = transfer};
     drv_worker_post(transfer->workers[0], start_accepting, transfer, NULL);
     return g_inet_socket_address_get_port(G_INET_SOCKET_ADDRESS(bound));
 }
@@ -343,6 +393,31 @@ drv_transfer_find_session(DrvTransfer *transfer, const guint8 id[16])
     }
     g_mutex_unlock(&transfer->lock);
     return session;
+}
+
+void
+drv_transfer_add_lane(DrvTransfer *transfer, DrvLane *lane)
+{
+    g_mutex_lock(&transfer->lock);
+    g_ptr_array_add(transfer->lanes, lane);
+    g_mutex_unlock(&transfer->lock);
+}
+
+void
+drv_transfer_remove_lane(DrvTransfer *transfer, DrvLane *lane)
+{
+    g_mutex_lock(&transfer->lock);
+    g_ptr_array_remove_fast(transfer->lanes, lane);
+    g_mutex_unlock(&transfer->lock);
+}
+
+gboolean
+drv_transfer_is_full(DrvTransfer *transfer)
+{
+    g_mutex_lock(&transfer->lock);
+    gboolean full = transfer->by_id->len >= MAX_SESSIONS;
+    g_mutex_unlock(&transfer->lock);
+    return full;
 }
 
 gboolean

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "engine/transfer/lane.h"
 #include "engine/transfer/session.h"
 #include "engine/transfer/shaper.h"
 #include "engine/transfer/tls.h"
@@ -24,7 +25,8 @@ typedef struct {
 } DrvTransferConfig;
 
 DrvTransfer *drv_transfer_new(const DrvTransferConfig *config, GError **error);
-/* Closes all sessions and stops the threads. */
+/* Closes all sessions, telling the peers, and stops the threads. Waits for last words to go out, 2
+ * s at most. */
 void drv_transfer_free(DrvTransfer *transfer);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvTransfer, drv_transfer_free)
 
@@ -49,6 +51,11 @@ void drv_transfer_forget_session(DrvTransfer *transfer, DrvSession *session);
 void drv_transfer_announce(DrvTransfer *transfer, const guint8 id[16], DrvSession *session);
 /* Referenced, or NULL. */
 DrvSession *drv_transfer_find_session(DrvTransfer *transfer, const guint8 id[16]);
+/* Lanes from their birth until nothing of theirs is under way. */
+void drv_transfer_add_lane(DrvTransfer *transfer, DrvLane *lane);
+void drv_transfer_remove_lane(DrvTransfer *transfer, DrvLane *lane);
+/* Whether peers have as many sessions open as they may. */
+gboolean drv_transfer_is_full(DrvTransfer *transfer);
 /* Lanes that have not said which session they belong to. FALSE when there are too many. */
 gboolean drv_transfer_stranger_begin(DrvTransfer *transfer);
 void drv_transfer_stranger_end(DrvTransfer *transfer);

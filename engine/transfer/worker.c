@@ -7,6 +7,7 @@
 #include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <time.h>
 
 #define RING_ENTRIES 256
@@ -33,6 +34,7 @@ struct _DrvWorker {
     guint slab_generation;
     guint8 slab_known[DRV_POOL_MAX_SLABS];
     DrvOp inbox_op;
+    guint ops;         /* under way, but for that of the inbox */
     GArray *local;     /* Mail posted by the thread to itself */
     GPtrArray *timers; /* a heap by 'at' */
     gint64 now;
@@ -136,11 +138,24 @@ get_sqe(DrvWorker *worker)
 }
 
 static void
-start(DrvOp *op, struct io_uring_sqe *sqe)
+start(DrvWorker *worker, DrvOp *op, struct io_uring_sqe *sqe)
 {
     g_assert(!op->busy);
+    worker->ops += op != &worker->inbox_op;
     op->busy = TRUE;
     io_uring_sqe_set_data(sqe, op);
+}
+
+static void
+unregister_slabs(DrvWorker *worker)
+{
+    for (guint i = 0; i < DRV_POOL_MAX_SLABS; i++) {
+        struct iovec none = {0};
+        __u64 tag = 0;
+        if (worker->slab_known[i])
+            io_uring_register_buffers_update_tag(&worker->ring, i, &none, &tag, 1);
+        worker->slab_known[i] = FALSE;
+    }
 }
 
 /* Makes the ring know the chunk's slab. FALSE: use the plain operation, which is slower and always
@@ -152,7 +167,7 @@ know_slab(DrvWorker *worker, const DrvChunk *chunk)
         return FALSE;
     guint generation = drv_pool_generation(worker->pool);
     if (worker->slab_generation != generation) {
-        memset(worker->slab_known, 0, sizeof worker->slab_known);
+        unregister_slabs(worker); /* of memory that is no longer */
         worker->slab_generation = generation;
     }
     if (!worker->slab_known[chunk->slab]) {
@@ -181,7 +196,7 @@ drv_worker_read(DrvWorker *worker, DrvOp *op, int fd, DrvChunk *chunk, gsize off
         io_uring_prep_read_fixed(sqe, fd, chunk->data + offset, (unsigned)len, 0, (int)chunk->slab);
     else
         io_uring_prep_read(sqe, fd, chunk->data + offset, (unsigned)len, 0);
-    start(op, sqe);
+    start(worker, op, sqe);
 }
 
 void
@@ -195,7 +210,7 @@ drv_worker_write(DrvWorker *worker, DrvOp *op, int fd, DrvChunk *chunk, gsize of
                                   (int)chunk->slab);
     else
         io_uring_prep_write(sqe, fd, chunk->data + offset, (unsigned)len, 0);
-    start(op, sqe);
+    start(worker, op, sqe);
 }
 
 void
@@ -204,7 +219,7 @@ drv_worker_connect(DrvWorker *worker, DrvOp *op, int fd, const struct sockaddr *
 {
     struct io_uring_sqe *sqe = get_sqe(worker);
     io_uring_prep_connect(sqe, fd, address, len);
-    start(op, sqe);
+    start(worker, op, sqe);
 }
 
 void
@@ -212,7 +227,7 @@ drv_worker_accept(DrvWorker *worker, DrvOp *op, int fd)
 {
     struct io_uring_sqe *sqe = get_sqe(worker);
     io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_CLOEXEC);
-    start(op, sqe);
+    start(worker, op, sqe);
 }
 
 void
@@ -252,7 +267,7 @@ watch_inbox(DrvWorker *worker)
 {
     struct io_uring_sqe *sqe = get_sqe(worker);
     io_uring_prep_poll_add(sqe, drv_mailbox_fd(worker->inbox), POLLIN);
-    start(&worker->inbox_op, sqe);
+    start(worker, &worker->inbox_op, sqe);
 }
 
 static void
@@ -289,6 +304,7 @@ run_completions(DrvWorker *worker)
         if (op == NULL)
             continue;
         op->busy = FALSE;
+        worker->ops -= op != &worker->inbox_op;
         op->done(op, result);
     }
 }
@@ -329,6 +345,11 @@ run(gpointer data)
 {
     DrvWorker *worker = data;
     worker->tid = pthread_self();
+    /* Signals are the main thread's. Above all SIGPIPE, which a write to a socket that was closed
+     * raises here: the write's error says it all. */
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
     int r = open_ring(worker);
     report_start(worker, r);
     if (r < 0)
@@ -498,14 +519,13 @@ drv_worker_now(const DrvWorker *worker)
 static void
 forget_slabs(gpointer target, gpointer data)
 {
-    DrvWorker *worker = target;
-    for (guint i = 0; i < DRV_POOL_MAX_SLABS; i++) {
-        struct iovec none = {0};
-        __u64 tag = 0;
-        if (worker->slab_known[i])
-            io_uring_register_buffers_update_tag(&worker->ring, i, &none, &tag, 1);
-        worker->slab_known[i] = FALSE;
-    }
+    unregister_slabs(target);
+}
+
+guint
+drv_worker_ops(const DrvWorker *worker)
+{
+    return worker->ops;
 }
 
 void

@@ -76,5 +76,8 @@ void drv_worker_timer_stop(DrvWorker *worker, DrvTimer *timer);
 /* From any thread: lets the kernel unpin the pool's slabs, after drv_pool_trim(). */
 void drv_worker_forget_slabs(DrvWorker *worker);
 
+/* Operations under way. */
+guint drv_worker_ops(const DrvWorker *worker);
+
 /* CPU time the thread has used, in seconds. From any thread. */
 double drv_worker_cpu_seconds(DrvWorker *worker);

@@ -69,7 +69,8 @@ class Guest:
     machine: str = "pc-i440fx-7.2"   # one that every tested QEMU has
     cpu: str = "qemu64"
     backend: str = ""            # memory backend: '' (anonymous), memfd, memfd-private, file
-    dirty_ring: int = 0          # KVM: entries of the dirty ring instead of the bitmap
+    dirty_ring: int = 0          # KVM: entries of the dirty ring instead of the bitmap;
+                                 # pace the writer (tests/README.md), or the kernel loses pages
     images: tuple = ()           # ((file, address), ...): loaded into memory before the start
     extra: tuple = ()            # further QEMU arguments, both sides
 

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/transfer/pool.h"
+
+#include <string.h>
+
+#define SLABS 9 /* the least there is: 144 chunks, 48 of each use */
+#define EACH 48
+
+static DrvPool *
+small_pool(void)
+{
+    return drv_pool_new(1);
+}
+
+static guint
+take_all(DrvPool *pool, DrvPoolUse use, DrvChunk **chunks)
+{
+    guint n = 0;
+    while ((chunks[n] = drv_pool_take(pool, use)) != NULL) {
+        g_assert_cmpuint(chunks[n]->size, ==, DRV_CHUNK_SIZE);
+        memset(chunks[n]->data, (int)n, 64);
+        g_assert_cmpuint(++n, <=, EACH);
+    }
+    return n;
+}
+
+static void
+free_all(DrvChunk **chunks, guint n)
+{
+    for (guint i = 0; i < n; i++) {
+        for (guint b = 0; b < 64; b++)
+            g_assert_cmpuint(chunks[i]->data[b], ==, (guint8)i); /* nobody else had it */
+        drv_chunk_free(chunks[i]);
+    }
+}
+
+/* Each use has its own budget: one that is spent leaves the others theirs. */
+static void
+test_budgets(void)
+{
+    DrvChunk *chunks[DRV_POOL_USES][EACH + 1];
+    DrvPool *pool = small_pool();
+    g_assert_cmpuint(drv_pool_bytes(pool), ==, 0);
+    for (guint use = 0; use < DRV_POOL_USES; use++)
+        g_assert_cmpuint(take_all(pool, use, chunks[use]), ==, EACH);
+    g_assert_cmpuint(drv_pool_bytes(pool), ==, SLABS * DRV_SLAB_CHUNKS * DRV_CHUNK_SIZE);
+    guint generation = drv_pool_generation(pool);
+    g_assert_false(drv_pool_trim(pool));
+    g_assert_cmpuint(drv_pool_generation(pool), ==, generation);
+    for (guint use = 0; use < DRV_POOL_USES; use++)
+        free_all(chunks[use], EACH);
+    g_assert_true(drv_pool_trim(pool));
+    g_assert_cmpuint(drv_pool_bytes(pool), ==, 0);
+    g_assert_cmpuint(drv_pool_generation(pool), !=, generation);
+    g_assert_cmpuint(take_all(pool, DRV_POOL_TX, chunks[0]), ==, EACH);
+    free_all(chunks[0], EACH);
+    drv_pool_free(pool);
+}
+
+static void
+test_reservations(void)
+{
+    DrvPool *pool = drv_pool_new((gsize)256 * 1024 * 1024);
+    guint promised = 0, granted, last = G_MAXUINT;
+    while ((granted = drv_pool_reserve(pool, 512, 8)) > 0) {
+        g_assert_cmpuint(granted, >=, 8);
+        g_assert_cmpuint(granted, <=, last); /* late comers get less, but get some */
+        last = granted;
+        promised += granted;
+    }
+    g_assert_cmpuint(promised, <, 2048 / 3);
+    g_assert_cmpuint(drv_pool_reserve(pool, 4, 8), ==, 0);
+    drv_pool_unreserve(pool, promised);
+    g_assert_cmpuint(drv_pool_reserve(pool, 10, 8), ==, 10);
+    drv_pool_unreserve(pool, 10);
+    drv_pool_free(pool);
+}
+
+static void
+count(gpointer data)
+{
+    ++*(guint *)data;
+}
+
+static void
+test_waiters(void)
+{
+    DrvChunk *tx[EACH + 1];
+    DrvPool *pool = small_pool();
+    guint first = 0, second = 0;
+    drv_pool_wait(pool, count, &first); /* there is room: at once */
+    g_assert_cmpuint(first, ==, 1);
+    g_assert_cmpuint(take_all(pool, DRV_POOL_TX, tx), ==, EACH);
+    drv_pool_wait(pool, count, &first);
+    drv_pool_wait(pool, count, &second);
+    DrvChunk *io = drv_pool_take(pool, DRV_POOL_IO);
+    drv_chunk_free(io); /* of another budget */
+    g_assert_cmpuint(first, ==, 1);
+    drv_chunk_free(tx[0]);
+    g_assert_cmpuint(first, ==, 2);
+    g_assert_cmpuint(second, ==, 1);
+    drv_chunk_free(tx[1]); /* once only */
+    g_assert_cmpuint(first, ==, 2);
+    for (guint i = 2; i < EACH; i++)
+        drv_chunk_free(tx[i]);
+    drv_pool_free(pool);
+}
+
+static void
+test_heap(void)
+{
+    g_autoptr(DrvChunk) chunk = drv_chunk_new_heap(5);
+    g_assert_cmpuint(chunk->size, ==, 5);
+    g_assert_cmpuint(chunk->slab, ==, DRV_SLAB_NONE);
+    memset(chunk->data, 1, 5);
+    drv_chunk_free(NULL);
+}
+
+static gpointer
+churn(gpointer data)
+{
+    DrvPool *pool = data;
+    DrvChunk *held[8] = {NULL};
+    for (guint i = 0; i < 20000; i++) {
+        guint at = i * 7 % G_N_ELEMENTS(held);
+        drv_chunk_free(held[at]);
+        held[at] = drv_pool_take(pool, i % DRV_POOL_USES);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(held); i++)
+        drv_chunk_free(held[i]);
+    return NULL;
+}
+
+static void
+test_threads(void)
+{
+    DrvPool *pool = small_pool();
+    GThread *threads[4];
+    for (guint i = 0; i < G_N_ELEMENTS(threads); i++)
+        threads[i] = g_thread_new("churn", churn, pool);
+    for (guint i = 0; i < G_N_ELEMENTS(threads); i++)
+        g_thread_join(threads[i]);
+    g_assert_true(drv_pool_trim(pool));
+    drv_pool_free(pool);
+}
+
+int
+main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/pool/budgets", test_budgets);
+    g_test_add_func("/pool/reservations", test_reservations);
+    g_test_add_func("/pool/waiters", test_waiters);
+    g_test_add_func("/pool/heap", test_heap);
+    g_test_add_func("/pool/threads", test_threads);
+    return g_test_run();
+}

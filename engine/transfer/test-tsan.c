@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <dlfcn.h>
+#include <glib.h>
+
+/*
+ * What ThreadSanitizer cannot see by itself. GLib is not built with it, and its locks are futexes
+ * of its own instead of pthread's, so every access under a GMutex would be reported as a race.
+ * These stand before GLib's functions, call them, and say what they do: a lock acquires what the
+ * last unlock released, a reference count's decrement both releases and acquires. Nothing else is
+ * annotated: io_uring's completions come to the thread that submitted, so they order nothing.
+ *
+ * Linked into the tests of a build with -Db_sanitize=thread, and only there.
+ */
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+
+void *test_tsan_real(const char *name);
+
+void *
+test_tsan_real(const char *name)
+{
+    return dlsym(RTLD_NEXT, name);
+}
+
+void
+g_mutex_lock(GMutex *mutex)
+{
+    static void (*real)(GMutex *);
+    if (g_atomic_pointer_get(&real) == NULL)
+        g_atomic_pointer_set(&real, test_tsan_real("g_mutex_lock"));
+    real(mutex);
+    __tsan_acquire(mutex);
+}
+
+void
+g_mutex_unlock(GMutex *mutex)
+{
+    static void (*real)(GMutex *);
+    if (g_atomic_pointer_get(&real) == NULL)
+        g_atomic_pointer_set(&real, test_tsan_real("g_mutex_unlock"));
+    __tsan_release(mutex);
+    real(mutex);
+}
+
+void
+g_cond_wait(GCond *cond, GMutex *mutex)
+{
+    static void (*real)(GCond *, GMutex *);
+    if (g_atomic_pointer_get(&real) == NULL)
+        g_atomic_pointer_set(&real, test_tsan_real("g_cond_wait"));
+    __tsan_release(mutex);
+    real(cond, mutex);
+    __tsan_acquire(mutex);
+}
+
+gboolean(g_atomic_ref_count_dec)(gatomicrefcount *count)
+{
+    static gboolean (*real)(gatomicrefcount *);
+    if (g_atomic_pointer_get(&real) == NULL)
+        g_atomic_pointer_set(&real, test_tsan_real("g_atomic_ref_count_dec"));
+    __tsan_release(count);
+    gboolean last = real(count);
+    if (last)
+        __tsan_acquire(count);
+    return last;
+}
