@@ -18,6 +18,7 @@ typedef struct {
     SSL *ssl[2];           /* client, server */
     gboolean done[2];
     GError *error[2];
+    DrvTls *own[2]; /* made for this link; NULL when the test has its own */
 } Link;
 
 static void
@@ -42,6 +43,8 @@ link_clear(Link *link)
         SSL_free(link->ssl[i]);
         g_clear_error(&link->error[i]);
     }
+    for (guint i = 0; i < 2; i++) /* after the connections that were made of them */
+        g_clear_pointer(&link->own[i], drv_tls_free);
 }
 
 static void
@@ -89,9 +92,10 @@ load(const char *dir)
 static void
 run(Link *link, const char *client_dir, const char *server_dir, const char *host)
 {
-    g_autoptr(DrvTls) client = load(client_dir);
-    g_autoptr(DrvTls) server = load(server_dir);
+    DrvTls *client = load(client_dir), *server = load(server_dir);
     link_init(link, client, server, host);
+    link->own[0] = client;
+    link->own[1] = server;
     shake(link);
 }
 

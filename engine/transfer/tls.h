@@ -33,9 +33,9 @@ typedef struct {
 #define DRV_TLS_RECORD ((gsize)16384)
 #define DRV_TLS_RECORD_ROOM (DRV_TLS_RECORD + 512)
 
-/* A connection's TLS state over 'pipe' (borrowed, must live as long). For a client, 'host' is the
- * name or address the peer's certificate must carry; for a server it is NULL and any certificate of
- * the CA is let in. */
+/* A connection's TLS state over 'pipe' (borrowed, must live as long), to be freed with SSL_free()
+ * before 'tls'. For a client, 'host' is the name or address the peer's certificate must carry; for
+ * a server it is NULL and any certificate of the CA is let in. */
 SSL *drv_tls_connection(DrvTls *tls, DrvTlsPipe *pipe, const char *host, GError **error);
 
 /* What went wrong with 'ssl', as a sentence about 'peer' that says which certificate is at fault
