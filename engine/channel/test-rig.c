@@ -59,6 +59,8 @@ static void
 dead(DrvSession *session, const GError *why, gpointer data)
 {
     RigEnd *end = data;
+    if (session != end->session) /* one before: of no interest any more */
+        return;
     g_assert_null(end->dead);
     end->dead = g_error_copy(why);
 }
