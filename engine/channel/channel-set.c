@@ -15,6 +15,7 @@ typedef struct {
 
 struct _DrvChannelSet {
     DrvTransfer *transfer;
+    guint expected;
     DrvCodec codec;
     DrvClass class;
     DrvShaper *shaper;
@@ -34,11 +35,12 @@ free_member(gpointer data)
 }
 
 DrvChannelSet *
-drv_channel_set_new(DrvTransfer *transfer, DrvCodec codec, DrvClass class, DrvShaper *shaper,
-                    DrvChannelSetChanged changed, gpointer data)
+drv_channel_set_new(DrvTransfer *transfer, guint expected, DrvCodec codec, DrvClass class,
+                    DrvShaper *shaper, DrvChannelSetChanged changed, gpointer data)
 {
     DrvChannelSet *set = g_new0(DrvChannelSet, 1);
     set->transfer = transfer;
+    set->expected = MAX(expected, 1);
     set->codec = codec;
     set->class = class;
     set->shaper = shaper != NULL ? drv_shaper_ref(shaper) : NULL;
@@ -103,8 +105,8 @@ open_half(DrvChannelSet *set, DrvPeer *peer, int fd, guint32 id, guint tx_credit
 static guint
 reserve(DrvChannelSet *set, GError **error)
 {
-    guint credit =
-        drv_pool_reserve(drv_transfer_pool(set->transfer), DRV_CREDIT_WANT, DRV_CREDIT_LEAST);
+    guint share = MAX(DRV_CREDIT_WANT / set->expected, DRV_CREDIT_LEAST);
+    guint credit = drv_pool_reserve(drv_transfer_pool(set->transfer), share, DRV_CREDIT_LEAST);
     if (credit == 0)
         g_set_error_literal(error, DRV_ERROR, DRV_ERROR_LIMIT,
                             "this daemon's buffers are all promised to other channels: use fewer "

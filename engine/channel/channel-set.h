@@ -13,9 +13,11 @@ typedef struct _DrvChannelSet DrvChannelSet;
  * _error(). */
 typedef void (*DrvChannelSetChanged)(DrvChannelSet *set, gpointer data);
 
-/* 'shaper' limits what this end sends (may be NULL; a reference is taken). */
-DrvChannelSet *drv_channel_set_new(DrvTransfer *transfer, DrvCodec codec, DrvClass class,
-                                   DrvShaper *shaper, DrvChannelSetChanged changed, gpointer data);
+/* For at most 'expected' channels, which share what buffers there are. 'shaper' limits what this
+ * end sends (may be NULL; a reference is taken). */
+DrvChannelSet *drv_channel_set_new(DrvTransfer *transfer, guint expected, DrvCodec codec,
+                                   DrvClass class, DrvShaper *shaper, DrvChannelSetChanged changed,
+                                   gpointer data);
 /* Closes what is open. */
 void drv_channel_set_free(DrvChannelSet *set);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvChannelSet, drv_channel_set_free)

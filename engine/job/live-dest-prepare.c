@@ -221,8 +221,9 @@ prepared(gpointer owner, GError *error)
         dest_fail(self, error);
         return;
     }
-    self->channels = drv_channel_set_new(drv_jobs_transfer(self->base.jobs), DRV_CODEC_NONE,
-                                         DRV_CLASS_CONTROL, NULL, dest_channels_changed, self);
+    self->channels =
+        drv_channel_set_new(drv_jobs_transfer(self->base.jobs), 1 + (guint)self->multifd,
+                            DRV_CODEC_NONE, DRV_CLASS_CONTROL, NULL, dest_channels_changed, self);
     JsonObject *ok = json_object_new();
     json_object_set_object_member(ok, "vm", drv_vm_to_json(self->vm));
     drv_peer_answer(self->peer, self->prepare, ok);

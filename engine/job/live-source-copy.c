@@ -90,6 +90,8 @@ handover_overdue(gpointer data)
 {
     LiveSource *self = data;
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    if (self->lost_us != 0) /* the drop timeout has the say while the link is down */
+        return G_SOURCE_CONTINUE;
     live_clear_source(&self->finish);
     live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
                                 "QEMU has completed the migration, but within %d s %s",
@@ -154,9 +156,15 @@ run_state_known(GObject *source, GAsyncResult *result, gpointer data)
     const char *status = qmp_get_string(qmp_node_object(reply), "status");
     if (status == NULL || self->handed_over)
         return;
+    GError *error = NULL;
     if (g_str_equal(status, "paused")) { /* by somebody else: it is to be paused afterwards, too */
         self->was_running = FALSE;
         self->stopped_us = 0;
+        if (self->channels != NULL)
+            drv_channel_set_class(self->channels, DRV_CLASS_RAM);
+    } else if (drv_job_state(job) == DRV_STATE_COPYING &&
+               !drv_job_move(job, DRV_STATE_SWITCHOVER, &error)) {
+        live_fail(self, error);
     }
 }
 
@@ -172,10 +180,6 @@ on_stop(LiveSource *self, gint64 timestamp_us)
     drv_channel_set_class(self->channels, DRV_CLASS_STOPPED);
     qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS, NULL, run_state_known,
                              drv_job_ref(&self->base));
-    GError *error = NULL;
-    if (drv_job_state(&self->base) == DRV_STATE_COPYING &&
-        !drv_job_move(&self->base, DRV_STATE_SWITCHOVER, &error))
-        live_fail(self, error);
 }
 
 static void

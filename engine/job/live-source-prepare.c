@@ -284,9 +284,9 @@ step_listen(gpointer owner)
     };
     g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "out");
     self->shaper = drv_shaper_new((guint64)self->spec->bandwidth, g_get_monotonic_time());
-    self->channels =
-        drv_channel_set_new(drv_jobs_transfer(self->base.jobs), codecs[self->spec->codec],
-                            DRV_CLASS_RAM, self->shaper, live_channels_changed, self);
+    self->channels = drv_channel_set_new(drv_jobs_transfer(self->base.jobs),
+                                         1 + (guint)self->spec->multifd, codecs[self->spec->codec],
+                                         DRV_CLASS_RAM, self->shaper, live_channels_changed, self);
     self->listener = drv_listener_new(path, live_on_connection, self, &error);
     if (self->listener == NULL)
         drv_steps_fail(&self->steps, error);

@@ -89,7 +89,7 @@ take_connection(int fd, gpointer data)
     Tunnel *self = data;
     g_autoptr(GError) error = NULL;
     JsonObject *args = json_object_new();
-    DrvChannelSet *set = drv_channel_set_new(drv_jobs_transfer(self->base.jobs), DRV_CODEC_AUTO,
+    DrvChannelSet *set = drv_channel_set_new(drv_jobs_transfer(self->base.jobs), 8, DRV_CODEC_AUTO,
                                              DRV_CLASS_BULK, NULL, connection_changed, self);
     g_ptr_array_add(self->connections, set);
     json_object_set_string_member(args, "connect", self->connect);
@@ -276,7 +276,7 @@ drv_tunnel_accept(DrvJobs *jobs, GPtrArray *ends, DrvPeer *peer, guint64 call, J
         drv_peer_refuse(peer, call, error);
         return;
     }
-    DrvChannelSet *set = drv_channel_set_new(drv_jobs_transfer(jobs), DRV_CODEC_AUTO,
+    DrvChannelSet *set = drv_channel_set_new(drv_jobs_transfer(jobs), 8, DRV_CODEC_AUTO,
                                              DRV_CLASS_BULK, NULL, far_end_changed, ends);
     JsonObject *ok = drv_channel_set_accept(set, peer, fd, args, &error);
     if (ok == NULL) {

@@ -35,8 +35,8 @@ drv_pool_new(gsize limit)
     DrvPool *pool = g_new0(DrvPool, 1);
     pool->max_slabs = CLAMP(limit / SLAB_BYTES, 9, DRV_POOL_MAX_SLABS);
     guint chunks = pool->max_slabs * DRV_SLAB_CHUNKS;
-    for (guint i = 0; i < DRV_POOL_USES; i++)
-        pool->budget[i] = chunks / DRV_POOL_USES;
+    pool->budget[DRV_POOL_TX] = pool->budget[DRV_POOL_IO] = chunks / 4;
+    pool->budget[DRV_POOL_RX] = chunks / 2;
     g_mutex_init(&pool->lock);
     pool->idle = g_ptr_array_new_with_free_func(g_free);
     pool->waiters = g_array_new(FALSE, FALSE, sizeof(Waiter));

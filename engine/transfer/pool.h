@@ -39,8 +39,8 @@ typedef struct {
     DrvPool *pool; /* NULL for heap chunks */
 } DrvChunk;
 
-/* A pool of at most 'limit' bytes (rounded to slabs); a third each is set aside for TX and RX. No
- * memory is taken before it is needed. Thread-safe. */
+/* A pool of at most 'limit' bytes (rounded to slabs): half of it for RX, a quarter each for TX and
+ * the lanes. No memory is taken before it is needed. Thread-safe. */
 DrvPool *drv_pool_new(gsize limit);
 /* All chunks must have been put back. */
 void drv_pool_free(DrvPool *pool);
