@@ -135,6 +135,16 @@ connected_again(gpointer data)
     return bad->rig.a.connected == 2 && bad->rig.b.connected == 2;
 }
 
+/* Counted on the control thread, a little after the lanes are up. */
+static gboolean
+all_back(gpointer data)
+{
+    DrvSessionStats stats;
+    drv_session_get_stats(((Bad *)data)->rig.a.session, &stats);
+    g_assert_cmpuint(stats.reconnects, <=, 4);
+    return stats.reconnects == 4;
+}
+
 /* The network goes away for a while: both ends say so once, and once that it is back. */
 static void
 test_away(void)
@@ -158,9 +168,7 @@ test_away(void)
     rig_join(threads, 2);
     expect_numbers(&bad.rig.b, 1);
     rig_wait_lanes(&bad.rig, 4);
-    DrvSessionStats stats;
-    drv_session_get_stats(bad.rig.a.session, &stats);
-    g_assert_cmpuint(stats.reconnects, ==, 4);
+    rig_wait(all_back, &bad);
     g_assert_cmpuint(bad.rig.a.lost, ==, 1);
     rig_pipe_free(pipe);
     bad_clear(&bad);
