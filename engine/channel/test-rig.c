@@ -118,7 +118,13 @@ both_connected(gpointer data)
 void
 rig_connect(Rig *rig, guint16 port)
 {
-    rig->a.session = drv_session_connect(rig->a.transfer, "127.0.0.1", port != 0 ? port : rig->port,
+    rig_connect_host(rig, "127.0.0.1", port);
+}
+
+void
+rig_connect_host(Rig *rig, const char *host, guint16 port)
+{
+    rig->a.session = drv_session_connect(rig->a.transfer, host, port != 0 ? port : rig->port,
                                          rig->lanes, &ops, &rig->a);
     rig_wait(both_connected, rig);
 }

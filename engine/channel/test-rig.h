@@ -35,6 +35,7 @@ typedef struct {
 void rig_init(Rig *rig, guint threads, guint lanes, gsize memory);
 /* Opens the session to 'port' (0: b's own) and waits until both ends have it. */
 void rig_connect(Rig *rig, guint16 port);
+void rig_connect_host(Rig *rig, const char *host, guint16 port);
 /* Closes, frees, and checks that nothing is left behind in either pool. */
 void rig_clear(Rig *rig);
 

@@ -46,6 +46,63 @@ test_both_ways(gconstpointer data)
     rig_clear(&rig);
 }
 
+/* --- a name with several addresses --- */
+
+typedef struct {
+    GResolver parent;
+} OddResolver;
+
+typedef struct {
+    GResolverClass parent;
+} OddResolverClass;
+
+static GType odd_resolver_get_type(void);
+G_DEFINE_TYPE(OddResolver, odd_resolver, G_TYPE_RESOLVER)
+
+static void
+odd_lookup(GResolver *resolver, const char *name, GCancellable *cancellable,
+           GAsyncReadyCallback callback, gpointer data)
+{
+    g_autoptr(GTask) task = g_task_new(resolver, cancellable, callback, data);
+    g_task_return_pointer(task, g_strdup(name), g_free);
+}
+
+/* Nobody listens on the first. */
+static GList *
+odd_lookup_finish(GResolver *resolver, GAsyncResult *result, GError **error)
+{
+    g_autofree char *name = g_task_propagate_pointer(G_TASK(result), error);
+    GList *list = g_list_append(NULL, g_inet_address_new_from_string("127.0.0.2"));
+    g_assert_cmpstr(name, ==, "localhost");
+    return g_list_append(list, g_inet_address_new_from_string("127.0.0.1"));
+}
+
+static void
+odd_resolver_class_init(OddResolverClass *class)
+{
+    class->parent.lookup_by_name_async = odd_lookup;
+    class->parent.lookup_by_name_finish = odd_lookup_finish;
+}
+
+static void
+odd_resolver_init(OddResolver *self)
+{
+}
+
+/* The second address is tried when nobody listens on the first. */
+static void
+test_addresses(void)
+{
+    Rig rig;
+    g_autoptr(GResolver) usual = g_resolver_get_default();
+    g_autoptr(GResolver) odd = g_object_new(odd_resolver_get_type(), NULL);
+    rig_init(&rig, 1, 1, 0);
+    g_resolver_set_default(odd);
+    rig_connect_host(&rig, "localhost", 0);
+    g_resolver_set_default(usual);
+    rig_clear(&rig);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -62,5 +119,6 @@ main(int argc, char **argv)
                             ways[i].lanes, drv_codec_name(ways[i].codec), ways[i].kind);
         g_test_add_data_func(name, &ways[i], test_both_ways);
     }
+    g_test_add_func("/session/addresses", test_addresses);
     return g_test_run();
 }

@@ -312,6 +312,21 @@ dial(DrvSession *session, guint slot)
                      &session->target);
 }
 
+/* Takes the next of the name's addresses, of which the first need not be the one that is listened
+ * on ("localhost" is ::1 before it is 127.0.0.1). FALSE when there is none left. */
+static gboolean
+aim_at_next(DrvSession *session)
+{
+    if (session->addresses == NULL)
+        return FALSE;
+    g_autoptr(GInetAddress) next = session->addresses->data;
+    session->addresses = g_list_delete_link(session->addresses, session->addresses);
+    g_autoptr(GSocketAddress) address = g_inet_socket_address_new(next, session->port);
+    session->target.address_len = (socklen_t)g_socket_address_get_native_size(address);
+    return g_socket_address_to_native(address, &session->target.address,
+                                      sizeof session->target.address, NULL);
+}
+
 typedef struct {
     DrvSession *session;
     guint slot;
@@ -430,6 +445,10 @@ session_control_down(gpointer target, gpointer data)
      * may pass: only the peer's own refusal of the session ends it. */
     gboolean refused = g_error_matches(error, DRV_ERROR, DRV_ERROR_NOT_FOUND) ||
                        g_error_matches(error, DRV_ERROR, DRV_ERROR_PROTOCOL);
+    if (session->connects && !session->ever_connected && !down->permanent && aim_at_next(session)) {
+        dial(session, down->slot);
+        return;
+    }
     if (session->connects && (!session->ever_connected || (down->permanent && refused))) {
         drv_session_fail(session, error);
         return;
@@ -458,12 +477,8 @@ resolved(GObject *source, GAsyncResult *result, gpointer data)
         drv_session_fail(session, why);
         return;
     }
-    g_autoptr(GSocketAddress) address =
-        g_inet_socket_address_new(G_INET_ADDRESS(addresses->data), session->port);
-    session->target.address_len = (socklen_t)g_socket_address_get_native_size(address);
-    g_socket_address_to_native(address, &session->target.address, sizeof session->target.address,
-                               NULL);
-    g_resolver_free_addresses(addresses);
+    session->addresses = addresses;
+    aim_at_next(session);
     want_lanes(session, 1);
 }
 

@@ -64,6 +64,7 @@ struct _DrvSession {
     gboolean ever_connected;
     guint lanes_asked; /* 0: choose */
     DialSlot slots[DRV_MAX_LANES];
+    GList *addresses; /* of GInetAddress: the name's others, to be tried for the first connection */
     DrvLaneTarget target;
     guint16 port;
     GCancellable *resolving;

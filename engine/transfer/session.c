@@ -51,6 +51,7 @@ drv_session_unref(DrvSession *session)
     g_hash_table_unref(session->channels);
     g_queue_clear_full(&session->done, g_free);
     g_clear_object(&session->resolving);
+    g_resolver_free_addresses(session->addresses);
     g_clear_error(&session->dead);
     g_free(session->target.host);
     g_free(session->target.label);
