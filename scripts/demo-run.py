@@ -30,8 +30,10 @@ WRITTEN = 64          # the guest goes through these, again and again
 IMAGE = 256           # hold what a machine in use might hold
 IMAGE_AT = 128 * MIB
 RATE = "48M"          # bytes a second that drover may send, so that there is something to watch
-# 5000 pages a second, and a line of output every ten pages: the longest silence is known to 2 ms.
-PACE = "hz=1000 rate=5 beat=10"
+CODEC = "lz4"
+# 2000 pages a second, and a line of output every two: the longest silence is known to 1 ms or so.
+PACE = "hz=1000 rate=2 beat=2"
+BEATS = 500
 
 
 class NotProven(Exception):
@@ -148,10 +150,11 @@ def start_machines(stack, directory, guest, binary):
 def migrate(alpha, beta, directory):
     """Runs the command as a person would: its progress and its report go straight through."""
     args = ["migrate", "--qmp", f"{directory}/vm-alpha/drover.qmp", "--to", beta.address,
-            "--dest-qmp", f"{directory}/vm-beta/drover.qmp", "--bandwidth", RATE, "--keep-source"]
+            "--dest-qmp", f"{directory}/vm-beta/drover.qmp", "--bandwidth", RATE, "--codec", CODEC,
+            "--keep-source"]
     show_command(f"drover --api alpha.api migrate --qmp vm-alpha/drover.qmp --to {beta.address} \\")
-    print(styled("2", f"      --dest-qmp vm-beta/drover.qmp --bandwidth {RATE} --keep-source"),
-          flush=True)
+    print(styled("2", f"      --dest-qmp vm-beta/drover.qmp --bandwidth {RATE} --codec {CODEC} "
+                      "--keep-source"), flush=True)
     # Should we be killed, it asks for the job to be cancelled and goes.
     argv = ["setpriv", "--pdeathsig", "TERM", *command_line(*args, api=alpha.api)]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as process:
@@ -174,14 +177,14 @@ def last_report(alpha):
 
 def watch_guest(machine):
     first = machine.counter()
-    machine.console.wait_beats(250)
+    machine.console.wait_beats(BEATS)
     return first, machine.counter()
 
 
 def prove(source, dest, alpha, began):
     """Everything that was promised, seen from outside drover."""
     counted = source.counter()
-    dest.console.wait_beats(250)
+    dest.console.wait_beats(BEATS)
     ended = time.monotonic()
     went_on = dest.console.beats[0][1]
     later = dest.counter()
@@ -205,7 +208,7 @@ def prove(source, dest, alpha, began):
     check(verdict["sound"], f"none of the {WRITTEN * 256:,} pages that it writes is lost, stale, "
           "swapped or torn", f"pages are not as the guest left them: {verdict}")
     dest.cont()
-    dest.console.wait_beats(100)
+    dest.console.wait_beats(BEATS)
 
     gap, _ = longest_gap(began, ended, source.console, dest.console)
     heading(f"Down for {report['downtime_ms']:.0f} ms, by drover's clock; "
