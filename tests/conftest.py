@@ -7,6 +7,7 @@ import tempfile
 import pytest
 
 from harness import qemu
+from harness.handover import make_hosts_pki
 
 QEMU_VERSIONS = ("7.2", "10.0")
 
@@ -34,6 +35,12 @@ def workdir():
     path = pathlib.Path(tempfile.mkdtemp(prefix="drv-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    """Certificates for two hosts: pki / "a" and pki / "b"."""
+    return make_hosts_pki(tmp_path_factory.mktemp("pki") / "pki")
 
 
 @pytest.fixture(params=QEMU_VERSIONS, ids=lambda version: f"qemu{version}")

@@ -8,6 +8,7 @@
     memory     RAM of stopped machines: dumped, compared, judged
     native     QEMU's own migration, without drover
     daemon     droverd, the drover command, certificates
+    handover   migrations through two droverds that must succeed
     link       network namespaces with a shaped link
     relay      a TCP relay that cuts, stalls and resets on command
     pki        certificates that must be refused

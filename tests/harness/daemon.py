@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 
 from . import build
 
@@ -117,7 +118,7 @@ class Daemon:
     """
 
     def __init__(self, workdir, name, pki, listen="127.0.0.1:0", config=None, prefix=(),
-                 binary=None, extra=()):
+                 binary=None, extra=(), env=None):
         self.name = name
         self.state = pathlib.Path(workdir) / f"{name}.state"
         self.state.mkdir(exist_ok=True)
@@ -125,7 +126,7 @@ class Daemon:
         self.log = pathlib.Path(workdir) / f"{name}.log"
         self.listen = listen
         self._pki, self._config, self._prefix, self._extra = pki, config, prefix, extra
-        self._binary = binary
+        self._binary, self._env = binary, env or {}
         self.process = None
 
     def argv(self):
@@ -140,7 +141,8 @@ class Daemon:
     def start(self, timeout=30):
         log = open(self.log, "ab")
         self.process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=log)
+                                        stdout=subprocess.PIPE, stderr=log,
+                                        env={**os.environ, **self._env})
         log.close()
         ready = threading.Event()
         first = []
@@ -189,6 +191,26 @@ class Daemon:
 
     def alive(self):
         return self.process is not None and self.process.poll() is None
+
+    def wait_held(self, timeout=60, unless=lambda: False):
+        """Waits until it has stopped itself where DROVER_TEST_STOP says (env, a build made with
+        -Dtest_hooks=true); an error when 'unless' holds first. Go on with release()."""
+        deadline = time.monotonic() + timeout
+        while True:
+            # WNOWAIT leaves the news there for whoever comes next.
+            news = os.waitid(os.P_PID, self.pid,
+                             os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if news is not None and news.si_code == os.CLD_STOPPED:
+                return
+            if news is not None or unless() or time.monotonic() > deadline:
+                raise TimeoutError(f"droverd {self.name} did not stop itself where "
+                                   f"{self._env.get('DROVER_TEST_STOP')} says: {self.said()}")
+            time.sleep(0.005)
+
+    def release(self):
+        """Goes on after wait_held()."""
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self, timeout=30):
         """As a service manager would. Returns the exit status."""

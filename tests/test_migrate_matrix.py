@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every kind of guest between every two versions of QEMU, memory compared byte for byte."""
+import pytest
+
+from conftest import binary, need_accel
+from harness.handover import Hosts, migrate_exactly
+from harness.qemu import Guest, Machine
+
+# tests/README.md says why a guest with a dirty ring is paced.
+PACE = "hz=1000 rate=20 beat=20"
+
+GUESTS = {
+    "flat-kvm": Guest(accel="kvm"),
+    "flat-kvm-ring": Guest(accel="kvm", dirty_ring=4096, params=PACE),
+    "flat-tcg": Guest(params=PACE),
+    "linux-tcg": Guest(kind="linux", memory=256),
+}
+PAIRS = (("7.2", "7.2"), ("10.0", "10.0"), ("7.2", "10.0"))
+
+
+@pytest.mark.parametrize("versions", PAIRS, ids=lambda pair: f"{pair[0]}to{pair[1]}")
+@pytest.mark.parametrize("guest", GUESTS.values(), ids=GUESTS.keys())
+def test_migration(workdir, pki, guest, versions):
+    need_accel(guest.accel)
+    source_qemu, dest_qemu = (binary(v) for v in versions)
+    with Machine(source_qemu, guest, name="src") as source, \
+            Machine(dest_qemu, guest, incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki) as hosts:
+        source.wait_ready()
+        report = migrate_exactly(hosts, source, dest)
+    assert report["verify"]["stream"] == "match" and report["reconnects"] == 0
+    assert report["vm"] == "src"
