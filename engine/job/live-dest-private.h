@@ -31,9 +31,9 @@ typedef struct {
                    -1 */
     gint64 log_from;
 
-    gboolean incoming;  /* migrate-incoming was sent: QEMU is of no use for anything else */
-    gboolean completed; /* QEMU has loaded everything */
-    gboolean cont_sent;
+    gboolean incoming;     /* migrate-incoming was sent: QEMU is of no use for anything else */
+    gboolean completed;    /* QEMU has loaded everything */
+    gboolean may_have_run; /* 'cont' was sent, and not refused */
     gboolean cancelled;
     double cpu_before;
 

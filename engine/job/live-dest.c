@@ -447,6 +447,15 @@ step_commit_connect(gpointer owner)
         dest_connect_qmp(self, commit_qmp_connected, dest_ticket(self));
 }
 
+/* Whether the guest may have run here: what an abort must not undo. Kept for a restart by the next
+ * move. */
+static void
+set_may_have_run(LiveDest *self, gboolean may)
+{
+    self->may_have_run = may;
+    json_object_set_boolean_member(self->base.detail, "may_have_run", may);
+}
+
 static void
 continued(GObject *source, GAsyncResult *result, gpointer ticket)
 {
@@ -456,6 +465,9 @@ continued(GObject *source, GAsyncResult *result, gpointer ticket)
     LiveDest *self = dest_redeem(ticket, &keep);
     if (self == NULL)
         return;
+    /* QEMU's own no is certain; silence is not. */
+    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
+        set_may_have_run(self, FALSE);
     if (reply == NULL)
         drv_steps_fail(&self->steps, g_steal_pointer(&error));
     else
@@ -471,7 +483,7 @@ step_continue(gpointer owner)
         drv_steps_next(&self->steps);
         return;
     }
-    self->cont_sent = TRUE;
+    set_may_have_run(self, TRUE);
     qmp_client_execute_async(self->qmp, "cont", NULL, QMP_TIMEOUT_MS, self->steps.cancellable,
                              continued, dest_ticket(self));
 }
@@ -546,7 +558,7 @@ drv_live_dest_abort(DrvJob *job, DrvPeer *peer, guint64 call, gboolean cancelled
     DrvJobState state = drv_job_state(job);
     use_peer(self, peer);
     /* Where 'cont' was sent, the guest may have run: that is for a person to judge. */
-    if (state == DRV_STATE_COMMITTED || state == DRV_STATE_RUNNING || self->cont_sent) {
+    if (state == DRV_STATE_COMMITTED || state == DRV_STATE_RUNNING || self->may_have_run) {
         g_autoptr(GError) error =
             g_error_new(DRV_ERROR, DRV_ERROR_STATE,
                         "job %s is '%s' at the destination: its guest may have run there",
@@ -602,6 +614,7 @@ dest_resume(DrvJob *job)
     DrvJobState state = drv_job_state(job);
     self->cpu_before = drv_process_cpu_seconds();
     self->incoming = state >= DRV_STATE_COPYING;
+    self->may_have_run = drv_json_flag(job->detail, "may_have_run", FALSE);
     if (state == DRV_STATE_COMMITTED) {
         run_guest(self);
     } else if (state == DRV_STATE_RUNNING) {
