@@ -53,13 +53,20 @@ def main_build():
     return pathlib.Path(os.environ.get("DRV_BUILD") or ROOT / "build").resolve()
 
 
+# The fault tests stop a daemon in an exact state of a job: such a build can be told to.
+HOOKS = "-Dtest_hooks=true"
+
+
 def make(build, *options):
     """Configures and builds; whether that went well."""
+    options = (HOOKS, *options)
     if not (build / "build.ninja").exists():
         # What an interrupted run left half configured must be wiped; meson says when it may not.
         half = ["--wipe"] if (build / "meson-private" / "coredata.dat").exists() else []
         if run("meson", "setup", *half, build, ROOT, "--werror", *options) != 0:
             return False
+    elif run("meson", "configure", build, *options) != 0:
+        return False
     return run("ninja", "-C", build, "-j", str(os.cpu_count() or 1)) == 0
 
 
