@@ -140,7 +140,6 @@ def start_daemons(stack, directory):
 def start_machines(stack, directory, guest, binary):
     machines = []
     for where, incoming in (("alpha", False), ("beta", True)):
-        # Started first, ended last: QEMU's directories lie in ours.
         machine = stack.enter_context(Machine(binary, guest, incoming=incoming, name="counter"))
         (directory / f"vm-{where}").symlink_to(machine.dir)
         machines.append(machine)
@@ -161,7 +160,9 @@ def migrate(alpha, beta, directory):
         try:
             status = process.wait(timeout=120)
         except BaseException:
-            # The terminal's Ctrl-C reached it as well; what it cannot end, the daemon's end does.
+            # A Ctrl-C has reached it as well, and it is cancelling.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=2)
             process.kill()
             raise
     if status != 0:

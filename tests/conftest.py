@@ -6,8 +6,10 @@ import tempfile
 
 import pytest
 
-from harness import qemu
-from harness.handover import make_hosts_pki
+pytest.register_assert_rewrite("harness.handover")
+
+from harness import qemu  # pylint: disable=C0413
+from harness.handover import make_hosts_pki  # pylint: disable=C0413
 
 QEMU_VERSIONS = ("7.2", "10.0")
 

@@ -10,8 +10,8 @@ from harness.qemu import Guest, Machine
 PACE = "hz=1000 rate=20 beat=20"
 
 GUESTS = {
-    "flat-kvm": Guest(accel="kvm"),
-    "flat-kvm-ring": Guest(accel="kvm", dirty_ring=4096, params=PACE),
+    "flat-kvm": Guest(accel="kvm", pages=1024),
+    "flat-kvm-ring": Guest(accel="kvm", dirty_ring=4096, params=PACE, pages=1024),
     "flat-tcg": Guest(params=PACE),
     "linux-tcg": Guest(kind="linux", memory=256),
 }

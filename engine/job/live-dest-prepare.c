@@ -2,6 +2,7 @@
 #include "engine/job/live-dest-private.h"
 
 #include "common/error.h"
+#include "engine/job/qemu-identity.h"
 #include "engine/job/settings.h"
 
 #include <fcntl.h>
@@ -59,6 +60,7 @@ qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
         drv_steps_fail(&self->steps, g_steal_pointer(&error));
         return;
     }
+    drv_qemu_remember(self->base.detail, client);
     dest_use_qmp(self, g_steal_pointer(&client));
     open_log(self);
     drv_steps_next(&self->steps);

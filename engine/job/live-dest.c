@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "engine/channel/listener.h"
 #include "engine/job/live-dest-private.h"
+#include "engine/job/qemu-identity.h"
 
 #include <glib/gstdio.h>
 #include <unistd.h>
@@ -366,7 +367,7 @@ quit_qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
     LiveDest *self = dest_redeem(ticket, &keep);
     if (self == NULL)
         return;
-    if (client != NULL)
+    if (client != NULL && drv_qemu_is_remembered(self->base.detail, client, NULL))
         dest_use_qmp(self, g_steal_pointer(&client));
     drv_steps_next(&self->steps);
 }
@@ -429,7 +430,7 @@ commit_qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
     LiveDest *self = dest_redeem(ticket, &keep);
     if (self == NULL)
         return;
-    if (client == NULL) {
+    if (client == NULL || !drv_qemu_is_remembered(self->base.detail, client, &error)) {
         drv_steps_fail(&self->steps, g_steal_pointer(&error));
         return;
     }

@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/job/qemu-identity.h"
 #include "engine/job/settings.h"
 
 /* --- QMP --- */
@@ -141,7 +142,7 @@ described(GObject *source, GAsyncResult *result, gpointer ticket)
     }
     self->was_running = vm->running;
     json_object_set_boolean_member(self->base.detail, "was_running", vm->running);
-    json_object_set_int_member(self->base.detail, "pid", qmp_client_get_peer_pid(self->qmp));
+    drv_qemu_remember(self->base.detail, self->qmp);
     if (self->base.rec->vm == NULL)
         self->base.rec->vm = g_strdup(*vm->name != '\0' ? vm->name : self->base.rec->id);
     self->vm = g_steal_pointer(&vm);
@@ -256,6 +257,12 @@ step_set_capabilities(gpointer owner)
 {
     LiveSource *self = owner;
     DrvSettings settings = {self->spec->multifd, self->spec->downtime_ms};
+    GError *error = NULL;
+    /* The settings to be put back must outlive this daemon before they are changed. */
+    if (!drv_job_save(&self->base, &error)) {
+        drv_steps_fail(&self->steps, error);
+        return;
+    }
     self->touched = TRUE;
     live_execute(self, "migrate-set-capabilities",
                  drv_settings_capabilities(self->features, &settings));

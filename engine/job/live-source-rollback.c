@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/job/qemu-identity.h"
 #include "engine/job/settings.h"
 
 /*
@@ -35,7 +36,7 @@ qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
     LiveSource *self = live_redeem(ticket, &keep);
     if (self == NULL)
         return;
-    if (client != NULL) {
+    if (client != NULL && drv_qemu_is_remembered(self->base.detail, client, &error)) {
         live_use_qmp(self, g_steal_pointer(&client));
     } else {
         note(self, "the source's QEMU cannot be reached", error);

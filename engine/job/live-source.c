@@ -5,7 +5,9 @@
 #include "common/json.h"
 #include "engine/host/address.h"
 #include "engine/job/live-source-private.h"
+#include "engine/job/qemu-identity.h"
 
+#include <glib/gstdio.h>
 #include <unistd.h>
 
 /*
@@ -320,13 +322,14 @@ static void
 quit_qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvJob) keep = NULL;
-    QmpClient *client = qmp_client_connect_finish(result, NULL);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QmpClient) client = qmp_client_connect_finish(result, NULL);
     LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL) {
-        g_clear_object(&client);
+    if (self == NULL)
         return;
-    }
-    self->qmp = client; /* without one, QEMU is gone already: all the better */
+    /* Without one, QEMU is gone already: all the better. */
+    if (client != NULL && drv_qemu_is_remembered(self->base.detail, client, &error))
+        self->qmp = g_steal_pointer(&client);
     drv_steps_next(&self->steps);
 }
 
@@ -631,9 +634,11 @@ live_finish(LiveSource *self, DrvJobState state)
 {
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     g_autoptr(GError) error = NULL;
+    g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "out");
     live_report(self, state);
     /* QEMU's socket and the peer are free before anybody hears that the job is over. */
     give_back(self);
+    g_unlink(path); /* left by a daemon that was killed */
     if (!drv_job_move(&self->base, state, &error))
         g_warning("job %s: its end cannot be recorded: %s", self->base.rec->id, error->message);
     drv_jobs_finished(self->base.jobs, &self->base);

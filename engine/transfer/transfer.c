@@ -20,6 +20,8 @@
 #define MAX_SESSIONS 256
 /* Without file descriptors no connection can be accepted; some may be free again after so long. */
 #define ACCEPT_PAUSE_US (100 * 1000)
+#define BIND_PAUSE_US (20 * 1000)
+#define BIND_TRIES 100
 
 typedef struct {
     guint8 id[16];
@@ -232,6 +234,23 @@ start_accepting(gpointer target, gpointer data)
     accept_next(target);
 }
 
+/* The port of a droverd that was killed stays taken for a moment after it is gone: the kernel
+ * clears its rings away in the background, and one of them was waiting for connections. */
+static gboolean
+bind_patiently(GSocket *socket, GSocketAddress *where, GError **error)
+{
+    for (guint i = 0;; i++) {
+        g_autoptr(GError) why = NULL;
+        if (g_socket_bind(socket, where, TRUE, &why))
+            return TRUE;
+        if (!g_error_matches(why, G_IO_ERROR, G_IO_ERROR_ADDRESS_IN_USE) || i >= BIND_TRIES) {
+            g_propagate_error(error, g_steal_pointer(&why));
+            return FALSE;
+        }
+        g_usleep(BIND_PAUSE_US);
+    }
+}
+
 guint16
 drv_transfer_listen(DrvTransfer *transfer, const char *host, guint16 port, GError **error)
 {
@@ -249,7 +268,7 @@ drv_transfer_listen(DrvTransfer *transfer, const char *host, guint16 port, GErro
     if (socket == NULL)
         return 0;
     g_socket_set_listen_backlog(socket, 64);
-    if (!g_socket_bind(socket, where, TRUE, &why) || !g_socket_listen(socket, &why)) {
+    if (!bind_patiently(socket, where, &why) || !g_socket_listen(socket, &why)) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "cannot listen on %s port %u: %s", host,
                     port, why->message);
         return 0;

@@ -6,6 +6,7 @@ start the guest and has not done so yet. There both machines stand still with th
 handed over, and their memory is compared byte for byte.
 """
 import contextlib
+import copy
 import time
 
 from . import memory
@@ -47,6 +48,12 @@ class Hosts:
                      "prefix": link.hosts[i].prefix} if link else {}
             self.daemons.append(Daemon(workdir, name, pki / name, env=env, config=config, **where))
         self.a, self.b = self.daemons
+
+    def swapped(self):
+        """The same two, for a migration the other way."""
+        other = copy.copy(self)
+        other.a, other.b = self.b, self.a
+        return other
 
     def __enter__(self):
         for daemon in self.daemons:
@@ -120,7 +127,8 @@ def check_jobs_agree(hosts, job):
 def check_held(source, dest):
     """Both machines stand still with one and the same memory, and the guest's own pages are whole."""
     assert (source.status(), dest.status()) == ("postmigrate", "paused")
-    assert memory.compare(source, dest) == []
+    differing = memory.compare(source, dest)
+    assert differing == [], f"pages that differ: {differing}"
     if source.guest.kind == "flat":
         verdict = memory.check_pages(dest)
         assert verdict["sound"], verdict
@@ -132,7 +140,8 @@ def check_goes_on(source, dest, beats=10):
     assert dest.running() and not source.running()
     first = dest.console.beats[0][1]
     assert first > source.counter(), "the guest's counter did not go on"
-    assert not any(b"bad" in line for _, line in dest.console.lines)
+    if source.guest.kind == "linux":  # it checks its own memory
+        assert not any(b"bad" in line for _, line in dest.console.lines)
 
 
 class Handover:

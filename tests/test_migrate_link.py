@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The link between the daemons breaks in every way, and the migration goes on as if it had not."""
+import contextlib
+import time
+
+import pytest
+
+from harness import qemu
+from harness.handover import Handover, Hosts, check_held, migrate_exactly
+from harness.link import Link, link_problem
+from harness.qemu import MIB, Guest, Machine
+from harness.relay import Relay
+
+# Incompressible, and slowed down by --bandwidth where a test needs time for what it does.
+GUEST = Guest(mode="sparse", params="hz=1000 rate=20 beat=20 body=random", pages=4096)
+IDLE = GUEST.variant(mode="idle", params="hz=1000 beat=1 body=random")
+SLOW = ("--bandwidth", 8 * MIB)
+
+
+@contextlib.contextmanager
+def scene(workdir, pki, guest=GUEST, version=None):
+    """Two hosts with a relay between them, and a guest that is about to move."""
+    binary = version or qemu.oldest()
+    with Machine(binary, guest, name="src") as source, \
+            Machine(binary, guest, incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki) as hosts, Relay(*hosts.b.address.rsplit(":", 1)) as relay:
+        source.wait_ready()
+        yield hosts, source, dest, relay
+
+
+def moved(scenery, *options, during):
+    """Moves the guest through the relay while 'during' plays with it."""
+    hosts, source, dest, relay = scenery
+    report = migrate_exactly(hosts, source, dest, *options, to=relay.address,
+                             during=lambda _: during(relay))
+    assert report["verify"]["stream"] == "match"
+    return report
+
+
+def reset(relay):
+    relay.wait_bytes(4 * MIB)
+    relay.cut(reset=True)
+    relay.restore()
+
+
+@pytest.mark.parametrize("options", ((), ("--multifd", 2), ("--lanes", 1), ("--lanes", 8)),
+                         ids=("plain", "multifd", "lane1", "lanes8"))
+def test_all_lanes_reset_once(workdir, pki, any_qemu, options):
+    with scene(workdir, pki, version=any_qemu) as s:
+        assert moved(s, *SLOW, *options, during=reset)["reconnects"] >= 1
+
+
+def test_ended_in_good_order(workdir, pki):
+    """FIN instead of RST."""
+    def during(relay):
+        relay.wait_bytes(4 * MIB)
+        relay.cut()
+        relay.restore()
+
+    with scene(workdir, pki) as s:
+        assert moved(s, *SLOW, during=during)["reconnects"] >= 1
+
+
+def test_reset_again_and_again(workdir, pki):
+    """Every few megabytes, also in the switchover, for as long as there is anything to carry."""
+    with scene(workdir, pki) as s:
+        report = moved(s, during=lambda relay: relay.cut_every(3 * MIB))
+        assert s[3].cuts >= 3 and report["reconnects"] >= 3
+
+
+def test_reset_while_it_reconnects(workdir, pki):
+    """New connections die young: in the midst of TLS, of the hello, of the replay."""
+    def during(relay):
+        relay.wait_bytes(4 * MIB)
+        relay.cut(reset=True)
+        for young in (1000, 3000, 5000, 20_000, 100_000):
+            known = relay.cuts
+            relay.cut_every(young)
+            relay.restore()
+            relay.wait(lambda r, known=known: r.cuts >= known + 2)
+        relay.cut_every(0)
+
+    with scene(workdir, pki) as s:
+        assert moved(s, *SLOW, during=during)["reconnects"] >= 1
+
+
+def test_refused_for_a_while(workdir, pki):
+    """Nobody listens when it comes back first: it tries until somebody does."""
+    def during(relay):
+        relay.wait_bytes(4 * MIB)
+        relay.cut(reset=True)
+        job = s[0].a.drover("jobs", "--json").json["jobs"][0]["job"]
+        wait_link_down(s[0].a, job)
+        relay.restore()
+
+    with scene(workdir, pki) as s:
+        assert moved(s, *SLOW, during=during)["reconnects"] >= 1
+
+
+def wait_link_down(daemon, job):
+    """Follows the job until its progress says that the link is down."""
+    with daemon.running("watch", job) as watch:
+        watch.wait_output("LINK DOWN")
+
+
+@pytest.mark.parametrize("how", ("stall", "blackhole"))
+def test_silence(workdir, pki, how):
+    """No reset, no end: nothing comes any more. It has to be noticed."""
+    def during(relay):
+        relay.wait_bytes(4 * MIB)
+        getattr(relay, how)()
+        known = relay.connections
+        # It has given these connections up when it dials again.
+        relay.wait(lambda r: r.connections > known)
+        relay.restore()
+
+    with scene(workdir, pki) as s:
+        assert moved(s, *SLOW, during=during)["reconnects"] >= 1
+
+
+def test_a_short_stall_costs_nothing(workdir, pki):
+    """What was held back comes after all: no connection is given up for that."""
+    def during(relay):
+        relay.wait_bytes(4 * MIB)
+        relay.stall()
+        relay.restore()
+
+    with scene(workdir, pki) as s:
+        assert moved(s, *SLOW, during=during)["reconnects"] == 0
+
+
+@pytest.mark.parametrize("end", (0, 1), ids=("source", "dest"))
+def test_one_end_is_told_the_other_is_not(workdir, pki, end):
+    def during(relay):
+        relay.wait_bytes(4 * MIB)
+        relay.close_one(end)
+        known = relay.connections
+        relay.wait(lambda r: r.connections > known)
+
+    with scene(workdir, pki) as s:
+        assert moved(s, *SLOW, during=during)["reconnects"] >= 1
+
+
+@pytest.mark.parametrize("options", ((), ("--multifd", 2)), ids=("plain", "multifd"))
+def test_cut_in_the_switchover(workdir, pki, any_qemu, options):
+    """The guest stands still already when the link breaks: the last bytes and COMMIT come later."""
+    with scene(workdir, pki, version=any_qemu) as s:
+        hosts, source, dest, relay = s
+
+        def during(_):
+            source.qmp.wait_event("STOP")
+            relay.cut(reset=True)
+            assert not source.running()
+            relay.restore()
+
+        report = moved(s, *SLOW, "--downtime", 5000, *options, during=during)
+        assert report["reconnects"] >= 1
+
+
+def test_cut_before_the_destination_says_that_it_runs(workdir, pki):
+    """COMMIT has arrived, its answer is lost: it is asked for again."""
+    with scene(workdir, pki) as (hosts, source, dest, relay):
+        with Handover(hosts, source, dest, to=relay.address) as move:
+            move.wait_held()
+            check_held(source, dest)
+            relay.cut(reset=True)
+            relay.restore()
+            report = move.finish()
+        dest.console.wait_beats(10)
+        assert dest.running() and source.status() == "postmigrate"
+        assert report["state"] == "completed" and report["verify"]["stream"] == "match"
+
+
+@pytest.fixture
+def link():
+    if link_problem():
+        pytest.skip(f"no network namespaces: {link_problem()}")
+    with Link() as made:
+        yield made
+
+
+@pytest.mark.parametrize("how", ("packets", "cable"))
+def test_a_real_link_is_cut_for_a_second(workdir, pki, link, how):
+    """TCP itself knows nothing of it but that no acks come; then the source's own card is down."""
+    cut, mend = {"packets": (link.cut, link.restore), "cable": (link.down, link.up)}[how]
+    binary = qemu.oldest()
+    with Machine(binary, GUEST, name="src") as source, \
+            Machine(binary, GUEST, incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki, link=link) as hosts:
+        source.wait_ready()
+
+        def during(move):
+            before = sum(link.wire_bytes())
+            move.command.wait_output("copying .*%")
+            cut()
+            time.sleep(1)  # what is tested is this second, no condition is waited for
+            mend()
+            assert sum(link.wire_bytes()) > before
+
+        report = migrate_exactly(hosts, source, dest, *SLOW, during=during)
+        assert report["verify"]["stream"] == "match"
+        # The cut, and what TCP and drover need to notice that it is over.
+        assert report["total_ms"] > 1000
