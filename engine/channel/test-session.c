@@ -40,7 +40,8 @@ test_both_ways(gconstpointer data)
     g_assert_cmpuint(a.sent.bytes, ==, 24 * MEG + 17);
     g_assert_cmpuint(a.acknowledged, ==, a.sent.bytes);
     g_assert_true(a.sent_all && a.received_all && b.sent_all && b.received_all);
-    if (way->kind != RIG_RANDOM && way->codec != DRV_CODEC_NONE)
+    /* 'auto' rightly sends loopback's bytes as they are. */
+    if (way->kind != RIG_RANDOM && (way->codec == DRV_CODEC_LZ4 || way->codec == DRV_CODEC_ZSTD))
         g_assert_cmpuint(a.wire_tx, <, a.sent.bytes);
     rig_pipe_free(pipe);
     rig_clear(&rig);

@@ -186,6 +186,17 @@ answer_from_journal(DrvJobs *jobs, DrvPeer *peer, guint64 call, const char *id, 
     drv_peer_refuse(peer, call, error);
 }
 
+/* A job belongs to the host that prepared it, by the name in its certificate: no other may commit
+ * or abort it. One that is not known at all is answered as such. */
+static gboolean
+is_its_job(DrvJobs *jobs, DrvPeer *peer, const char *id, const char *op)
+{
+    if (!g_str_has_prefix(op, "job.") || g_str_equal(op, "job.prepare"))
+        return TRUE;
+    g_autoptr(DrvJobRecord) rec = drv_journal_load(jobs->journal, id, DRV_ROLE_DEST, NULL);
+    return rec == NULL || g_strcmp0(rec->peer, drv_peer_name(peer)) == 0;
+}
+
 static void
 on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer data)
 {
@@ -194,7 +205,13 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
     g_autoptr(DrvJob) job = drv_jobs_find(jobs, job_id, DRV_ROLE_DEST);
     if (job != NULL)
         drv_job_ref(job);
-    if (g_str_equal(op, "job.prepare")) {
+    if (!is_its_job(jobs, peer, job_id, op)) {
+        g_autoptr(GError) error = g_error_new(DRV_ERROR, DRV_ERROR_STATE,
+                                              "job %s was not started by %s: only its source may "
+                                              "speak for it",
+                                              job_id, drv_peer_name(peer));
+        drv_peer_refuse(peer, id, error);
+    } else if (g_str_equal(op, "job.prepare")) {
         prepare(jobs, peer, id, args);
     } else if (g_str_equal(op, "job.channel") && job != NULL) {
         drv_live_dest_channel(job, peer, id, args);

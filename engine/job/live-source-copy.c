@@ -342,7 +342,6 @@ live_progress(DrvJob *job)
     json_object_set_int_member(o, "raw_rate", (gint64)p->raw_rate);
     json_object_set_int_member(o, "wire_rate", (gint64)p->wire_rate);
     json_object_set_int_member(o, "dirty_rate", p->dirty_rate);
-    json_object_set_int_member(o, "link_rate", (gint64)link.link);
     json_object_set_int_member(o, "lanes", link.lanes);
     json_object_set_int_member(o, "reconnects", self->reconnects_before + link.reconnects);
     json_object_set_boolean_member(o, "connected", self->lost_us == 0);

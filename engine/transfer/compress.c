@@ -110,57 +110,81 @@ drv_decompress(DrvCompressor *compressor, DrvCodec codec, const guint8 *in, gsiz
 
 /* --- auto --- */
 
-#define FRESH 0.2        /* weight of a new sample */
-#define EXPLORE_EVERY 64 /* every so many batches another codec is tried */
-#define LEARN_FIRST 2    /* batches of each codec before any figure counts */
-/* Coding time that is hidden behind the link still takes a CPU from the guests: it weighs this
- * much. */
-#define CPU_WEIGHT 0.15
+/* A codec is judged by an epoch at least so long and of so many frames. One that takes much longer
+ * says nothing: there was little to send. */
+#define EPOCH_US 100000
+#define EPOCH_FRAMES 8
+#define EPOCH_MAX_US (2 * G_USEC_PER_SEC)
+#define FIRST_PAUSE_US (3 * G_USEC_PER_SEC / 2)
+#define MAX_PAUSE_US (12 * G_USEC_PER_SEC)
+/* A new figure's weight: the codec in use is measured all the time, the others are not. */
+#define WEIGHT_IN_USE 0.3
+#define WEIGHT_TRIED 0.7
+/* Below this share of the best, a codec is tried more rarely. */
+#define FAR_BEHIND 0.8
+
+/* What it must be faster by than a cheaper codec to be worth its CPU time, which guests could use.
+ */
+static const double handicap[DRV_CODEC_COUNT] = {0, 0.03, 0.08};
 
 void
-drv_codec_choice_init(DrvCodecChoice *choice)
+drv_codec_choice_init(DrvCodecChoice *choice, gint64 now_us)
 {
-    *choice = (DrvCodecChoice){.turn = 0};
-    /* Guesses that hold until the first batches are measured. */
+    *choice = (DrvCodecChoice){.since = now_us};
     for (guint i = 0; i < DRV_CODEC_COUNT; i++)
-        choice->ratio[i] = 1;
+        choice->pause[i] = FIRST_PAUSE_US;
 }
 
 static double
-cost(const DrvCodecChoice *choice, DrvCodec codec, double link, guint threads)
+score(const DrvCodecChoice *choice, DrvCodec codec)
 {
-    double code = choice->seconds_per_byte[codec];
-    double send = link > 0 ? choice->ratio[codec] / link : 0;
-    return MAX(code / MAX(threads, 1), send) + CPU_WEIGHT * code;
+    return choice->rate[codec] * (1 - handicap[codec]);
+}
+
+static void
+judge(DrvCodecChoice *choice, gint64 now_us)
+{
+    DrvCodec codec = choice->current;
+    double rate = (double)choice->raw * G_USEC_PER_SEC / (double)(now_us - choice->since);
+    double weight = choice->rate[codec] == 0 ? 1
+                    : codec == choice->best  ? WEIGHT_IN_USE
+                                             : WEIGHT_TRIED;
+    choice->rate[codec] += weight * (rate - choice->rate[codec]);
+    for (guint i = 0; i < DRV_CODEC_COUNT; i++)
+        if (score(choice, (DrvCodec)i) > score(choice, choice->best))
+            choice->best = (DrvCodec)i;
+    gboolean behind = score(choice, codec) < FAR_BEHIND * score(choice, choice->best);
+    choice->pause[codec] = behind ? MIN(2 * choice->pause[codec], MAX_PAUSE_US) : FIRST_PAUSE_US;
+    choice->next_try[codec] = now_us + choice->pause[codec];
+}
+
+static DrvCodec
+whose_turn(const DrvCodecChoice *choice, gint64 now_us)
+{
+    DrvCodec turn = choice->best;
+    for (guint i = 0; i < DRV_CODEC_COUNT; i++) {
+        if (choice->rate[i] == 0)
+            return (DrvCodec)i;
+        if (i != choice->best && choice->next_try[i] <= now_us)
+            turn = (DrvCodec)i;
+    }
+    return turn;
 }
 
 DrvCodec
-drv_codec_choice_pick(DrvCodecChoice *choice, double link, guint threads)
+drv_codec_choice_pick(DrvCodecChoice *choice, gsize raw, gint64 now_us)
 {
-    choice->turn++;
-    for (guint i = 0; i < DRV_CODEC_COUNT; i++)
-        if (choice->seen[i] < LEARN_FIRST)
-            return (DrvCodec)i;
-    if (choice->turn % EXPLORE_EVERY == 0)
-        return (DrvCodec)(choice->turn / EXPLORE_EVERY % DRV_CODEC_COUNT);
-    DrvCodec best = DRV_CODEC_NONE;
-    for (guint i = 1; i < DRV_CODEC_COUNT; i++)
-        if (cost(choice, (DrvCodec)i, link, threads) < cost(choice, best, link, threads))
-            best = (DrvCodec)i;
-    return best;
-}
-
-void
-drv_codec_choice_learn(DrvCodecChoice *choice, DrvCodec codec, gsize raw, gsize wire,
-                       double seconds)
-{
-    if (raw == 0)
-        return;
-    double speed = seconds / (double)raw;
-    double ratio = (double)wire / (double)raw;
-    double weight = choice->seen[codec] == 0 ? 1 : FRESH;
-    choice->seconds_per_byte[codec] += weight * (speed - choice->seconds_per_byte[codec]);
-    choice->ratio[codec] += weight * (ratio - choice->ratio[codec]);
-    if (choice->seen[codec] < G_MAXUINT)
-        choice->seen[codec]++;
+    gint64 elapsed = now_us - choice->since;
+    if (elapsed >= EPOCH_US && choice->frames >= EPOCH_FRAMES) {
+        if (elapsed <= EPOCH_MAX_US) {
+            judge(choice, now_us);
+            choice->current = whose_turn(choice, now_us);
+        }
+        choice->since = now_us;
+        choice->raw = 0;
+        choice->frames = 0;
+    }
+    choice->raw += raw;
+    choice->frames++;
+    return choice->current;
 }

@@ -24,20 +24,27 @@ gboolean drv_decompress(DrvCompressor *compressor, DrvCodec codec, const guint8 
                         guint8 *out, gsize out_len, GError **error);
 
 /*
- * The choice behind --codec auto. It remembers, for each codec, its speed and ratio over the last
- * batches, and takes the one by which a raw byte is over soonest: whichever is longer, coding it or
- * sending what remains of it. Other codecs are tried now and then to keep their figures fresh.
+ * The choice behind --codec auto, by what comes of it: how many raw bytes a second get through the
+ * whole way (coding, link, decoding, the far endpoint) while a codec is in use. The best is used;
+ * the others are tried for a moment now and then, those that are far behind more and more rarely.
+ * Between equals the one that costs less CPU wins: where the link is not what limits, that is none.
+ *
+ * Estimates of the link's speed were tried before and did not serve: while a codec keeps the link
+ * from being full, nothing shows how much it would carry.
+ *
  * Pure; the session's lock guards it.
  */
 typedef struct {
-    double seconds_per_byte[DRV_CODEC_COUNT]; /* coding, raw */
-    double ratio[DRV_CODEC_COUNT];            /* wire/raw */
-    guint seen[DRV_CODEC_COUNT];
-    guint turn;
+    double rate[DRV_CODEC_COUNT];     /* raw bytes a second; 0: not tried yet */
+    gint64 next_try[DRV_CODEC_COUNT]; /* when it is its turn again */
+    gint64 pause[DRV_CODEC_COUNT];    /* from one try to the next */
+    DrvCodec best;
+    DrvCodec current;
+    gint64 since; /* the present epoch */
+    guint64 raw;
+    guint frames;
 } DrvCodecChoice;
 
-void drv_codec_choice_init(DrvCodecChoice *choice);
-/* 'link' in wire bytes a second (0: not known yet), 'threads' that code side by side. */
-DrvCodec drv_codec_choice_pick(DrvCodecChoice *choice, double link, guint threads);
-void drv_codec_choice_learn(DrvCodecChoice *choice, DrvCodec codec, gsize raw, gsize wire,
-                            double seconds);
+void drv_codec_choice_init(DrvCodecChoice *choice, gint64 now_us);
+/* The codec for a frame of 'raw' bytes that goes out now. */
+DrvCodec drv_codec_choice_pick(DrvCodecChoice *choice, gsize raw, gint64 now_us);

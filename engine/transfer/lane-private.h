@@ -81,9 +81,6 @@ struct _DrvLane {
     DrvOp connect_op;
     DrvTimer deadline; /* of connecting and greeting; of closing */
     DrvTimer ping;
-    gint64 sampled_at; /* the link, with TCP's counts then */
-    guint64 sampled_bytes;
-    guint64 sampled_busy_us;
     LaneTx tx;
     LaneRx rx;
 };
@@ -100,8 +97,6 @@ void lane_release_if_idle(DrvLane *lane);
 void lane_handshake_done(DrvLane *lane);
 /* A whole frame of the lane's own has arrived. */
 void lane_take_control(DrvLane *lane, const DrvFrameHeader *header, const guint8 *payload);
-/* Tells the session what TCP has come to, now and then. */
-void lane_sample_link(DrvLane *lane);
 /* How errors call the other end. Borrowed. */
 const char *lane_label(DrvLane *lane);
 

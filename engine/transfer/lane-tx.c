@@ -112,7 +112,6 @@ written(DrvOp *op, gint32 result)
         lane_die(lane, error, FALSE);
         return;
     }
-    lane_sample_link(lane);
     lane_tx_pump(lane);
 }
 
@@ -210,19 +209,14 @@ load_data(DrvLane *lane)
 {
     LaneTx *tx = &lane->tx;
     DrvFrame *frame = tx->frame;
-    DrvCodec policy = drv_channel_codec(tx->channel);
-    DrvCodec codec = policy == DRV_CODEC_AUTO ? drv_session_pick_codec(lane->session) : policy;
+    DrvCodec codec = drv_channel_codec(tx->channel);
     gsize wire = 0;
+    if (codec == DRV_CODEC_AUTO)
+        codec = drv_session_pick_codec(lane->session, frame->len, g_get_monotonic_time());
     if (frame->len > 0 && codec != DRV_CODEC_NONE) {
         if (tx->encoded == NULL)
             tx->encoded = g_malloc(DRV_FRAME_RAW_MAX);
-        gint64 begin = g_get_monotonic_time();
         wire = drv_compress(lane->compressor, codec, frame->chunk->data, frame->len, tx->encoded);
-        if (policy == DRV_CODEC_AUTO)
-            drv_session_learn_codec(lane->session, codec, frame->len, wire > 0 ? wire : frame->len,
-                                    (double)(g_get_monotonic_time() - begin) / G_USEC_PER_SEC);
-    } else if (policy == DRV_CODEC_AUTO) {
-        drv_session_learn_codec(lane->session, codec, frame->len, frame->len, 0);
     }
     DrvFrameHeader header = {
         .type = DRV_FRAME_DATA,

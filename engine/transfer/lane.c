@@ -15,11 +15,14 @@
  * own retry. */
 #define CONNECT_US (2 * G_USEC_PER_SEC)
 #define GREETING_US (10 * G_USEC_PER_SEC)
-#define SAMPLE_US 25000
 #define CLOSING_US (2 * G_USEC_PER_SEC)
 /* Bytes that may wait unsent in the kernel: few, so that frames are bound to a lane late and its
  * speed shows. */
 #define NOTSENT_LOWAT (128 * 1024)
+/* What a peer may send ahead of our reading. The kernel would start at 64 KiB and grow it by what
+ * the application reads in a round trip of the empty link; behind a full queue that is far too
+ * little for far too long. */
+#define RECEIVE_BUFFER (4 * 1024 * 1024)
 
 /* Why a hello is refused: the first two bytes of a REFUSE, before the sentence. */
 typedef enum {
@@ -167,24 +170,13 @@ deadline_passed(DrvTimer *timer)
 
 /* --- signs of life --- */
 
-void
-lane_sample_link(DrvLane *lane)
+static void
+measure_rtt(DrvLane *lane)
 {
     struct tcp_info info = {0};
     socklen_t len = sizeof info;
-    gint64 now = g_get_monotonic_time();
-    if (lane->session == NULL || now - lane->sampled_at < SAMPLE_US ||
-        getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
-        return;
-    /* Busy, but for the time in which the peer's process had not read what it had got. */
-    guint64 busy = info.tcpi_busy_time - MIN(info.tcpi_rwnd_limited, info.tcpi_busy_time);
-    gboolean first = lane->sampled_at == 0;
-    drv_session_link_sample(
-        lane->session, lane->slot, first ? 0 : info.tcpi_bytes_acked - lane->sampled_bytes,
-        first ? 0 : (gint64)(busy - MIN(lane->sampled_busy_us, busy)), info.tcpi_min_rtt, now);
-    lane->sampled_at = now;
-    lane->sampled_bytes = info.tcpi_bytes_acked;
-    lane->sampled_busy_us = busy;
+    if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+        drv_session_rtt_sample(lane->session, info.tcpi_min_rtt);
 }
 
 static void
@@ -200,7 +192,7 @@ ping_due(DrvTimer *timer)
         lane_die(lane, error, FALSE);
         return;
     }
-    lane_sample_link(lane);
+    measure_rtt(lane);
     drv_worker_timer(lane->worker, &lane->ping, now + DRV_LANE_PING_US);
     if (silence >= DRV_LANE_PING_US / 2 && lane->tx.own.length == 0) {
         lane_tx_own(lane, DRV_FRAME_PING, NULL, 0);
@@ -216,7 +208,7 @@ go_up(DrvLane *lane)
     lane->state = LANE_UP;
     drv_worker_timer_stop(lane->worker, &lane->deadline);
     drv_worker_timer(lane->worker, &lane->ping, g_get_monotonic_time() + DRV_LANE_PING_US);
-    lane_sample_link(lane);
+    measure_rtt(lane);
     if (!drv_session_lane_up(lane->session, lane)) {
         /* It ended while we were connecting: the peer is not left waiting for us. */
         lane_tx_own(lane, DRV_FRAME_BYE, NULL, 0);
@@ -409,6 +401,15 @@ lane_handshake_done(DrvLane *lane)
 
 /* --- the beginning --- */
 
+void
+drv_lane_widen_window(int fd)
+{
+    int bytes = RECEIVE_BUFFER;
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes) < 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes,
+                   sizeof bytes); /* as far as rmem_max lets us */
+}
+
 static void
 set_socket_options(int fd)
 {
@@ -498,6 +499,7 @@ drv_lane_connect(DrvSession *session, DrvTransfer *transfer, DrvWorker *worker, 
                  const DrvLaneTarget *target)
 {
     int fd = socket(target->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+    drv_lane_widen_window(fd);
     DrvLane *lane = new_lane(transfer, worker, fd);
     lane->connects = TRUE;
     lane->session = drv_session_ref(session);

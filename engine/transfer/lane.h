@@ -25,6 +25,9 @@ typedef struct {
  * drv_session_lane_up() or _down(). */
 void drv_lane_connect(DrvSession *session, DrvTransfer *transfer, DrvWorker *worker, guint slot,
                       const DrvLaneTarget *target);
+/* Gives a socket a receive window that fits long and queued links. Before it connects or listens:
+ * TCP fixes the window's scale then. */
+void drv_lane_widen_window(int fd);
 /* On the worker: serves a connection that a peer made. Takes the descriptor. */
 void drv_lane_accept(DrvTransfer *transfer, DrvWorker *worker, int fd);
 

@@ -45,10 +45,6 @@ struct _DrvSession {
     DrvCodecChoice choice;
     gint64 rtt_us;
     guint64 wire;
-    guint64 sample_bytes; /* of the link's speed, since ... */
-    gint64 sample_since_us;
-    gint64 sample_busy_us[DRV_MAX_LANES];
-    double link;
     GError *dead;
 
     /* control thread only */

@@ -67,10 +67,7 @@ DrvChannel *drv_session_find_channel(DrvSession *session, guint32 id);
 gboolean drv_session_done_channel(DrvSession *session, guint32 id, DrvProgress *progress);
 void drv_session_received(DrvSession *session, gsize wire_bytes);
 
-DrvCodec drv_session_pick_codec(DrvSession *session);
-void drv_session_learn_codec(DrvSession *session, DrvCodec codec, gsize raw, gsize wire,
-                             double seconds);
-/* What TCP did for the lane in 'slot' since its last sample: bytes acknowledged, and the time in
- * which it was busy with them. 'rtt_us': its smallest round trip. */
-void drv_session_link_sample(DrvSession *session, guint slot, guint64 bytes, gint64 busy_us,
-                             gint64 rtt_us, gint64 now_us);
+/* For --codec auto: the codec for a frame of 'raw' bytes that goes out now. */
+DrvCodec drv_session_pick_codec(DrvSession *session, gsize raw, gint64 now_us);
+/* A lane's smallest round trip. */
+void drv_session_rtt_sample(DrvSession *session, gint64 rtt_us);

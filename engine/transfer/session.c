@@ -5,14 +5,9 @@
 #include "engine/transfer/channel-private.h"
 #include "engine/transfer/session-internal.h"
 
-#include <math.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <string.h>
-
-/* The link's speed is reckoned so often, from no fewer bytes than these. */
-#define LINK_SAMPLE_US 100000
-#define LINK_SAMPLE_BYTES ((guint64)256 * 1024)
 
 /* Channels that are done and whose last ack may have been lost: so many are remembered. */
 #define DONE_MAX 1024
@@ -29,7 +24,7 @@ session_new(DrvTransfer *transfer, gboolean connects)
     drv_scheduler_init(&session->scheduler, drv_transfer_shaper(transfer));
     g_queue_init(&session->acks);
     g_queue_init(&session->done);
-    drv_codec_choice_init(&session->choice);
+    drv_codec_choice_init(&session->choice, g_get_monotonic_time());
     /* Odd ids are the connecting side's. */
     session->next_channel = connects ? 1 : 2;
     return session;
@@ -321,53 +316,20 @@ drv_session_received(DrvSession *session, gsize wire_bytes)
 /* --- what the link can do --- */
 
 DrvCodec
-drv_session_pick_codec(DrvSession *session)
+drv_session_pick_codec(DrvSession *session, gsize raw, gint64 now_us)
 {
     g_mutex_lock(&session->lock);
-    DrvCodec codec = drv_codec_choice_pick(&session->choice, session->link,
-                                           drv_transfer_threads(session->transfer));
+    DrvCodec codec = drv_codec_choice_pick(&session->choice, raw, now_us);
     g_mutex_unlock(&session->lock);
     return codec;
 }
 
 void
-drv_session_learn_codec(DrvSession *session, DrvCodec codec, gsize raw, gsize wire, double seconds)
-{
-    g_mutex_lock(&session->lock);
-    drv_codec_choice_learn(&session->choice, codec, raw, wire, seconds);
-    g_mutex_unlock(&session->lock);
-}
-
-/* The link's speed is what TCP got through while it had something under way and the peer had room
- * for it. Time in which the lanes were idle, or the peer's process slow, does not count: so a slow
- * consumer does not make the link look slow, nor a codec that sends less. How far the lanes' times
- * overlap is not known: the time in which any was busy lies between the busiest lane's and the sum
- * of all, and the middle is taken. */
-void
-drv_session_link_sample(DrvSession *session, guint slot, guint64 bytes, gint64 busy_us,
-                        gint64 rtt_us, gint64 now_us)
+drv_session_rtt_sample(DrvSession *session, gint64 rtt_us)
 {
     g_mutex_lock(&session->lock);
     if (rtt_us > 0 && (session->rtt_us == 0 || rtt_us < session->rtt_us))
         session->rtt_us = rtt_us;
-    session->sample_bytes += bytes;
-    session->sample_busy_us[slot] += busy_us;
-    if (now_us - session->sample_since_us >= LINK_SAMPLE_US) {
-        gint64 busiest = 1, sum = 1;
-        for (guint i = 0; i < DRV_MAX_LANES; i++) {
-            busiest = MAX(busiest, session->sample_busy_us[i]);
-            sum += session->sample_busy_us[i];
-        }
-        sum = CLAMP(sum, busiest, MAX(busiest, now_us - session->sample_since_us));
-        if (session->sample_bytes >= LINK_SAMPLE_BYTES) {
-            double busy_s = sqrt((double)busiest * (double)sum) / G_USEC_PER_SEC;
-            double rate = (double)session->sample_bytes / busy_s;
-            session->link = session->link > 0 ? 0.7 * session->link + 0.3 * rate : rate;
-        }
-        session->sample_bytes = 0;
-        session->sample_since_us = now_us;
-        memset(session->sample_busy_us, 0, sizeof session->sample_busy_us);
-    }
     g_mutex_unlock(&session->lock);
 }
 
@@ -388,7 +350,6 @@ drv_session_get_stats(DrvSession *session, DrvSessionStats *stats)
         .lanes = session->lanes_up,
         .reconnects = session->reconnects,
         .rtt_us = session->rtt_us,
-        .link = session->link,
         .wire = session->wire,
     };
     g_mutex_unlock(&session->lock);

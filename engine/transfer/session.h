@@ -62,7 +62,6 @@ typedef struct {
     guint lanes;      /* up now */
     guint reconnects; /* lanes that came back */
     gint64 rtt_us;    /* smallest round trip of a lane; 0 if not known */
-    double link;      /* bytes a second that the link was seen to take; 0 if not known */
     guint64 wire;     /* bytes of all frames, both directions */
 } DrvSessionStats;
 

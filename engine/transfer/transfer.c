@@ -268,6 +268,7 @@ drv_transfer_listen(DrvTransfer *transfer, const char *host, guint16 port, GErro
     if (socket == NULL)
         return 0;
     g_socket_set_listen_backlog(socket, 64);
+    drv_lane_widen_window(g_socket_get_fd(socket)); /* what it accepts inherits it */
     if (!bind_patiently(socket, where, &why) || !g_socket_listen(socket, &why)) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "cannot listen on %s port %u: %s", host,
                     port, why->message);
