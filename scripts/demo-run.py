@@ -31,8 +31,14 @@ IMAGE = 256           # hold what a machine in use might hold
 IMAGE_AT = 128 * MIB
 RATE = "48M"          # bytes a second that drover may send, so that there is something to watch
 CODEC = "lz4"
-# 2000 pages a second, and a line of output every two: the longest silence is known to 1 ms or so.
-PACE = "hz=1000 rate=2 beat=2"
+# What the guest does, and what its counter counts: 2000 pages a second and a line of output every
+# two, so that the longest silence is known to a millisecond or so. The TCG of QEMU 7.2 loses writes
+# when a migration takes more than three rounds (docs/qemu-notes.md): there it only counts, and what
+# is left after the first round is next to nothing.
+WORK = {
+    "kvm": ("sparse", "hz=1000 rate=2 beat=2", "pages written"),
+    "tcg": ("idle", "hz=1000 beat=1", "ticks counted"),
+}
 BEATS = 500
 
 
@@ -182,7 +188,7 @@ def watch_guest(machine):
     return first, machine.counter()
 
 
-def prove(source, dest, alpha, began):
+def prove(source, dest, alpha, began, unit):
     """Everything that was promised, seen from outside drover."""
     counted = source.counter()
     dest.console.wait_beats(BEATS)
@@ -192,7 +198,7 @@ def prove(source, dest, alpha, began):
     report = last_report(alpha)
 
     heading("Is it so?")
-    check(went_on > counted, f"the guest went on: {counted:,} pages written at alpha, "
+    check(went_on > counted, f"the guest went on: {counted:,} {unit} at alpha, "
           f"{went_on:,} was the first it said at beta, and {later:,} now",
           f"the guest's counter did not go on: {counted} at alpha, then {went_on} at beta")
     status = source.status()
@@ -206,7 +212,7 @@ def prove(source, dest, alpha, began):
     check(not unexplained, f"its memory arrived: {MEMORY} MiB compared byte for byte, and only "
           "what it has written since differs",
           f"{len(unexplained)} pages differ without a reason, the first is {unexplained[:1]}")
-    check(verdict["sound"], f"none of the {WRITTEN * 256:,} pages that it writes is lost, stale, "
+    check(verdict["sound"], f"none of the {WRITTEN * 256:,} pages that it filled is lost, stale, "
           "swapped or torn", f"pages are not as the guest left them: {verdict}")
     dest.cont()
     dest.console.wait_beats(BEATS)
@@ -225,21 +231,23 @@ def demonstrate(args, stack):
     alpha, beta = start_daemons(stack, directory)
 
     image = make_image(directory, binary)
-    guest = Guest(accel=accel, memory=MEMORY, pages=WRITTEN * 256, params=PACE, machine="pc",
-                  images=((image, IMAGE_AT),))
+    mode, pace, unit = WORK[accel]
+    guest = Guest(accel=accel, memory=MEMORY, mode=mode, pages=WRITTEN * 256, params=pace,
+                  machine="pc", images=((image, IMAGE_AT),))
     version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
-    heading(f"A guest that writes memory and counts the pages, on {version.stdout.splitlines()[0]}")
+    heading(f"A guest that {'writes memory' if accel == 'kvm' else 'has filled its memory'} and "
+            f"counts, on {version.stdout.splitlines()[0]}")
     source, dest = start_machines(stack, directory, guest, binary)
     tell("alpha", f"{MEMORY} MiB under {words}")
     source.wait_ready()
     first, later = watch_guest(source)
-    tell("alpha", f"the guest says {first:,} ... {later:,} pages written")
+    tell("alpha", f"the guest says {first:,} ... {later:,} {unit}")
     tell("beta", "a QEMU of the same shape waits, empty: -incoming defer -S")
 
     heading(f"It moves, at no more than {RATE[:-1]} MiB/s so that you can watch")
     began = time.monotonic()
     migrate(alpha, beta, directory)
-    prove(source, dest, alpha, began)
+    prove(source, dest, alpha, began, unit)
 
 
 def main():
