@@ -11,16 +11,15 @@ from harness.link import Link, link_problem
 from harness.qemu import MIB, Guest, Machine
 from harness.relay import Relay
 
-# Incompressible, and slowed down by --bandwidth where a test needs time for what it does.
-GUEST = Guest(mode="sparse", params="hz=1000 rate=20 beat=20 body=random", pages=4096)
-IDLE = GUEST.variant(mode="idle", params="hz=1000 beat=1 body=random")
+# Incompressible, and slow enough in its writing for a link that --bandwidth slows down.
+GUEST = Guest(mode="sparse", params="hz=100 rate=2 beat=2 body=random", pages=3072)
 SLOW = ("--bandwidth", 8 * MIB)
 
 
 @contextlib.contextmanager
 def scene(workdir, pki, guest=GUEST, version=None):
     """Two hosts with a relay between them, and a guest that is about to move."""
-    binary = version or qemu.oldest()
+    binary = version or qemu.newest()
     with Machine(binary, guest, name="src") as source, \
             Machine(binary, guest, incoming=True, name="dst") as dest, \
             Hosts(workdir, pki) as hosts, Relay(*hosts.b.address.rsplit(":", 1)) as relay:
@@ -183,7 +182,7 @@ def link():
 def test_a_real_link_is_cut_for_a_second(workdir, pki, link, how):
     """TCP itself knows nothing of it but that no acks come; then the source's own card is down."""
     cut, mend = {"packets": (link.cut, link.restore), "cable": (link.down, link.up)}[how]
-    binary = qemu.oldest()
+    binary = qemu.newest()
     with Machine(binary, GUEST, name="src") as source, \
             Machine(binary, GUEST, incoming=True, name="dst") as dest, \
             Hosts(workdir, pki, link=link) as hosts:

@@ -13,6 +13,8 @@ CHUNK = 1 * MIB
 # Under KVM QEMU itself writes to its kvmvapic option ROM, which lies in this range of a PC, at each
 # end for itself: one page differs after any migration, drover or not. Under TCG it does not.
 OPTION_ROMS = range(0xc0000 // PAGE, 0x100000 // PAGE)
+# The flat guest's own program, its stack and its ticks.
+FLAT_PROGRAM = range(0x100000 // PAGE, 0x110000 // PAGE)
 # PCs put RAM beyond this size above 4 GiB, where pmemsave would need a second range.
 MAX_MIB = 3072
 
@@ -119,7 +121,6 @@ def compare_after_run(source, dest):
         return passes > 1 or index >= since or index <= until
 
     def explained(page):
-        own_program = 0x100000 // PAGE <= page < 0x110000 // PAGE
-        return own_program or (first <= page < first + guest.pages and written(page - first))
+        return page in FLAT_PROGRAM or (first <= page < first + guest.pages and written(page - first))
 
     return [p for p in differing if not explained(p)], after, before

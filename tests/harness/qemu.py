@@ -52,6 +52,12 @@ def oldest():
     return next(iter(qemus().values()))
 
 
+def newest():
+    """The newest one, whose TCG loses no writes (Machine.loses_hot_pages)."""
+    oldest()
+    return list(qemus().values())[-1]
+
+
 @dataclasses.dataclass(frozen=True)
 class Guest:
     """A guest and the machine it runs on; the same on both sides of a migration."""
@@ -214,6 +220,11 @@ class Machine:
 
     def cont(self):
         self.qmp.command("cont")
+
+    def loses_hot_pages(self):
+        """Whether this QEMU migrates a hot page's last writes by luck only (tests/README.md)."""
+        version = self.qmp.command("query-version")["qemu"]
+        return self.guest.accel == "tcg" and version["major"] < 9
 
     def running(self):
         return self.qmp.command("query-status")["running"]
