@@ -310,16 +310,13 @@ rolled_back(gpointer owner, GError *error)
 void
 live_roll_back(LiveSource *self)
 {
-    g_autoptr(GError) error = NULL;
     live_stop_polling(self);
     live_clear_source(&self->drop);
     live_clear_source(&self->timeout);
     live_clear_source(&self->finish);
     live_clear_source(&self->retry);
-    if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK &&
-        !drv_job_move(&self->base, DRV_STATE_ROLLING_BACK, &error))
-        /* Until COMMITTED a restart would roll back, too: the guest does not wait for the disk. */
-        g_warning("job %s: rolling back without the journal: %s", self->base.rec->id,
-                  error->message);
+    /* Until COMMITTED a restart would roll back, too: the guest does not wait for the disk. */
+    if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK)
+        drv_job_move_anyway(&self->base, DRV_STATE_ROLLING_BACK);
     drv_steps_start(&self->steps, rollback_steps, self, rolled_back);
 }
