@@ -6,6 +6,8 @@
 #include "engine/job/qemu-identity.h"
 #include "engine/job/settings.h"
 
+#include <unistd.h>
+
 /*
  * Taking everything back, the guest first: QEMU's migration is ended, the guest goes on if it ran
  * before, QEMU's settings are put back, and the destination is told to drop its half. The
@@ -86,6 +88,19 @@ step_cancel(gpointer owner)
         drv_steps_next(&self->steps);
     else
         try(self, "migrate_cancel", NULL);
+}
+
+/* QEMU has its connections to us closed before it is waited for: one of its threads may stand in a
+ * call on one of them that cancelling does not wake. */
+static void
+step_hang_up(gpointer owner)
+{
+    LiveSource *self = owner;
+    g_clear_pointer(&self->listener, drv_listener_free);
+    g_clear_pointer(&self->channels, drv_channel_set_free);
+    while (self->connections.length > 0)
+        close(GPOINTER_TO_INT(g_queue_pop_head(&self->connections)));
+    drv_steps_next(&self->steps);
 }
 
 static void ask_settled(LiveSource *self);
@@ -251,8 +266,6 @@ static void
 step_abort(gpointer owner)
 {
     LiveSource *self = owner;
-    g_clear_pointer(&self->listener, drv_listener_free);
-    g_clear_pointer(&self->channels, drv_channel_set_free);
     if (!self->prepared) {
         drv_steps_next(&self->steps);
     } else if (self->peer == NULL || !drv_peer_is_connected(self->peer)) {
@@ -270,6 +283,7 @@ step_abort(gpointer owner)
 static const DrvStep rollback_steps[] = {
     {"connect", step_connect},
     {"cancel", step_cancel},
+    {"hang up", step_hang_up},
     {"settle", step_settle},
     {"resume", step_resume},
     {"restore capabilities", step_restore_capabilities},
