@@ -215,6 +215,14 @@ drv_job_set_error(DrvJob *job, const GError *error)
 }
 
 void
+drv_job_clear_error(DrvJob *job)
+{
+    g_clear_error(&job->error);
+    g_clear_pointer(&job->rec->error_class, g_free);
+    g_clear_pointer(&job->rec->error_message, g_free);
+}
+
+void
 drv_job_changed(DrvJob *job)
 {
     drv_jobs_changed(job->jobs, job);

@@ -71,6 +71,8 @@ void drv_job_end(DrvJob *job, DrvJobState state);
 gboolean drv_job_save(DrvJob *job, GError **error);
 /* Keeps the first error; later ones are logged. */
 void drv_job_set_error(DrvJob *job, const GError *error);
+/* It has come right after all. */
+void drv_job_clear_error(DrvJob *job);
 /* Something a watcher would like to see has changed. */
 void drv_job_changed(DrvJob *job);
 

@@ -505,7 +505,7 @@ commit_done(gpointer owner, GError *failure)
         refuse(self, &self->commit, error);
         return;
     }
-    g_clear_error(&self->base.error);
+    drv_job_clear_error(&self->base);
     drv_job_move_anyway(&self->base, DRV_STATE_RUNNING);
     answer(self, &self->commit); /* the source's guest waits for this: the rest can follow */
     finish(self, DRV_STATE_DONE);

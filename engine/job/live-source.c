@@ -423,9 +423,7 @@ on_running(LiveSource *self, JsonObject *ok)
         self->downtime_us = g_get_monotonic_time() - self->stopped_us;
     self->cpu_dest = drv_json_number(ok, "cpu_s", 0);
     live_clear_source(&self->drop);
-    g_clear_error(&self->base.error);
-    g_clear_pointer(&self->base.rec->error_class, g_free);
-    g_clear_pointer(&self->base.rec->error_message, g_free);
+    drv_job_clear_error(&self->base);
     /* It runs there, and the journal says COMMITTED at least: a restart hears the same answer. */
     drv_job_move_anyway(&self->base, DRV_STATE_RUNNING);
     leave(self);
@@ -640,7 +638,7 @@ live_resolve(DrvJob *job, gboolean run_on_source, GError **error)
     }
     if (!run_on_source) {
         /* Nobody has confirmed it: the source's QEMU is left there, stopped. */
-        g_clear_error(&job->error);
+        drv_job_clear_error(job);
         live_finish(self, DRV_STATE_DONE);
         return TRUE;
     }
