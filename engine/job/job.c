@@ -9,6 +9,9 @@
 #include <string.h>
 #include <sys/resource.h>
 
+/* How often it is tried to record the end of a job that the journal could not take. */
+#define RECORD_AGAIN_S 5
+
 void
 drv_job_init(DrvJob *job, const DrvJobOps *ops, DrvJobs *jobs, DrvJobRecord *rec,
              gboolean journaled)
@@ -83,8 +86,44 @@ stop_for_test(const DrvJob *job, DrvJobState state)
 #endif
 }
 
-gboolean
-drv_job_move(DrvJob *job, DrvJobState to, GError **error)
+static gboolean
+write_move(DrvJob *job, DrvJobState to, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    fill_record(job);
+    if (drv_journal_move(drv_jobs_journal(job->jobs), job->rec, to, &why))
+        return TRUE;
+    if (g_error_matches(why, DRV_ERROR, DRV_ERROR_IN_DOUBT))
+        drv_jobs_fatal(job->jobs, why);
+    g_propagate_error(error, g_steal_pointer(&why));
+    return FALSE;
+}
+
+/* The state by which a journal that stayed behind gets to 'to' by legal moves; 'to' if at once. */
+static DrvJobState
+way_to(const DrvJob *job, DrvJobState to)
+{
+    if (drv_state_may_move(job->rec->role, job->recorded, to))
+        return to;
+    return to == DRV_STATE_DONE ? DRV_STATE_RUNNING : DRV_STATE_ROLLING_BACK;
+}
+
+static gboolean
+catch_up(DrvJob *job, DrvJobState to, GError **error)
+{
+    DrvJobState reached = job->rec->state;
+    DrvJobState via = way_to(job, to);
+    job->rec->state = job->recorded;
+    gboolean good = write_move(job, via, error) && (via == to || write_move(job, to, error));
+    job->recorded = job->rec->state;
+    job->unrecorded = !good;
+    if (!good)
+        job->rec->state = reached;
+    return good;
+}
+
+static gboolean
+move(DrvJob *job, DrvJobState to, gboolean tell, GError **error)
 {
     g_autoptr(GError) why = NULL;
     DrvJobState from = job->rec->state;
@@ -93,10 +132,7 @@ drv_job_move(DrvJob *job, DrvJobState to, GError **error)
         drv_job_changed(job);
         return TRUE;
     }
-    fill_record(job);
-    if (!drv_journal_move(drv_jobs_journal(job->jobs), job->rec, to, &why)) {
-        if (g_error_matches(why, DRV_ERROR, DRV_ERROR_IN_DOUBT))
-            drv_jobs_fatal(job->jobs, why);
+    if (!(job->unrecorded ? catch_up(job, to, &why) : write_move(job, to, &why))) {
         g_propagate_error(error, g_steal_pointer(&why));
         return FALSE;
     }
@@ -104,9 +140,60 @@ drv_job_move(DrvJob *job, DrvJobState to, GError **error)
               drv_state_name(from), drv_state_name(to),
               drv_state_is_final(to) && job->error != NULL ? ": " : "",
               drv_state_is_final(to) && job->error != NULL ? job->error->message : "");
-    drv_job_changed(job);
+    if (tell)
+        drv_job_changed(job);
     stop_for_test(job, to);
     return TRUE;
+}
+
+gboolean
+drv_job_move(DrvJob *job, DrvJobState to, GError **error)
+{
+    return move(job, to, TRUE, error);
+}
+
+gboolean
+drv_job_pass(DrvJob *job, DrvJobState to, GError **error)
+{
+    return move(job, to, FALSE, error);
+}
+
+void
+drv_job_move_anyway(DrvJob *job, DrvJobState to)
+{
+    g_autoptr(GError) error = NULL;
+    if (drv_job_move(job, to, &error))
+        return;
+    g_warning("job %s (%s): %s -> %s without the journal: %s", job->rec->id,
+              drv_role_name(job->rec->role), drv_state_name(job->rec->state), drv_state_name(to),
+              error->message);
+    if (!job->unrecorded)
+        job->recorded = job->rec->state;
+    job->unrecorded = TRUE;
+    job->rec->state = to;
+    drv_job_changed(job);
+}
+
+static gboolean
+record_end(gpointer data)
+{
+    DrvJob *job = data;
+    g_autoptr(GError) error = NULL;
+    if (!catch_up(job, job->rec->state, &error))
+        return G_SOURCE_CONTINUE;
+    drv_jobs_finished(job->jobs, job);
+    return G_SOURCE_REMOVE;
+}
+
+void
+drv_job_end(DrvJob *job, DrvJobState state)
+{
+    drv_job_move_anyway(job, state);
+    if (job->unrecorded)
+        g_timeout_add_seconds_full(G_PRIORITY_DEFAULT, RECORD_AGAIN_S, record_end, drv_job_ref(job),
+                                   (GDestroyNotify)drv_job_unref);
+    else
+        drv_jobs_finished(job->jobs, job);
 }
 
 gboolean
@@ -125,6 +212,14 @@ drv_job_set_error(DrvJob *job, const GError *error)
         job->error = g_error_copy(error);
     else
         g_info("job %s: also: %s", job->rec->id, error->message);
+}
+
+void
+drv_job_clear_error(DrvJob *job)
+{
+    g_clear_error(&job->error);
+    g_clear_pointer(&job->rec->error_class, g_free);
+    g_clear_pointer(&job->rec->error_message, g_free);
 }
 
 void

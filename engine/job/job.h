@@ -36,6 +36,9 @@ struct _DrvJob {
     gint64 started_us;  /* monotonic; of this run of the daemon */
 
     DrvJobRecord *rec;
+    /* The journal could not be written, and 'rec' is ahead of it: there the job is 'recorded'. */
+    gboolean unrecorded;
+    DrvJobState recorded;
     JsonObject *detail; /* what a restart needs; written with every move */
     GError *error;      /* the first that went wrong */
 };
@@ -53,10 +56,23 @@ const char *drv_job_id(const DrvJob *job);
 /* Moves the state: the journal has it before this returns TRUE. On FALSE nothing has moved;
  * DRV_ERROR_IN_DOUBT has also told the daemon to end. */
 gboolean drv_job_move(DrvJob *job, DrvJobState to, GError **error);
+/* As drv_job_move(), for a state that is left again at once: nobody hears of it. */
+gboolean drv_job_pass(DrvJob *job, DrvJobState to, GError **error);
+/*
+ * A move that is made whether or not the journal can be written. Only for those of which a restart
+ * would find out by itself: all of the way back (before COMMITTED a restart rolls back, too) and,
+ * after COMMITTED, what the destination has confirmed. The journal is brought up to date with the
+ * next move that it takes.
+ */
+void drv_job_move_anyway(DrvJob *job, DrvJobState to);
+/* The last move, made anyway: the job leaves the daemon's list, once the journal has it. */
+void drv_job_end(DrvJob *job, DrvJobState state);
 /* Writes detail and result without a move. */
 gboolean drv_job_save(DrvJob *job, GError **error);
 /* Keeps the first error; later ones are logged. */
 void drv_job_set_error(DrvJob *job, const GError *error);
+/* It has come right after all. */
+void drv_job_clear_error(DrvJob *job);
 /* Something a watcher would like to see has changed. */
 void drv_job_changed(DrvJob *job);
 

@@ -34,6 +34,7 @@ typedef struct {
     gboolean incoming;     /* migrate-incoming was sent: QEMU is of no use for anything else */
     gboolean completed;    /* QEMU has loaded everything */
     gboolean may_have_run; /* 'cont' was sent, and not refused */
+    gboolean ran_before;   /* the same before the 'cont' that is under way */
     gboolean cancelled;
     double cpu_before;
 

@@ -312,12 +312,10 @@ static void
 finish(LiveDest *self, DrvJobState state)
 {
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    g_autoptr(GError) error = NULL;
     g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "in");
     give_back(self);
     g_unlink(path); /* QEMU leaves its socket behind */
-    if (!drv_job_move(&self->base, state, &error))
-        g_warning("job %s: its end cannot be recorded: %s", self->base.rec->id, error->message);
+    drv_job_end(&self->base, state);
     if (state == DRV_STATE_DONE) {
         answer(self, &self->commit);
     } else {
@@ -326,7 +324,6 @@ finish(LiveDest *self, DrvJobState state)
         answer(self, &self->abort);
     }
     drop_peer(self);
-    drv_jobs_finished(self->base.jobs, &self->base);
 }
 
 void
@@ -410,12 +407,9 @@ rolled_back(gpointer owner, GError *error)
 static void
 dest_roll_back(LiveDest *self)
 {
-    g_autoptr(GError) error = NULL;
     clear_source(&self->drop);
-    if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK &&
-        !drv_job_move(&self->base, DRV_STATE_ROLLING_BACK, &error))
-        g_warning("job %s: rolling back without the journal: %s", self->base.rec->id,
-                  error->message);
+    if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK)
+        drv_job_move_anyway(&self->base, DRV_STATE_ROLLING_BACK);
     drv_steps_start(&self->steps, rollback_steps, self, rolled_back);
 }
 
@@ -466,9 +460,9 @@ continued(GObject *source, GAsyncResult *result, gpointer ticket)
     LiveDest *self = dest_redeem(ticket, &keep);
     if (self == NULL)
         return;
-    /* QEMU's own no is certain; silence is not. */
+    /* QEMU's own no is certain; silence is not, nor is a no to a second try. */
     if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
-        set_may_have_run(self, FALSE);
+        set_may_have_run(self, self->ran_before);
     if (reply == NULL)
         drv_steps_fail(&self->steps, g_steal_pointer(&error));
     else
@@ -484,6 +478,7 @@ step_continue(gpointer owner)
         drv_steps_next(&self->steps);
         return;
     }
+    self->ran_before = self->may_have_run;
     set_may_have_run(self, TRUE);
     qmp_client_execute_async(self->qmp, "cont", NULL, QMP_TIMEOUT_MS, self->steps.cancellable,
                              continued, dest_ticket(self));
@@ -504,18 +499,14 @@ commit_done(gpointer owner, GError *failure)
     if (error != NULL) {
         g_clear_error(&self->base.error);
         drv_job_set_error(&self->base, error);
+        set_may_have_run(self, self->may_have_run);
         if (!drv_job_move(&self->base, DRV_STATE_IN_DOUBT, &why))
             g_warning("job %s: %s", self->base.rec->id, why->message);
         refuse(self, &self->commit, error);
         return;
     }
-    g_clear_error(&self->base.error);
-    if (!drv_job_move(&self->base, DRV_STATE_RUNNING, &why)) {
-        g_warning("job %s: the guest runs, which cannot be recorded: %s", self->base.rec->id,
-                  why->message);
-        answer(self, &self->commit);
-        return;
-    }
+    drv_job_clear_error(&self->base);
+    drv_job_move_anyway(&self->base, DRV_STATE_RUNNING);
     answer(self, &self->commit); /* the source's guest waits for this: the rest can follow */
     finish(self, DRV_STATE_DONE);
 }
@@ -527,6 +518,8 @@ run_guest(LiveDest *self)
     DrvJobState state = drv_job_state(&self->base);
     if (drv_steps_running(&self->steps))
         return; /* it is being done */
+    /* Whoever finds COMMITTED in the journal cannot know whether 'cont' went out. */
+    json_object_set_boolean_member(self->base.detail, "may_have_run", self->was_running);
     if (state != DRV_STATE_COMMITTED && !drv_job_move(&self->base, DRV_STATE_COMMITTED, &error)) {
         refuse(self, &self->commit, error);
         return;
@@ -657,10 +650,17 @@ dest_resolve(DrvJob *job, gboolean run_on_source, GError **error)
                     drv_state_name(drv_job_state(job)));
         return FALSE;
     }
-    if (run_on_source)
-        dest_roll_back(self);
-    else
+    if (!run_on_source) {
         run_guest(self);
+        return TRUE;
+    }
+    g_autoptr(GError) why = g_error_new_literal(DRV_ERROR, DRV_ERROR_IN_DOUBT,
+                                                "resolved: the VM runs on at the source");
+    g_clear_error(&job->error);
+    drv_job_set_error(job, why);
+    if (!drv_job_move(job, DRV_STATE_ROLLING_BACK, error))
+        return FALSE;
+    dest_roll_back(self);
     return TRUE;
 }
 

@@ -147,6 +147,18 @@ on_status(LiveSource *self, const char *status)
 
 /* --- the guest stops --- */
 
+/* Whether the guest is to run afterwards, also after a restart. */
+static void
+note_running(LiveSource *self, gboolean running)
+{
+    g_autoptr(GError) error = NULL;
+    self->was_running = running;
+    self->stopped_us = 0;
+    json_object_set_boolean_member(self->base.detail, "was_running", running);
+    if (!drv_job_save(&self->base, &error))
+        g_warning("job %s: %s", self->base.rec->id, error->message);
+}
+
 static void
 run_state_known(GObject *source, GAsyncResult *result, gpointer data)
 {
@@ -154,17 +166,15 @@ run_state_known(GObject *source, GAsyncResult *result, gpointer data)
     LiveSource *self = live_source(job);
     g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
     const char *status = qmp_get_string(qmp_node_object(reply), "status");
-    if (status == NULL || self->handed_over)
+    if (status == NULL || self->handed_over || self->channels == NULL)
         return;
-    GError *error = NULL;
     if (g_str_equal(status, "paused")) { /* by somebody else: it is to be paused afterwards, too */
-        self->was_running = FALSE;
-        self->stopped_us = 0;
-        if (self->channels != NULL)
-            drv_channel_set_class(self->channels, DRV_CLASS_RAM);
-    } else if (drv_job_state(job) == DRV_STATE_COPYING &&
-               !drv_job_move(job, DRV_STATE_SWITCHOVER, &error)) {
-        live_fail(self, error);
+        note_running(self, FALSE);
+        drv_channel_set_class(self->channels, DRV_CLASS_RAM);
+    } else if (!g_str_equal(status, "running") && drv_job_state(job) == DRV_STATE_COPYING) {
+        GError *error = NULL;
+        if (!drv_job_move(job, DRV_STATE_SWITCHOVER, &error))
+            live_fail(self, error);
     }
 }
 
@@ -185,8 +195,7 @@ on_stop(LiveSource *self, gint64 timestamp_us)
 static void
 on_resume(LiveSource *self)
 {
-    self->was_running = TRUE;
-    self->stopped_us = 0;
+    note_running(self, TRUE);
     drv_channel_set_class(self->channels, DRV_CLASS_RAM);
 }
 

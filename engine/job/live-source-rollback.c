@@ -6,6 +6,8 @@
 #include "engine/job/qemu-identity.h"
 #include "engine/job/settings.h"
 
+#include <unistd.h>
+
 /*
  * Taking everything back, the guest first: QEMU's migration is ended, the guest goes on if it ran
  * before, QEMU's settings are put back, and the destination is told to drop its half. The
@@ -86,6 +88,19 @@ step_cancel(gpointer owner)
         drv_steps_next(&self->steps);
     else
         try(self, "migrate_cancel", NULL);
+}
+
+/* QEMU has its connections to us closed before it is waited for: one of its threads may stand in a
+ * call on one of them that cancelling does not wake. */
+static void
+step_hang_up(gpointer owner)
+{
+    LiveSource *self = owner;
+    g_clear_pointer(&self->listener, drv_listener_free);
+    g_clear_pointer(&self->channels, drv_channel_set_free);
+    while (self->connections.length > 0)
+        close(GPOINTER_TO_INT(g_queue_pop_head(&self->connections)));
+    drv_steps_next(&self->steps);
 }
 
 static void ask_settled(LiveSource *self);
@@ -251,8 +266,6 @@ static void
 step_abort(gpointer owner)
 {
     LiveSource *self = owner;
-    g_clear_pointer(&self->listener, drv_listener_free);
-    g_clear_pointer(&self->channels, drv_channel_set_free);
     if (!self->prepared) {
         drv_steps_next(&self->steps);
     } else if (self->peer == NULL || !drv_peer_is_connected(self->peer)) {
@@ -270,6 +283,7 @@ step_abort(gpointer owner)
 static const DrvStep rollback_steps[] = {
     {"connect", step_connect},
     {"cancel", step_cancel},
+    {"hang up", step_hang_up},
     {"settle", step_settle},
     {"resume", step_resume},
     {"restore capabilities", step_restore_capabilities},
@@ -310,16 +324,13 @@ rolled_back(gpointer owner, GError *error)
 void
 live_roll_back(LiveSource *self)
 {
-    g_autoptr(GError) error = NULL;
     live_stop_polling(self);
     live_clear_source(&self->drop);
     live_clear_source(&self->timeout);
     live_clear_source(&self->finish);
     live_clear_source(&self->retry);
-    if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK &&
-        !drv_job_move(&self->base, DRV_STATE_ROLLING_BACK, &error))
-        /* Until COMMITTED a restart would roll back, too: the guest does not wait for the disk. */
-        g_warning("job %s: rolling back without the journal: %s", self->base.rec->id,
-                  error->message);
+    /* Until COMMITTED a restart would roll back, too: the guest does not wait for the disk. */
+    if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK)
+        drv_job_move_anyway(&self->base, DRV_STATE_ROLLING_BACK);
     drv_steps_start(&self->steps, rollback_steps, self, rolled_back);
 }

@@ -296,7 +296,9 @@ link_given_up(gpointer data)
     live_clear_source(&self->drop);
     g_autofree char *why =
         g_strdup_printf("the link was down for %d s", (int)self->spec->drop_timeout_s);
-    if (self->handed_over)
+    if (drv_job_state(&self->base) == DRV_STATE_IN_DOUBT)
+        run_fence(self); /* once more, after a restart or another cut */
+    else if (self->handed_over)
         go_in_doubt(self, why);
     else
         live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
@@ -417,47 +419,83 @@ leave(LiveSource *self)
 static void
 on_running(LiveSource *self, JsonObject *ok)
 {
-    g_autoptr(GError) error = NULL;
     if (self->stopped_us > 0 && self->was_running)
         self->downtime_us = g_get_monotonic_time() - self->stopped_us;
     self->cpu_dest = drv_json_number(ok, "cpu_s", 0);
     live_clear_source(&self->drop);
-    g_clear_error(&self->base.error);
-    g_clear_pointer(&self->base.rec->error_class, g_free);
-    g_clear_pointer(&self->base.rec->error_message, g_free);
-    if (!drv_job_move(&self->base, DRV_STATE_RUNNING, &error)) {
-        /* It runs there, and the journal says COMMITTED: a restart finds the same answer. The
-         * source's QEMU stays. */
-        g_warning("job %s: %s: the source's QEMU is left, stopped", self->base.rec->id,
-                  error->message);
-        return;
-    }
+    drv_job_clear_error(&self->base);
+    /* It runs there, and the journal says COMMITTED at least: a restart hears the same answer. */
+    drv_job_move_anyway(&self->base, DRV_STATE_RUNNING);
     leave(self);
+}
+
+/* Back from the decision, which must be on the disk first: a restart would send COMMIT again. */
+/* A COMMIT that waits in the session for the link to come back must not be delivered then. */
+static void
+recall_commit(LiveSource *self)
+{
+    if (self->peer == NULL || drv_peer_is_connected(self->peer))
+        return;
+    g_autoptr(GError) why = g_error_new(DRV_ERROR, DRV_ERROR_UNREACHABLE,
+                                        "the session with %s was given up when job %s was resolved",
+                                        self->spec->to, self->base.rec->id);
+    drv_session_fail(drv_peer_session(self->peer), why);
+    live_drop_peer(self);
+}
+
+static gboolean
+take_back(LiveSource *self, const GError *why, GError **error)
+{
+    g_autoptr(GError) before = g_steal_pointer(&self->base.error);
+    drv_job_set_error(&self->base, why);
+    if ((drv_job_state(&self->base) == DRV_STATE_COMMITTED &&
+         !drv_job_pass(&self->base, DRV_STATE_IN_DOUBT, error)) ||
+        !drv_job_move(&self->base, DRV_STATE_ROLLING_BACK, error)) {
+        g_clear_error(&self->base.error);
+        self->base.error = g_steal_pointer(&before);
+        return FALSE;
+    }
+    self->handed_over = FALSE;
+    recall_commit(self);
+    live_roll_back(self);
+    return TRUE;
 }
 
 /* The destination has given the guest up for good: that is as good as a fence. */
 static void
-aborted_after_doubt(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
+aborted_after_refusal(DrvPeer *peer, JsonObject *ok, const GError *refused, gpointer data)
 {
     g_autoptr(DrvJob) job = data;
     LiveSource *self = live_source(job);
     const char *state = drv_json_string(ok, "state", "");
-    if (drv_job_state(job) != DRV_STATE_IN_DOUBT)
+    g_autoptr(GError) error = NULL;
+    if (drv_job_state(job) != DRV_STATE_COMMITTED && drv_job_state(job) != DRV_STATE_IN_DOUBT)
         return;
     if (g_str_equal(state, "failed") || g_str_equal(state, "cancelled")) {
-        self->handed_over = FALSE;
-        live_roll_back(self);
+        g_autoptr(GError) why =
+            g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "the destination could not run the guest: %s",
+                        self->peer_error != NULL ? self->peer_error : "it does not say why");
+        if (!take_back(self, why, &error)) {
+            g_warning("job %s: %s", job->rec->id, error->message);
+            go_in_doubt(self, error->message);
+        }
     } else if (g_str_equal(state, "running") || g_str_equal(state, "done")) {
         on_running(self, ok);
+    } else if (self->peer == peer && !drv_peer_is_dead(peer)) {
+        go_in_doubt(self, self->peer_error);
     }
 }
 
+/* It says that it cannot run the guest. That alone decides nothing: only when it has given the
+ * guest up, and no COMMIT can move it any more, the guest may go on here. */
 static void
-ask_to_abort(LiveSource *self)
+ask_to_abort(LiveSource *self, const GError *refusal)
 {
     JsonObject *args = json_object_new();
     json_object_set_string_member(args, "job", self->base.rec->id);
-    drv_peer_call(self->peer, "job.abort", args, aborted_after_doubt, drv_job_ref(&self->base));
+    g_free(self->peer_error);
+    self->peer_error = g_strdup(refusal->message);
+    drv_peer_call(self->peer, "job.abort", args, aborted_after_refusal, drv_job_ref(&self->base));
 }
 
 static void
@@ -471,9 +509,7 @@ committed(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
     if (ok != NULL) {
         on_running(self, ok);
     } else if (self->peer == peer && !drv_peer_is_dead(peer)) {
-        /* The destination's own word: it cannot run the guest. */
-        go_in_doubt(self, error->message);
-        ask_to_abort(self);
+        ask_to_abort(self, error);
     } /* else the session died, and peer_dead() tries again */
 }
 
@@ -600,18 +636,15 @@ live_resolve(DrvJob *job, gboolean run_on_source, GError **error)
                     drv_state_name(drv_job_state(job)));
         return FALSE;
     }
-    g_clear_error(&job->error);
     if (!run_on_source) {
         /* Nobody has confirmed it: the source's QEMU is left there, stopped. */
+        drv_job_clear_error(job);
         live_finish(self, DRV_STATE_DONE);
         return TRUE;
     }
     g_autoptr(GError) why = g_error_new_literal(DRV_ERROR, DRV_ERROR_IN_DOUBT,
                                                 "resolved: the VM runs on at the source");
-    drv_job_set_error(job, why);
-    self->handed_over = FALSE;
-    live_roll_back(self);
-    return TRUE;
+    return take_back(self, why, error);
 }
 
 static void
@@ -633,15 +666,12 @@ void
 live_finish(LiveSource *self, DrvJobState state)
 {
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    g_autoptr(GError) error = NULL;
     g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "out");
     live_report(self, state);
     /* QEMU's socket and the peer are free before anybody hears that the job is over. */
     give_back(self);
     g_unlink(path); /* left by a daemon that was killed */
-    if (!drv_job_move(&self->base, state, &error))
-        g_warning("job %s: its end cannot be recorded: %s", self->base.rec->id, error->message);
-    drv_jobs_finished(self->base.jobs, &self->base);
+    drv_job_end(&self->base, state);
 }
 
 static void

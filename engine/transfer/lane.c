@@ -189,6 +189,10 @@ ping_due(DrvTimer *timer)
         g_autoptr(GError) error =
             g_error_new(DRV_ERROR, DRV_ERROR_UNREACHABLE, "%s has been silent for %d s",
                         lane_label(lane), (int)(silence / G_USEC_PER_SEC));
+        /* What the kernel still holds goes out again over other lanes, or was given up: it must not
+         * arrive by this one when the network is back. */
+        struct linger none = {.l_onoff = 1};
+        setsockopt(lane->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
         lane_die(lane, error, FALSE);
         return;
     }

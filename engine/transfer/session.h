@@ -38,6 +38,8 @@ void drv_session_set_ops(DrvSession *session, const DrvSessionOps *ops, gpointer
 /* Has at least as many lanes from now on (0: no change). */
 void drv_session_want_lanes(DrvSession *session, guint lanes);
 
+/* Ends the session for a reason that no reconnecting mends: all who use it are told. Any thread. */
+void drv_session_fail(DrvSession *session, const GError *error);
 /* Ends the session and its channels, telling the peer. No more calls come. May be called again. */
 void drv_session_close(DrvSession *session);
 

@@ -169,6 +169,13 @@ class Scene:
         """Runs it to its end."""
         return self.a.drover(*self._words(args, given), timeout=timeout)
 
+    def successor(self, path, incoming=False):
+        """Another machine, which has taken over the QMP socket of one that is gone."""
+        machine = Machine(self.binary, self.guest, incoming=incoming, name="other")
+        pathlib.Path(path).unlink(missing_ok=True)
+        pathlib.Path(machine.drover_qmp).rename(path)
+        return machine
+
     # ---- what must hold ----
 
     def said(self):

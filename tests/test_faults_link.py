@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The link is down for longer than the drop timeout, before and after the decision."""
+import pytest
+
+from conftest import binary
+from harness.scene import GUEST, Scene, one_sentence, wait_until
+
+SLOW = ("--bandwidth", "1M")
+DROP = ("--drop-timeout", "2")
+BUSY = GUEST.variant(params="hz=1000 rate=20 beat=20")
+
+
+@pytest.mark.parametrize("how", ("cut", "blackhole"))
+def test_down_while_copying(workdir, how):
+    with Scene(workdir, binary("10.0"), guest=BUSY, relay=True) as scene:
+        move = scene.migrate(*SLOW, *DROP)
+        scene.a.wait_job("copying")
+        scene.b.wait_job("copying")
+        getattr(scene.relay, how)()
+        one_sentence(move.wait(), 1, "2 s, the drop timeout")
+        scene.check_runs_at_source()
+        assert scene.b.wait_job("failed")["error"]["message"]
+
+
+@pytest.mark.parametrize("how", ("cut", "stall"))
+def test_down_while_preparing(workdir, how):
+    with Scene(workdir, binary("10.0"), relay=True, hold="dest:preparing") as scene:
+        move = scene.migrate(*DROP)
+        scene.b.wait_held()
+        getattr(scene.relay, how)()
+        scene.b.go_on()
+        one_sentence(move.wait(), 1)
+        wait_until(scene.source.running, "the guest to run")
+        scene.relay.restore()
+        assert scene.b.wait_job("failed", "cancelled")
+        scene.check_runs_at_source(dest_gone=False)
+
+
+def in_doubt(scene, *args, cut=True):
+    """Committed at the source, and the link goes before the destination has heard of it."""
+    move = scene.migrate(*DROP, *args)
+    scene.b.wait_held()
+    scene.a.wait_job("committed")
+    if cut:
+        scene.relay.cut()
+    return move
+
+
+@pytest.mark.parametrize("where", ("dest:committed", "dest:loaded"))
+def test_in_doubt_until_the_link_is_back(workdir, where):
+    """Nothing is resumed by guess; when the daemons speak again it goes on by itself."""
+    hold = "source:committed" if where == "dest:loaded" else where
+    with Scene(workdir, binary("10.0"), relay=True, hold=hold) as scene:
+        move = scene.migrate(*DROP)
+        if hold == where:
+            scene.b.wait_held()
+            scene.a.wait_job("committed")
+            scene.relay.cut()
+        else:
+            scene.a.wait_held()
+            scene.relay.cut()
+            scene.b.wait_job("in-doubt")
+            scene.a.go_on()
+        result = move.wait()
+        one_sentence(result, 3, "drover resolve", "--run-on")
+        assert result.json["state"] == "in-doubt"
+        assert not scene.source.running() and not scene.dest.running()
+        scene.relay.restore()
+        if hold == where:
+            scene.b.go_on()
+        watch = scene.a.drover("watch", scene.a.job()["job"], "--json")
+        assert watch.status in (0, 3)
+        assert scene.a.wait_job("done")["error"] is None
+        assert scene.b.wait_job("done")["error"] is None
+        scene.check_runs_at_dest()
+
+
+def test_resolved_for_the_source(workdir, any_qemu):
+    """Undelivered, COMMIT is called back: the destination must not run the guest on it later."""
+    with Scene(workdir, any_qemu, relay=True, hold="source:committed") as scene:
+        move = scene.migrate(*DROP)
+        scene.a.wait_held()
+        scene.relay.cut()
+        scene.b.wait_job("in-doubt")
+        scene.a.go_on()
+        assert move.wait().status == 3
+        job = scene.a.job()["job"]
+        result = scene.a.drover("resolve", job, "--run-on", "source")
+        assert result.status == 0, result.stderr
+        assert scene.a.wait_job("failed")["error"]["message"].startswith("resolved")
+        assert scene.source.running()
+        assert scene.a.drover("resolve", job, "--run-on", "source").status == 1
+        scene.relay.restore()
+        assert scene.b.wait_job("failed")
+        scene.check_runs_at_source()
+
+
+def test_resolved_for_the_source_at_both_ends(workdir):
+    with Scene(workdir, binary("10.0"), relay=True, hold="source:committed") as scene:
+        move = scene.migrate(*DROP)
+        scene.a.wait_held()
+        scene.relay.cut()
+        job = scene.b.wait_job("in-doubt")["job"]
+        scene.a.go_on()
+        assert move.wait().status == 3
+        assert scene.b.drover("resolve", job, "--run-on", "source").status == 0
+        assert scene.b.wait_job("failed")["error"]["message"].startswith("resolved")
+        assert scene.a.drover("resolve", job, "--run-on", "source").status == 0
+        assert scene.a.wait_job("failed")
+        scene.check_runs_at_source()
+
+
+def test_resolved_for_the_destination(workdir):
+    with Scene(workdir, binary("7.2"), relay=True, hold="source:committed") as scene:
+        move = scene.migrate(*DROP)
+        scene.a.wait_held()
+        scene.relay.cut()
+        job = scene.b.wait_job("in-doubt")["job"]
+        scene.a.go_on()
+        assert move.wait().status == 3
+        assert scene.b.drover("resolve", job, "--run-on", "dest").status == 0
+        assert scene.b.wait_job("done")
+        assert scene.a.drover("resolve", job, "--run-on", "dest").status == 0
+        assert scene.a.wait_job("done")
+        # Nobody has confirmed it to the source: its QEMU is left, stopped.
+        scene.check_runs_at_dest(source_gone=False)
+
+
+def test_resolved_there_and_found_out_here(workdir):
+    """One word at the destination is enough, once the link is back."""
+    with Scene(workdir, binary("7.2"), relay=True, hold="source:committed") as scene:
+        move = scene.migrate(*DROP)
+        scene.a.wait_held()
+        scene.relay.cut()
+        job = scene.b.wait_job("in-doubt")["job"]
+        scene.a.go_on()
+        assert move.wait().status == 3
+        assert scene.b.drover("resolve", job, "--run-on", "source").status == 0
+        scene.relay.restore()
+        assert scene.a.wait_job("failed")
+        scene.check_runs_at_source()
+
+
+@pytest.mark.parametrize("status, state", ((0, "failed"), (1, "in-doubt")))
+def test_the_fence_decides_or_does_not(workdir, status, state):
+    fence = workdir / "fence"
+    fence.write_text(f"#!/bin/sh\necho \"$@\" >> {workdir}/fenced\nexit {status}\n")
+    fence.chmod(0o755)
+    config = f"[migration]\nfence-command = {fence} --really\n"
+    with Scene(workdir, binary("10.0"), relay=True, hold="dest:committed", config=config) as scene:
+        in_doubt(scene)
+        scene.dest.kill()
+        scene.b.kill()
+        wait_until((workdir / "fenced").exists, "the fence")
+        job = scene.a.wait_job(state)
+        wait_until(lambda: (workdir / "fenced").read_text() == f"--really {scene.to}\n", "the fence")
+        if status == 0:
+            scene.check_runs_at_source()
+        else:
+            assert not scene.source.running()
+            assert scene.a.drover("resolve", job["job"], "--run-on", "source").status == 0
+            scene.a.wait_job("failed")
+            scene.check_runs_at_source()
+
+
+def test_a_guest_that_may_have_run_is_for_a_person(workdir):
+    """Both daemons restarted in doubt, and the destination's QEMU is gone: it may have run there."""
+    with Scene(workdir, binary("7.2"), relay=True, hold="dest:committed") as scene:
+        move = in_doubt(scene)
+        scene.dest.kill()
+        assert move.wait().status == 3
+        scene.b.crash_and_restart()
+        scene.a.crash_and_restart()
+        scene.relay.restore()
+        # COMMITTED was found in its journal: nobody knows whether 'cont' went out before the crash.
+        job = scene.b.wait_job("in-doubt")
+        assert not scene.source.running()
+        assert scene.a.wait_job("in-doubt")["job"] == job["job"]
+        for d in (scene.b, scene.a):
+            assert d.drover("resolve", job["job"], "--run-on", "source").status == 0
+            d.wait_job("failed")
+        scene.check_runs_at_source()
