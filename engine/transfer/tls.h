@@ -58,8 +58,9 @@ SSL *drv_tls_connection(DrvTls *tls, DrvTlsPipe *pipe, const char *host, GError 
  * DRV_ERROR_TLS. */
 void drv_tls_explain(SSL *ssl, const char *peer, const char *host, GError **error);
 
-/* Whether that was one end's failure to read the other's records, rather than a certificate that
- * was refused, say. Looks at the thread's OpenSSL error queue: before drv_tls_explain(). */
+/* After the handshake: whether what went wrong is that one end cannot read the other's records, and
+ * not that the peer refused our certificate, say. Looks at the thread's OpenSSL error queue: before
+ * drv_tls_explain(). */
 gboolean drv_tls_is_unreadable(void);
 
 /* The common name in the peer's certificate, or NULL; and its SHA-256, which tells identities

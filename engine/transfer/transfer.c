@@ -452,7 +452,9 @@ void
 drv_transfer_ktls_distrust(DrvTransfer *transfer, const GError *why)
 {
     if (switch_ktls_off(transfer))
-        g_warning("kernel TLS is not used any more until droverd is restarted: %s", why->message);
+        g_warning("records cannot be read (%s): kernel TLS is switched off until droverd is "
+                  "restarted",
+                  why->message);
 }
 
 guint64
