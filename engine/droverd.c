@@ -221,6 +221,7 @@ start(Daemon *daemon, GError **error)
         .pki_dir = daemon->config->pki_dir,
         .threads = (guint)daemon->config->threads,
         .bandwidth = (guint64)daemon->config->bandwidth,
+        .kernel_tls = daemon->config->kernel_tls,
         .incoming = incoming,
         .data = daemon,
     };

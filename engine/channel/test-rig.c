@@ -77,34 +77,37 @@ incoming(DrvSession *session, gpointer data)
 }
 
 static void
-init_end(Rig *rig, RigEnd *end, const char *name, guint threads, gsize memory)
+init_end(Rig *rig, RigEnd *end, const char *name, const DrvTransferConfig *base)
 {
     g_autoptr(GError) error = NULL;
-    const char *pki_dir = test_pki_good(rig->pki, name);
-    DrvTransferConfig config = {
-        .name = name,
-        .pki_dir = pki_dir,
-        .threads = threads,
-        .memory = memory,
-        .incoming = incoming,
-        .data = end,
-    };
+    DrvTransferConfig config = *base;
+    config.name = name;
+    config.pki_dir = test_pki_good(rig->pki, name);
+    config.incoming = incoming;
+    config.data = end;
     if (end == &rig->b)
-        rig->pki_b = pki_dir;
+        rig->pki_b = config.pki_dir;
     end->messages = g_ptr_array_new_with_free_func((GDestroyNotify)g_bytes_unref);
     end->transfer = drv_transfer_new(&config, &error);
     g_assert_no_error(error);
 }
 
 void
-rig_init(Rig *rig, guint threads, guint lanes, gsize memory)
+rig_init_with(Rig *rig, const DrvTransferConfig *a, const DrvTransferConfig *b, guint lanes)
 {
     g_autoptr(GError) error = NULL;
     *rig = (Rig){.pki = test_pki_new(), .lanes = lanes};
-    init_end(rig, &rig->a, "a", threads, memory);
-    init_end(rig, &rig->b, "b", threads, memory);
+    init_end(rig, &rig->a, "a", a);
+    init_end(rig, &rig->b, "b", b);
     rig->port = drv_transfer_listen(rig->b.transfer, "127.0.0.1", 0, &error);
     g_assert_no_error(error);
+}
+
+void
+rig_init(Rig *rig, guint threads, guint lanes, gsize memory)
+{
+    DrvTransferConfig config = {.threads = threads, .memory = memory};
+    rig_init_with(rig, &config, &config, lanes);
 }
 
 static gboolean

@@ -18,6 +18,7 @@ typedef enum {
     KIND_NAME,    /* char *: a host's name */
     KIND_LEVEL,   /* DrvLogLevel */
     KIND_NUMBER,  /* gint64 */
+    KIND_AUTO,    /* gboolean: auto or off */
     KIND_COMMAND  /* char ** */
 } Kind;
 
@@ -49,6 +50,7 @@ static const Setting settings[] = {
     {"transfer", "lanes", KIND_NUMBER, AT(lanes), .min = 1, .max = 16, .zero = "automatic"},
     {"transfer", "bandwidth", KIND_NUMBER, AT(bandwidth), .min = 65536,
      .max = G_GINT64_CONSTANT(1) << 40, .zero = "unlimited"},
+    {"transfer", "kernel-tls", KIND_AUTO, AT(kernel_tls)},
     {"migration", "drop-timeout", KIND_NUMBER, AT(drop_timeout_s), .min = 1, .max = 86400,
      .standard = 60},
     {"migration", "fence-command", KIND_COMMAND, AT(fence_command)},
@@ -138,6 +140,14 @@ take_level(const Setting *s, const Origin *origin, const char *value, DrvLogLeve
     return refuse(s, origin, value, "error, warning, info or debug", error);
 }
 
+static gboolean
+take_auto(const Setting *s, const Origin *origin, const char *value, gboolean *field,
+          GError **error)
+{
+    *field = g_str_equal(value, "auto");
+    return *field || g_str_equal(value, "off") || refuse(s, origin, value, "off or auto", error);
+}
+
 /* A fence that turns out not to run when it is needed is no fence, so it is looked at now. */
 static gboolean
 take_command(const Setting *s, const Origin *origin, const char *value, char ***field,
@@ -191,6 +201,8 @@ take(DrvConfig *config, const Setting *s, const Origin *origin, const char *valu
         return take_number(s, origin, value, field, error);
     case KIND_LEVEL:
         return take_level(s, origin, value, field, error);
+    case KIND_AUTO:
+        return take_auto(s, origin, value, field, error);
     case KIND_COMMAND:
         return take_command(s, origin, value, field, error);
     default:

@@ -20,6 +20,7 @@
  *                       drover chooses
  *   bandwidth=BYTES     bytes a second that all jobs together may send, from 65536; 0 (default):
  *                       unlimited
+ *   kernel-tls=off|auto auto: the kernel encrypts what is sent, where it can; default off
  *
  *   [migration]
  *   drop-timeout=S      how long a lost link is waited for, for jobs that do not say, 1 to 86400;
@@ -43,6 +44,7 @@ typedef struct {
     gint64 threads;
     gint64 lanes;
     gint64 bandwidth;
+    gboolean kernel_tls;
 
     gint64 drop_timeout_s;
     char **fence_command; /* argv, or NULL */

@@ -48,6 +48,7 @@ test_command_line(void)
     g_assert_cmpint(config->threads, ==, 0);
     g_assert_cmpint(config->lanes, ==, 0);
     g_assert_cmpint(config->bandwidth, ==, 0);
+    g_assert_false(config->kernel_tls);
     g_assert_cmpint(config->drop_timeout_s, ==, 60);
     g_assert_null(config->fence_command);
     g_assert_false(config->show_version);
@@ -73,6 +74,7 @@ test_file(void)
                                          "threads=64\n"
                                          "lanes=4\n"
                                          "bandwidth=125000000\n"
+                                         "kernel-tls=auto\n"
                                          "[migration]\n"
                                          "drop-timeout=5\n"
                                          "fence-command=/bin/sh -c 'exit 0'\n");
@@ -89,6 +91,7 @@ test_file(void)
     g_assert_cmpint(config->threads, ==, 64);
     g_assert_cmpint(config->lanes, ==, 4);
     g_assert_cmpint(config->bandwidth, ==, 125000000);
+    g_assert_true(config->kernel_tls);
     g_assert_cmpint(config->drop_timeout_s, ==, 5);
     g_assert_cmpuint(g_strv_length(config->fence_command), ==, 3);
     g_assert_cmpstr(config->fence_command[0], ==, "/bin/sh");
@@ -155,7 +158,7 @@ test_bad_files(void)
          "log-level"},
         {"[transfer]\ndrop-timeout=3\n",
          ", line 2: 'drop-timeout' is not known in [transfer]: there are threads, lanes, "
-         "bandwidth"},
+         "bandwidth, kernel-tls"},
         {"[daemon]\nlanes=3\n[transfer]\nlanes=3\n", ", line 2: 'lanes' is not known in [daemon]"},
         {"[transfer]\nlanes=17\n", ", line 2: lanes is '17': it must be a whole number from 1 to "
                                    "16, or 0 (automatic)"},
@@ -167,6 +170,7 @@ test_bad_files(void)
         {"[transfer]\nbandwidth=1000\n", "from 65536 to 1099511627776, or 0 (unlimited)"},
         {"[transfer]\nbandwidth=99999999999999999999\n", "bandwidth is '99999999999999999999'"},
         {"[transfer]\nbandwidth=100M\n", "bandwidth is '100M'"},
+        {"[transfer]\nkernel-tls=on\n", ", line 2: kernel-tls is 'on': it must be off or auto"},
         {"[migration]\ndrop-timeout=0\n", "drop-timeout is '0': it must be a whole number from 1"},
         {"[migration]\ndrop-timeout=86401\n", "from 1 to 86400"},
         {"[migration]\nfence-command=fence\n", "an absolute path and arguments, quoted"},

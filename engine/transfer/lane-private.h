@@ -17,6 +17,13 @@ typedef enum {
     LANE_DEAD,    /* operations are being waited for */
 } LaneState;
 
+/* Who makes TLS records of what a lane sends. */
+typedef enum {
+    SEAL_OPENSSL,
+    SEAL_PENDING, /* the kernel is asked when the handshake's last bytes have left */
+    SEAL_KERNEL,
+} LaneSealer;
+
 /* Going out: frames are sealed into 'fill' while 'flight' is being written. */
 typedef struct {
     DrvOp op;
@@ -35,6 +42,7 @@ typedef struct {
     gsize payload_len;
     gsize sealed; /* bytes of header and payload already in TLS records */
     guint64 since_rekey;
+    LaneSealer sealer;
 
     guint8 *encoded; /* room for a frame's compressed payload; made when needed */
     guint8 staging[DRV_TLS_RECORD];
@@ -56,6 +64,7 @@ typedef struct {
     DrvChunk *raw;       /* where the frame's raw bytes go; NULL for a frame to be dropped */
     guint8 *encoded;     /* where its compressed ones do; made when needed */
     gint64 last;         /* when something last arrived */
+    gboolean answered;   /* something has that shows that the peer can read us */
     gboolean starved;    /* a frame waits for a chunk; nothing is read meanwhile */
     DrvTimer hunger;     /* when to look again */
 } LaneRx;
@@ -69,6 +78,7 @@ struct _DrvLane {
     guint64 serial;       /* under the session's lock */
     DrvLaneTarget target; /* fixed; for a connecting lane */
     gboolean connects;    /* fixed */
+    gboolean again;       /* fixed: the one before could not be read, or could not read */
 
     DrvSession *session; /* referenced; NULL until an accepted lane has greeted */
     LaneState state;
@@ -91,6 +101,9 @@ struct _DrvLane {
 void lane_die(DrvLane *lane, const GError *error, gboolean permanent);
 /* Lets what is queued go out, then ends. */
 void lane_close_after_flush(DrvLane *lane);
+/* Like lane_close_after_flush(), for a lane that connects and is not up: another takes its place,
+ * without the session being told. */
+void lane_try_again(DrvLane *lane);
 /* Called when an operation of a dead lane has ended. */
 void lane_release_if_idle(DrvLane *lane);
 /* The TLS handshake has come to its end. */
@@ -110,6 +123,9 @@ void lane_tx_pump(DrvLane *lane);
 /* Sends what TLS itself has to say (handshake messages, alerts). */
 void lane_tx_flush(DrvLane *lane);
 gboolean lane_tx_idle(DrvLane *lane);
+/* Lets the kernel seal what is sent, if it should and can. After the handshake, before the first
+ * frame. */
+void lane_tx_offer_kernel(DrvLane *lane);
 
 /* lane-rx.c */
 gboolean lane_rx_init(DrvLane *lane);

@@ -147,6 +147,7 @@ end_payload(DrvLane *lane)
                                                 lane_label(lane)));
     if (lane->session != NULL)
         drv_session_received(lane->session, DRV_FRAME_HEADER + header->wire_len);
+    rx->answered = rx->answered || header->type != DRV_FRAME_HELLO;
     if (header->type != DRV_FRAME_DATA) {
         lane_take_control(lane, header, frame->chunk->data);
     } else {
@@ -198,7 +199,17 @@ tls_failed(DrvLane *lane)
 {
     g_autoptr(GError) error = NULL;
     gboolean handshake = lane->state == LANE_HANDSHAKE || lane->state == LANE_GREETING;
+    gboolean unreadable =
+        lane->state != LANE_HANDSHAKE && !lane->rx.answered && drv_tls_is_unreadable();
     drv_tls_explain(lane->ssl, lane_label(lane), lane->target.host, &error);
+    if (unreadable && lane->tx.sealer == SEAL_KERNEL) {
+        drv_transfer_ktls_distrust(lane->transfer, error);
+        drv_ktls_alert(lane->fd); /* that the peer may come to the same conclusion */
+    }
+    if (unreadable && lane->connects && !lane->again) {
+        lane_try_again(lane);
+        return;
+    }
     if (!lane->connects && handshake) {
         /* The alert must reach the peer, which is to tell its user: it is in the pipe. */
         g_message("refused a connection: %s", error->message);

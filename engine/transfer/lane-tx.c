@@ -7,10 +7,6 @@
 #include <openssl/err.h>
 #include <string.h>
 
-/* AES-GCM keys are good for some 2^24.5 records (RFC 8446, 5.5); a new one well before, after 64
- * GiB. */
-#define REKEY_BYTES (G_GUINT64_CONSTANT(64) << 30)
-
 static void written(DrvOp *op, gint32 result);
 
 static void
@@ -53,6 +49,7 @@ lane_tx_clear(DrvLane *lane)
     g_clear_pointer(&tx->fill, drv_chunk_free);
     g_clear_pointer(&tx->flight, drv_chunk_free);
     g_clear_pointer(&tx->encoded, g_free);
+    drv_tls_pipe_forget(&lane->pipe);
 }
 
 gboolean
@@ -117,11 +114,69 @@ written(DrvOp *op, gint32 result)
 
 /* --- TLS --- */
 
+void
+lane_tx_offer_kernel(DrvLane *lane)
+{
+    if (drv_transfer_ktls_wanted(lane->transfer))
+        lane->tx.sealer = SEAL_PENDING;
+    else
+        drv_tls_pipe_forget(&lane->pipe);
+}
+
+/* Hands over to the kernel, or not. FALSE while bytes that OpenSSL has sealed are on their way to
+ * the socket: the kernel would seal them once more. */
+static gboolean
+settle_sealer(DrvLane *lane)
+{
+    LaneTx *tx = &lane->tx;
+    if (tx->sealer != SEAL_PENDING)
+        return TRUE;
+    lane_tx_flush(lane);
+    if (tx->op.busy)
+        return FALSE;
+    DrvKtlsKey key;
+    guint16 suite = SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(lane->ssl));
+    gboolean taken = lane->pipe.secret_used == 0 && /* the kernel begins with record 0 */
+                     drv_ktls_key(&key, suite, lane->pipe.secret, lane->pipe.secret_len) &&
+                     drv_transfer_ktls_send(lane->transfer, lane->fd, &key);
+    drv_ktls_key_clear(&key);
+    drv_tls_pipe_forget(&lane->pipe);
+    tx->sealer = taken ? SEAL_KERNEL : SEAL_OPENSSL;
+    lane->pipe.mute = taken;
+    return TRUE;
+}
+
+/* The kernel has no way to change a key. */
+static gboolean
+worn_out(DrvLane *lane)
+{
+    return lane->tx.sealer == SEAL_KERNEL && lane->state == LANE_UP &&
+           lane->tx.since_rekey > drv_transfer_rekey_bytes(lane->transfer);
+}
+
+/* Whatever had not arrived goes out on other lanes, as if this one had broken. */
+static void
+retire(DrvLane *lane)
+{
+    g_autoptr(GError) error = g_error_new(
+        DRV_ERROR, DRV_ERROR_UNREACHABLE,
+        "the connection to %s has sent as much as one key is good for: a new one takes its place",
+        lane_label(lane));
+    lane_die(lane, error, FALSE);
+}
+
 static gboolean
 seal(DrvLane *lane, const guint8 *data, gsize len)
 {
     LaneTx *tx = &lane->tx;
-    if (tx->since_rekey > REKEY_BYTES && SSL_key_update(lane->ssl, SSL_KEY_UPDATE_NOT_REQUESTED))
+    if (tx->sealer == SEAL_KERNEL) {
+        memcpy(lane->pipe.out + lane->pipe.out_len, data, len);
+        lane->pipe.out_len += len;
+        tx->since_rekey += len;
+        return TRUE;
+    }
+    if (tx->since_rekey > drv_transfer_rekey_bytes(lane->transfer) &&
+        SSL_key_update(lane->ssl, SSL_KEY_UPDATE_NOT_REQUESTED))
         tx->since_rekey = 0;
     ERR_clear_error();
     int n = SSL_write(lane->ssl, data, (int)len);
@@ -287,7 +342,9 @@ lane_tx_pump(DrvLane *lane)
         lane_tx_flush(lane);
         return;
     }
-    while (loaded(tx) || load_next(lane)) {
+    if (!settle_sealer(lane))
+        return;
+    while (loaded(tx) || (!worn_out(lane) && load_next(lane))) {
         if (!seal_frame(lane))
             break;
         if (tx->channel != NULL)
@@ -298,4 +355,6 @@ lane_tx_pump(DrvLane *lane)
     lane_tx_flush(lane);
     if (lane->state == LANE_CLOSING && lane_tx_idle(lane))
         lane_close_after_flush(lane);
+    else if (worn_out(lane) && !tx->op.busy)
+        retire(lane);
 }

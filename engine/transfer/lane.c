@@ -398,6 +398,7 @@ void
 lane_handshake_done(DrvLane *lane)
 {
     lane->state = LANE_GREETING;
+    lane_tx_offer_kernel(lane);
     if (lane->connects)
         send_hello(lane, DRV_FRAME_HELLO);
     lane_tx_pump(lane);
@@ -486,6 +487,8 @@ static void
 start_connecting(gpointer target, gpointer data)
 {
     DrvLane *lane = target;
+    if (lane->state == LANE_DEAD)
+        return; /* closed before it began */
     if (lane->fd < 0) {
         g_autoptr(GError) error = g_error_new_literal(
             DRV_ERROR, DRV_ERROR_IO,
@@ -498,20 +501,35 @@ start_connecting(gpointer target, gpointer data)
                        (struct sockaddr *)&lane->target.address, lane->target.address_len);
 }
 
-void
-drv_lane_connect(DrvSession *session, DrvTransfer *transfer, DrvWorker *worker, guint slot,
-                 const DrvLaneTarget *target)
+static void
+connect_lane(DrvSession *session, DrvTransfer *transfer, DrvWorker *worker, guint slot,
+             const DrvLaneTarget *target, gboolean again)
 {
     int fd = socket(target->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
     drv_lane_widen_window(fd);
     DrvLane *lane = new_lane(transfer, worker, fd);
     lane->connects = TRUE;
+    lane->again = again;
     lane->session = drv_session_ref(session);
     lane->slot = slot;
     lane->target = *target;
     lane->target.host = g_strdup(target->host);
     lane->target.label = g_strdup(target->label);
     drv_worker_post(worker, start_connecting, lane, NULL);
+}
+
+void
+drv_lane_connect(DrvSession *session, DrvTransfer *transfer, DrvWorker *worker, guint slot,
+                 const DrvLaneTarget *target)
+{
+    connect_lane(session, transfer, worker, slot, target, FALSE);
+}
+
+void
+lane_try_again(DrvLane *lane)
+{
+    connect_lane(lane->session, lane->transfer, lane->worker, lane->slot, &lane->target, TRUE);
+    lane_close_after_flush(lane);
 }
 
 void

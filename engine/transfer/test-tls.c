@@ -60,8 +60,11 @@ step(Link *link, guint end)
     int r = link->done[end] ? SSL_read(link->ssl[end], &byte, 1) : SSL_do_handshake(link->ssl[end]);
     if (r == 1)
         link->done[end] = TRUE;
-    else if (SSL_get_error(link->ssl[end], r) != SSL_ERROR_WANT_READ)
+    else if (SSL_get_error(link->ssl[end], r) != SSL_ERROR_WANT_READ) {
+        if (link->done[end]) /* and here the peer refuses our certificate */
+            g_assert_false(drv_tls_is_unreadable());
         drv_tls_explain(link->ssl[end], "PEER", "HOST", &link->error[end]);
+    }
 }
 
 /* Both ends speak until neither has anything to say. The client reads on, as what the server thinks

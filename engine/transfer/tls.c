@@ -35,6 +35,8 @@ pipe_write(BIO *bio, const char *data, int len)
 {
     DrvTlsPipe *pipe = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
+    if (pipe->mute)
+        return len;
     gsize n = MIN((gsize)len, pipe->out_size - pipe->out_len);
     if (n == 0) {
         BIO_set_retry_write(bio);
@@ -42,6 +44,8 @@ pipe_write(BIO *bio, const char *data, int len)
     }
     memcpy(pipe->out + pipe->out_len, data, n);
     pipe->out_len += n;
+    if (pipe->secret_len > 0)
+        pipe->secret_used += n;
     return (int)n;
 }
 
@@ -184,7 +188,59 @@ drv_tls_connection(DrvTls *tls, DrvTlsPipe *pipe, const char *host, GError **err
     return ssl;
 }
 
+/* --- secrets --- */
+
+/* A line is "LABEL CLIENT_RANDOM SECRET", the last two in hexadecimal. OpenSSL gives ours when it
+ * has written the last record under the handshake's own. */
+static void
+take_secret(const SSL *ssl, const char *line)
+{
+    DrvTlsPipe *pipe = BIO_get_data(SSL_get_rbio(ssl));
+    const char *label =
+        SSL_is_server(ssl) ? "SERVER_TRAFFIC_SECRET_0 " : "CLIENT_TRAFFIC_SECRET_0 ";
+    const char *hex = strrchr(line, ' ');
+    if (!g_str_has_prefix(line, label) || hex == NULL || strlen(++hex) > 2 * sizeof pipe->secret)
+        return;
+    gsize len = 0;
+    while (g_ascii_isxdigit(hex[2 * len]) && g_ascii_isxdigit(hex[2 * len + 1])) {
+        pipe->secret[len] = (guint8)(g_ascii_xdigit_value(hex[2 * len]) << 4 |
+                                     g_ascii_xdigit_value(hex[2 * len + 1]));
+        len++;
+    }
+    pipe->secret_len = len;
+}
+
+void
+drv_tls_reveal(DrvTls *tls)
+{
+    SSL_CTX_set_keylog_callback(tls->client, take_secret);
+    SSL_CTX_set_keylog_callback(tls->server, take_secret);
+}
+
+void
+drv_tls_pipe_forget(DrvTlsPipe *pipe)
+{
+    OPENSSL_cleanse(pipe->secret, sizeof pipe->secret);
+    pipe->secret_len = 0;
+}
+
 /* --- errors --- */
+
+gboolean
+drv_tls_is_unreadable(void)
+{
+    unsigned long err = ERR_peek_last_error();
+    switch (ERR_GET_REASON(err) - SSL_AD_REASON_OFFSET) {
+    case SSL_AD_UNEXPECTED_MESSAGE: /* what the peer says of records that it cannot make out */
+    case SSL_AD_BAD_RECORD_MAC:
+    case SSL_AD_RECORD_OVERFLOW:
+    case SSL_AD_DECODE_ERROR:
+    case SSL_AD_PROTOCOL_VERSION:
+        return TRUE;
+    default: /* another alert, or our own finding */
+        return err != 0 && ERR_GET_REASON(err) < SSL_AD_REASON_OFFSET;
+    }
+}
 
 /* What we found wrong with the peer's certificate. */
 static void

@@ -17,6 +17,11 @@ DrvTls *drv_tls_new(const char *dir, GError **error);
 void drv_tls_free(DrvTls *tls);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvTls, drv_tls_free)
 
+/* Has connections leave the secret of what they send in their pipe, for kernel TLS. To be called
+ * before there are any. */
+void drv_tls_reveal(DrvTls *tls);
+#define DRV_TLS_SECRET 48
+
 /* The ends of a connection's ciphertext. The owner sets 'in' to what the socket gave and lets 'out'
  * point at where ciphertext may go; OpenSSL moves 'in_pos' and 'out_len'. */
 typedef struct {
@@ -26,7 +31,17 @@ typedef struct {
     guint8 *out;
     gsize out_size;
     gsize out_len;
+    gboolean mute; /* set by the owner: what OpenSSL says goes nowhere any more */
+
+    /* After drv_tls_reveal(): what our application data is sealed with, and how many bytes OpenSSL
+     * has sealed with it. */
+    guint8 secret[DRV_TLS_SECRET];
+    gsize secret_len;
+    gsize secret_used;
 } DrvTlsPipe;
+
+/* Wipes the secret. */
+void drv_tls_pipe_forget(DrvTlsPipe *pipe);
 
 /* The most that one SSL_write of up to DRV_TLS_RECORD bytes adds to 'out': a record, and a key
  * update before it. */
@@ -42,6 +57,11 @@ SSL *drv_tls_connection(DrvTls *tls, DrvTlsPipe *pipe, const char *host, GError 
  * and what to do. Takes the thread's OpenSSL error queue. Always sets an error of class
  * DRV_ERROR_TLS. */
 void drv_tls_explain(SSL *ssl, const char *peer, const char *host, GError **error);
+
+/* After the handshake: whether what went wrong is that one end cannot read the other's records, and
+ * not that the peer refused our certificate, say. Looks at the thread's OpenSSL error queue: before
+ * drv_tls_explain(). */
+gboolean drv_tls_is_unreadable(void);
 
 /* The common name in the peer's certificate, or NULL; and its SHA-256, which tells identities
  * apart. */

@@ -6,6 +6,7 @@
 #include "engine/transfer/lane.h"
 #include "engine/transfer/session-private.h"
 
+#include <errno.h>
 #include <gio/gio.h>
 #include <glib-unix.h>
 #include <malloc.h>
@@ -22,6 +23,8 @@
 #define ACCEPT_PAUSE_US (100 * 1000)
 #define BIND_PAUSE_US (20 * 1000)
 #define BIND_TRIES 100
+/* AES-GCM keys are good for some 2^24.5 records (RFC 8446, 5.5); a new one well before. */
+#define REKEY_BYTES (G_GUINT64_CONSTANT(64) << 30)
 
 typedef struct {
     guint8 id[16];
@@ -35,6 +38,9 @@ struct _DrvTransfer {
     DrvShaper *shaper;
     DrvWorker **workers;
     guint n_workers;
+    guint64 rekey_bytes;
+    gboolean (*ktls_send)(int fd, const DrvKtlsKey *key);
+    gint ktls; /* atomic: it is wanted */
     void (*incoming)(DrvSession *session, gpointer data);
     gpointer data;
     DrvMailbox *control;
@@ -84,6 +90,11 @@ drv_transfer_new(const DrvTransferConfig *config, GError **error)
     transfer->tls = drv_tls_new(config->pki_dir, error);
     if (transfer->tls == NULL)
         return NULL;
+    transfer->rekey_bytes = config->rekey_bytes > 0 ? config->rekey_bytes : REKEY_BYTES;
+    transfer->ktls_send = config->ktls_send != NULL ? config->ktls_send : drv_ktls_send;
+    transfer->ktls = config->kernel_tls;
+    if (config->kernel_tls)
+        drv_tls_reveal(transfer->tls);
     for (guint i = 0; i < threads; i++) {
         transfer->workers[i] = drv_worker_new(i, transfer->pool, error);
         if (transfer->workers[i] == NULL)
@@ -429,6 +440,47 @@ drv_transfer_remove_lane(DrvTransfer *transfer, DrvLane *lane)
     g_mutex_lock(&transfer->lock);
     g_ptr_array_remove_fast(transfer->lanes, lane);
     g_mutex_unlock(&transfer->lock);
+}
+
+gboolean
+drv_transfer_ktls_wanted(DrvTransfer *transfer)
+{
+    return g_atomic_int_get(&transfer->ktls);
+}
+
+/* TRUE for the one that does it. */
+static gboolean
+switch_ktls_off(DrvTransfer *transfer)
+{
+    return g_atomic_int_compare_and_exchange(&transfer->ktls, TRUE, FALSE);
+}
+
+gboolean
+drv_transfer_ktls_send(DrvTransfer *transfer, int fd, const DrvKtlsKey *key)
+{
+    if (!drv_transfer_ktls_wanted(transfer))
+        return FALSE;
+    if (transfer->ktls_send(fd, key))
+        return TRUE;
+    /* A peer that has hung up meanwhile says nothing about the kernel. */
+    if (errno != ENOTCONN && switch_ktls_off(transfer))
+        g_message("this kernel does not take over TLS (%s): OpenSSL does it", g_strerror(errno));
+    return FALSE;
+}
+
+void
+drv_transfer_ktls_distrust(DrvTransfer *transfer, const GError *why)
+{
+    if (switch_ktls_off(transfer))
+        g_warning("records cannot be read (%s): kernel TLS is switched off until droverd is "
+                  "restarted",
+                  why->message);
+}
+
+guint64
+drv_transfer_rekey_bytes(DrvTransfer *transfer)
+{
+    return transfer->rekey_bytes;
 }
 
 gboolean

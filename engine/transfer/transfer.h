@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "engine/transfer/ktls.h"
 #include "engine/transfer/lane.h"
 #include "engine/transfer/session.h"
 #include "engine/transfer/shaper.h"
@@ -18,6 +19,10 @@ typedef struct {
     guint threads;       /* data threads; 0: as fits the CPUs */
     gsize memory;        /* limit of the buffer pool in bytes; 0: the default */
     guint64 bandwidth;   /* bytes a second for all jobs together; 0: no limit */
+    gboolean kernel_tls; /* lanes let the kernel seal what they send, where it can */
+    guint64 rekey_bytes; /* what a lane sends with one key; 0: 64 GiB */
+    /* In drv_ktls_send()'s stead, for tests; NULL: that itself. */
+    gboolean (*ktls_send)(int fd, const DrvKtlsKey *key);
     /* A peer has opened a session: give it ops. Before this returns nothing of the session is told.
      */
     void (*incoming)(DrvSession *session, gpointer data);
@@ -54,6 +59,13 @@ DrvSession *drv_transfer_find_session(DrvTransfer *transfer, const guint8 id[16]
 /* Lanes from their birth until nothing of theirs is under way. */
 void drv_transfer_add_lane(DrvTransfer *transfer, DrvLane *lane);
 void drv_transfer_remove_lane(DrvTransfer *transfer, DrvLane *lane);
+/* Whether lanes should have the kernel seal; and drv_ktls_send(), which for a kernel that cannot is
+ * the last time it is wanted. */
+gboolean drv_transfer_ktls_wanted(DrvTransfer *transfer);
+gboolean drv_transfer_ktls_send(DrvTransfer *transfer, int fd, const DrvKtlsKey *key);
+/* The kernel's records, or the peer's, cannot be read: nothing is left to kernels from now on. */
+void drv_transfer_ktls_distrust(DrvTransfer *transfer, const GError *why);
+guint64 drv_transfer_rekey_bytes(DrvTransfer *transfer);
 /* Whether peers have as many sessions open as they may. */
 gboolean drv_transfer_is_full(DrvTransfer *transfer);
 /* Lanes that have not said which session they belong to. FALSE when there are too many. */
