@@ -31,6 +31,7 @@ class Profile:
     watch_s: float
     time_limit: float
     repeat: int
+    budget_s: float   # further rounds are left out when this would not do
     groups: tuple
 
     def cells(self):
@@ -49,19 +50,20 @@ MAIN = ("qemu", "qemu-multifd-zstd", "qemu-tls", "drover-none", "drover-auto")
 WRITERS = ("sparse", "rewrite", "random")
 
 PROFILES = {p.name: p for p in (
-    Profile("quick", "a look: under 5 minutes", 256, 1, 20, 2, (
-        (("1g", "loopback"), ("idle", "rewrite"), MAIN),
+    Profile("quick", "a look: under 5 minutes", 256, 1, 20, 2, 260, (
+        (("1g",), ("idle", "rewrite"), MAIN),
+        (("loopback",), ("idle",), MAIN),
     )),
-    Profile("usual", "every link, the main systems", 512, 2, 40, 3, (
+    Profile("usual", "every link, the main systems", 512, 2, 40, 3, 3600, (
         (("1g", "10g", "unlimited"), ("idle", *WRITERS), MAIN),
     )),
-    Profile("full", "the whole matrix: under an hour", 512, 2, 20, 3, (
+    Profile("full", "the whole matrix: under an hour", 512, 2, 20, 3, 3400, (
         (("1g", "10g", "unlimited"), ("idle",), ALL),
         (("1g", "10g", "unlimited"), WRITERS, (*MAIN, "qemu-xbzrle")),
         (("1g", "unlimited"), ("clones",), MAIN),
         (("unlimited",), ("linux",), ("qemu", "drover-auto")),
     )),
-    Profile("promises", "the figures that drover promises, with a guest of 2 GiB", 2048, 5, 90, 3, (
+    Profile("promises", "the figures that drover promises, with a guest of 2 GiB", 2048, 5, 90, 5, 3600, (
         (("1g",), ("idle",), ("qemu", "drover-auto", CUT)),
         (("loopback",), ("idle",), ("qemu", "drover-none")),
     )),

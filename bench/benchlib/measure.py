@@ -186,7 +186,7 @@ class _Run:
                  "qemu_transferred")
         return {"converged": all(p.outcome.converged for p in self.pairs),
                 **{name: worst(name) for name in names},
-                **({"guests": each} if len(each) > 1 else {})}
+                "guests": each}
 
     def _pair_times(self, pair, since, began, ended):
         source, dest, outcome = pair.source.console, pair.dest.console, pair.outcome

@@ -66,7 +66,7 @@ def _promises(table):
         yield f"| {v.promise} | `{v.where}` | {v.limit} | {v.measured} | {verdict} |"
 
 
-def _host(line):
+def host_line(line):
     host = line["host"]
     kind = "virtual machine, " if host["virtual"] else ""
     yield (f"{host['drover']} ({host['commit']}, {host['buildtype']}) on {host['system']}, "
@@ -78,18 +78,34 @@ def disturbed(runs):
     return [run for run in runs if run["metrics"]["cpu_s"]["others_share"] > DISTURBED]
 
 
-def _notes(table):
+def failures(table):
+    """(cell, what happened) of every run without figures."""
+    return [(run["cell"]["name"], f"round {run['round']}: {run['error'] or 'failed'}")
+            for run in table.runs if not run["ok"]] + \
+        [(run["cell"]["name"], f"round {run['round']}, broke: {run['reason']}")
+         for run in table.broken]
+
+
+def disturbance(table):
+    """A sentence about how much else this machine did meanwhile, or None."""
     worse = disturbed(table.runs)
-    if worse:
-        share = max(run["metrics"]["cpu_s"]["others_share"] for run in worse)
-        yield (f"\n**Disturbed: in {len(worse)} of {len(table.runs)} runs others used more than "
-               f"{DISTURBED:.0%} of this machine's CPU (at worst {share:.0%}).** Ratios of runs side "
-               "by side bear that better than the absolute figures, but do not publish these.")
-    failed = [run for run in table.runs if not run["ok"]]
+    if not worse:
+        return None
+    share = max(run["metrics"]["cpu_s"]["others_share"] for run in worse)
+    return (f"Disturbed: in {len(worse)} of {len(table.runs)} runs others used more than "
+            f"{DISTURBED:.0%} of this machine's CPU (at worst {share:.0%}). Ratios of runs side by "
+            "side bear that better than absolute figures, but neither is fit to be published.")
+
+
+def _notes(table):
+    notice = disturbance(table)
+    if notice:
+        yield f"\n**{notice}**"
+    failed = failures(table)
     if failed:
         yield "\n## Not converged, or failed\n"
-        for run in failed:
-            yield f"- `{run['cell']['name']}`, round {run['round']}: {run['error']}"
+        for name, words in failed:
+            yield f"- `{name}`, {words}"
     if table.skips:
         yield "\n## Skipped\n"
         for skip in table.skips:
@@ -101,7 +117,7 @@ def markdown(lines):
     out = ["# drover and QEMU side by side\n"]
     if table.runs:
         first = table.runs[0]
-        out += list(_host(first))
+        out += list(host_line(first))
         out.append(f"\nProfile `{first['profile']}`, {first['time']}. Medians of runs that alternate "
                    "(smallest–largest); `× qemu` is the median of the ratios to the run of `qemu` "
                    "in the same round. docs/benchmarks.md defines every figure.")

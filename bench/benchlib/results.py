@@ -142,6 +142,7 @@ class Table:
     def __init__(self, lines):
         self.runs = [line for line in lines if line["type"] == "run"]
         self.skips = [line for line in lines if line["type"] == "skip"]
+        self.broken = [line for line in lines if line["type"] == "broken"]
         self.groups = {}
         for run in self.runs:
             cell = run["cell"]
