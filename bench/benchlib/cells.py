@@ -63,7 +63,7 @@ PROFILES = {p.name: p for p in (
         (("1g", "unlimited"), ("clones",), MAIN),
         (("unlimited",), ("linux",), ("qemu", "drover-auto")),
     )),
-    Profile("promises", "the figures that drover promises, with a guest of 2 GiB", 2048, 5, 90, 5, 3600, (
+    Profile("promises", "what drover promises, with guests of 2 GiB", 2048, 5, 90, 5, 3600, (
         (("1g",), ("idle",), ("qemu", "drover-auto", CUT)),
         (("loopback",), ("idle",), ("qemu", "drover-none")),
     )),

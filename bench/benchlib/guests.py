@@ -43,12 +43,12 @@ class Recipe:
 
 RECIPES = {
     "idle": Recipe("realistic memory, a timer tick 1000 times a second"),
-    "sparse": Recipe("the same, and two words written in each of 10 pages a ms, over 64 MiB",
-                     mode="sparse", working_set=64, rate=10),
-    "rewrite": Recipe("the same, and 8 whole pages of compressible content a ms, over 64 MiB",
-                      mode="rewrite", working_set=64, rate=8),
-    "random": Recipe("the same, and 8 whole pages of incompressible content a ms, over 64 MiB",
-                     mode="random", working_set=64, rate=8),
+    "sparse": Recipe("realistic memory, and two words written in each of 10 pages a ms, "
+                     "over 64 MiB", mode="sparse", working_set=64, rate=10),
+    "rewrite": Recipe("realistic memory, and 8 whole pages of compressible content a ms, "
+                      "over 64 MiB", mode="rewrite", working_set=64, rate=8),
+    "random": Recipe("realistic memory, and 8 whole pages of incompressible content a ms, "
+                     "over 64 MiB", mode="random", working_set=64, rate=8),
     "clones": Recipe("three guests at once, of the same realistic memory, half the size each",
                      clones=3, memory_share=0.5),
     "linux": Recipe("Linux under TCG, 1000 pages a second over 32 MiB: a second opinion",

@@ -22,7 +22,7 @@ escape = markup.escape
 def _scaled(s, divisor):
     if s is None:
         return {"median": None, "low": None, "high": None, "n": 0}
-    return {"median": s.median / divisor, "low": s.low / divisor, "high": s.high / divisor, "n": s.n}
+    return {**{name: getattr(s, name) / divisor for name in ("median", "low", "high")}, "n": s.n}
 
 
 def _rows(table, group, figure, divisor):
@@ -91,8 +91,8 @@ def _head(table):
         return "<p>No run succeeded.</p>"
     first = table.runs[0]
     parts = [f'<p class="soft">{escape(" ".join(report.host_line(first)))}</p>',
-             f'<p class="soft">Profile {escape(first["profile"])}, {escape(first["time"])}. Bars are '
-             "medians of runs that took turns, whiskers go from the smallest to the largest, and "
+             f'<p class="soft">Profile {escape(first["profile"])}, {escape(first["time"])}. Bars '
+             "are medians of runs that took turns, whiskers go from the smallest to the largest, and "
              "the factor is the median of the ratios to the run of <code>qemu</code> in the same "
              'round. <span class="key" style="--of:var(--qemu)">QEMU alone</span>'
              '<span class="key" style="--of:var(--drover)">drover</span></p>']

@@ -18,7 +18,7 @@ class Verdict:
     where: str
 
 
-def _spread(s, unit="", digits=2):
+def _spread(s, unit, digits=2):
     return f"{s.median:.{digits}f} ({s.low:.{digits}f} to {s.high:.{digits}f}){unit}"
 
 
@@ -34,7 +34,8 @@ def _difference(table, group, system, base, figure, unit, limit, promise):
     found = stats.differences(table.values(group, system, figure),
                               table.values(group, base, figure))
     if found:
-        yield Verdict(promise, f"+ {limit} {unit}", _spread(found, f" {unit}"),
+        digits = 0 if unit == "ms" else 2
+        yield Verdict(promise, f"+ {limit} {unit}", _spread(found, f" {unit}", digits),
                       found.median <= limit, f"{group}/{system}")
 
 

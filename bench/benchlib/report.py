@@ -118,8 +118,8 @@ def markdown(lines):
     if table.runs:
         first = table.runs[0]
         out += list(host_line(first))
-        out.append(f"\nProfile `{first['profile']}`, {first['time']}. Medians of runs that alternate "
-                   "(smallest–largest); `× qemu` is the median of the ratios to the run of `qemu` "
+        out.append(f"\nProfile `{first['profile']}`, {first['time']}. Medians of runs that "
+                   "alternate (smallest–largest); `× qemu` is the median of the ratios to the run of `qemu` "
                    "in the same round. docs/benchmarks.md defines every figure.")
     out += list(_notes(table))
     out += list(_promises(table))

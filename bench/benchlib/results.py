@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""results.jsonl: one JSON object a line. docs/benchmarks.md has the schema; change SCHEMA with it."""
+"""results.jsonl: one JSON object a line. The schema is in docs/benchmarks.md."""
 import json
 import os
 import pathlib
