@@ -309,10 +309,11 @@ percent(const LiveSource *self)
     const CopyProgress *p = &self->progress;
     switch (drv_job_state(&self->base)) {
     case DRV_STATE_COPYING:
-    case DRV_STATE_SWITCHOVER:
         return p->total > 0
                    ? CLAMP(100.0 * (double)(p->total - p->remaining) / (double)p->total, 0, 99.9)
                    : 0;
+    case DRV_STATE_SWITCHOVER: /* QEMU's figures are of the last round that it ran */
+        return 99;
     case DRV_STATE_LOADED:
     case DRV_STATE_COMMITTED:
     case DRV_STATE_IN_DOUBT:
@@ -347,7 +348,8 @@ live_progress(DrvJob *job)
     json_object_set_double_member(o, "percent", percent(self));
     json_object_set_int_member(o, "transferred", (gint64)p->sampled_raw);
     json_object_set_int_member(o, "total", p->total);
-    json_object_set_int_member(o, "remaining", p->remaining);
+    json_object_set_int_member(o, "remaining",
+                               drv_job_state(job) < DRV_STATE_LOADED ? p->remaining : 0);
     json_object_set_int_member(o, "raw_rate", (gint64)p->raw_rate);
     json_object_set_int_member(o, "wire_rate", (gint64)p->wire_rate);
     json_object_set_int_member(o, "dirty_rate", p->dirty_rate);
