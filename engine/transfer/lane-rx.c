@@ -182,8 +182,12 @@ advance(DrvLane *lane)
         if (rx->have < DRV_FRAME_HEADER)
             return TRUE;
         GError *error = NULL;
-        if (!drv_frame_decode(rx->header_bytes, &rx->header, &error))
+        if (!drv_frame_decode(rx->header_bytes, &rx->header, &error)) {
+            if (lane->state == LANE_GREETING)
+                g_prefix_error(&error, "%s does not speak drover's protocol, is it a droverd? ",
+                               lane_label(lane));
             return protocol_error(lane, error);
+        }
         if (!begin_payload(lane))
             return FALSE;
         if (rx->starved)

@@ -518,6 +518,19 @@ connect_lane(DrvSession *session, DrvTransfer *transfer, DrvWorker *worker, guin
     drv_worker_post(worker, start_connecting, lane, NULL);
 }
 
+/* "ADDR:PORT" of who connected. (A GSocket would make the descriptor non-blocking.) */
+static char *
+label_of_peer(int fd)
+{
+    struct sockaddr_storage native;
+    socklen_t len = sizeof native;
+    if (getpeername(fd, (struct sockaddr *)&native, &len) < 0)
+        return g_strdup("a connecting peer");
+    g_autoptr(GSocketAddress) address = g_socket_address_new_from_native(&native, len);
+    return address != NULL ? g_socket_connectable_to_string(G_SOCKET_CONNECTABLE(address))
+                           : g_strdup("a connecting peer");
+}
+
 void
 drv_lane_connect(DrvSession *session, DrvTransfer *transfer, DrvWorker *worker, guint slot,
                  const DrvLaneTarget *target)
@@ -541,7 +554,7 @@ drv_lane_accept(DrvTransfer *transfer, DrvWorker *worker, int fd)
         return;
     }
     DrvLane *lane = new_lane(transfer, worker, fd);
-    lane->target.label = g_strdup("a connecting peer");
+    lane->target.label = label_of_peer(fd);
     lane->stranger = TRUE;
     begin_tls(lane);
 }

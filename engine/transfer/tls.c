@@ -274,6 +274,12 @@ explain_verify(long result, const char *peer, const char *host, GError **error)
                     "from one 'drover pki init'",
                     peer, text);
         break;
+    case X509_V_ERR_INVALID_PURPOSE:
+        g_set_error(error, DRV_ERROR, DRV_ERROR_TLS,
+                    "the certificate of %s is not meant for both ends of a connection, as a "
+                    "droverd's must be: make one with 'drover pki init'",
+                    peer);
+        break;
     default:
         g_set_error(error, DRV_ERROR, DRV_ERROR_TLS, "the certificate of %s was refused: %s", peer,
                     text);
