@@ -12,7 +12,7 @@ from harness.qemu import MIB, Guest, Machine
 from harness.relay import Relay
 
 # Incompressible, and slow enough in its writing for a link that --bandwidth slows down.
-GUEST = Guest(mode="sparse", params="hz=100 rate=2 beat=2 body=random", pages=3072)
+GUEST = Guest(mode="sparse", params="hz=100 rate=2 beat=2 body=random", pages=2048)
 SLOW = ("--bandwidth", 8 * MIB)
 
 
@@ -37,7 +37,7 @@ def moved(scenery, *options, during):
 
 
 def reset(relay):
-    relay.wait_bytes(4 * MIB)
+    relay.wait_bytes(2 * MIB)
     relay.cut(reset=True)
     relay.restore()
 
@@ -52,7 +52,7 @@ def test_all_lanes_reset_once(workdir, pki, any_qemu, options):
 def test_ended_in_good_order(workdir, pki):
     """FIN instead of RST."""
     def during(relay):
-        relay.wait_bytes(4 * MIB)
+        relay.wait_bytes(2 * MIB)
         relay.cut()
         relay.restore()
 
@@ -70,7 +70,7 @@ def test_reset_again_and_again(workdir, pki):
 def test_reset_while_it_reconnects(workdir, pki):
     """New connections die young: in the midst of TLS, of the hello, of the replay."""
     def during(relay):
-        relay.wait_bytes(4 * MIB)
+        relay.wait_bytes(2 * MIB)
         relay.cut(reset=True)
         for young in (1000, 3000, 5000, 20_000, 100_000):
             known = relay.cuts
@@ -86,7 +86,7 @@ def test_reset_while_it_reconnects(workdir, pki):
 def test_refused_for_a_while(workdir, pki):
     """Nobody listens when it comes back first: it tries until somebody does."""
     def during(relay):
-        relay.wait_bytes(4 * MIB)
+        relay.wait_bytes(2 * MIB)
         relay.cut(reset=True)
         job = s[0].a.drover("jobs", "--json").json["jobs"][0]["job"]
         wait_link_down(s[0].a, job)
@@ -106,7 +106,7 @@ def wait_link_down(daemon, job):
 def test_silence(workdir, pki, how):
     """No reset, no end: nothing comes any more. It has to be noticed."""
     def during(relay):
-        relay.wait_bytes(4 * MIB)
+        relay.wait_bytes(2 * MIB)
         getattr(relay, how)()
         known = relay.connections
         # It has given these connections up when it dials again.
@@ -120,7 +120,7 @@ def test_silence(workdir, pki, how):
 def test_a_short_stall_costs_nothing(workdir, pki):
     """What was held back comes after all: no connection is given up for that."""
     def during(relay):
-        relay.wait_bytes(4 * MIB)
+        relay.wait_bytes(2 * MIB)
         relay.stall()
         relay.restore()
 
@@ -131,7 +131,7 @@ def test_a_short_stall_costs_nothing(workdir, pki):
 @pytest.mark.parametrize("end", (0, 1), ids=("source", "dest"))
 def test_one_end_is_told_the_other_is_not(workdir, pki, end):
     def during(relay):
-        relay.wait_bytes(4 * MIB)
+        relay.wait_bytes(2 * MIB)
         relay.close_one(end)
         known = relay.connections
         relay.wait(lambda r: r.connections > known)
@@ -148,8 +148,8 @@ def test_cut_in_the_switchover(workdir, pki, any_qemu, options):
 
         def during(_):
             source.qmp.wait_event("STOP")
+            # No question to QEMU meanwhile: while it saves its devices it answers nobody.
             relay.cut(reset=True)
-            assert not source.running()
             relay.restore()
 
         report = moved(s, *SLOW, "--downtime", 5000, *options, during=during)
