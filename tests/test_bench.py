@@ -36,6 +36,7 @@ def run(system, number, total=2.0, felt=50.0, group="1g/idle", **changes):
     assert not changes, changes
     return {
         "schema": results.SCHEMA, "type": "run", "time": "now", "profile": "quick", "qemu": "7.2",
+        "downtime_limit_ms": 300,
         "cell": {"name": f"{group}/{system}", "link": link, "guest": guest, "system": system},
         "round": number, "host": HOST, "ok": ok, "error": None if ok else "it took too long",
         "guest": {"kind": "flat", "accel": "kvm", "memory_mib": 256, "image": {"sha256": "x"}},

@@ -98,6 +98,7 @@ def _conditions(old, new):
     for what, a, b in (("machine", old["host"]["cpu"], new["host"]["cpu"]),
                        ("number of cores", old["host"]["cores"], new["host"]["cores"]),
                        ("QEMU", old["qemu"], new["qemu"]),
+                       ("downtime limit", old["downtime_limit_ms"], new["downtime_limit_ms"]),
                        ("build", old["host"]["buildtype"], new["host"]["buildtype"]),
                        ("guest's memory", old["guest"].get("memory_mib"),
                         new["guest"].get("memory_mib")),

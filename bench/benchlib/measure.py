@@ -30,6 +30,7 @@ class Conditions:
     memory: int        # MiB
     watch_s: float     # how long a guest is watched before it is moved
     time_limit: float
+    downtime_ms: int
 
 
 @dataclasses.dataclass
@@ -64,7 +65,7 @@ def run(cell, conditions):
         workdir = stack.enter_context(_directory())
         link = stack.enter_context(links.make(cell.link))
         pki = make_pki(workdir / "pki", f"a={link.a.address}", f"b={link.b.address}")
-        site = Site(link, pki, workdir, conditions.time_limit)
+        site = Site(link, pki, workdir, conditions.time_limit, conditions.downtime_ms)
         mover = stack.enter_context(system.start(site))
         pairs = []
         for n in range(recipe.clones):

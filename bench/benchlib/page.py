@@ -92,8 +92,8 @@ def _head(table):
     first = table.runs[0]
     parts = [f'<p class="soft">{escape(" ".join(report.host_line(first)))}</p>',
              f'<p class="soft">Profile {escape(first["profile"])}, {escape(first["time"])}. Bars '
-             "are medians of runs that took turns, whiskers go from the smallest to the largest, and "
-             "the factor is the median of the ratios to the run of <code>qemu</code> in the same "
+             "are medians of runs that took turns, whiskers go from the smallest to the largest, "
+             "and the factor is the median of the ratios to the run of <code>qemu</code> in the same "
              'round. <span class="key" style="--of:var(--qemu)">QEMU alone</span>'
              '<span class="key" style="--of:var(--drover)">drover</span></p>']
     notice = report.disturbance(table)

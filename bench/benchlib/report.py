@@ -71,7 +71,8 @@ def host_line(line):
     kind = "virtual machine, " if host["virtual"] else ""
     yield (f"{host['drover']} ({host['commit']}, {host['buildtype']}) on {host['system']}, "
            f"kernel {host['kernel']}: {kind}{host['cpu']}, {host['cores']} cores, "
-           f"{host['memory_mib']} MiB, KVM: {host['kvm']}. QEMU {line['qemu']}.")
+           f"{host['memory_mib']} MiB, KVM: {host['kvm']}. QEMU {line['qemu']}, at most "
+           f"{line['downtime_limit_ms']} ms down.")
 
 
 def disturbed(runs):
@@ -119,8 +120,8 @@ def markdown(lines):
         first = table.runs[0]
         out += list(host_line(first))
         out.append(f"\nProfile `{first['profile']}`, {first['time']}. Medians of runs that "
-                   "alternate (smallest–largest); `× qemu` is the median of the ratios to the run of `qemu` "
-                   "in the same round. docs/benchmarks.md defines every figure.")
+                   "alternate (smallest–largest); `× qemu` is the median of the ratios to the run of "
+                   "`qemu` in the same round. docs/benchmarks.md defines every figure.")
     out += list(_notes(table))
     out += list(_promises(table))
     for group in table.groups:

@@ -3,7 +3,7 @@
 
 A system is set up for one run (with system.start(site) as mover), made ready for each pair of
 machines (mover.prepare), and then moves each (mover.move), which is what the clock is on. Every
-system gets the same promises to keep: 300 ms of downtime, no limit of its own on bandwidth.
+system gets the same promise to keep about downtime, and no limit of its own on bandwidth.
 """
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from harness import native
 from harness.daemon import Daemon
 from harness.qmp import Qmp, QmpError
 
-DOWNTIME_MS = 300
+DOWNTIME_MS = 300  # unless asked for otherwise
 CHANNELS = 2       # multifd's, at both QEMU and drover
 FIRST_PORT = 4440
 
@@ -40,6 +40,7 @@ class Site:
     pki: object        # a directory with a/ and b/
     workdir: object
     time_limit: float
+    downtime_ms: int = DOWNTIME_MS
 
 
 # ---- QEMU ----
@@ -68,7 +69,8 @@ class QemuMover:
 
     def prepare(self, pair):
         capabilities = {"return_path": True, "events": True, **self.system.capabilities}
-        parameters = {"max_bandwidth": 0, "downtime_limit": DOWNTIME_MS, **self.system.parameters}
+        parameters = {"max_bandwidth": 0, "downtime_limit": self.site.downtime_ms,
+                      **self.system.parameters}
         listen, self._uris[pair.name] = self.addresses()
         try:
             for machine, host, end in ((pair.dest, "b", "server"), (pair.source, "a", "client")):
@@ -212,7 +214,7 @@ class DroverMover:
         limit = self.site.time_limit
         with source.running("migrate", "--qmp", pair.source.drover_qmp, "--to", dest.listen,
                             "--dest-qmp", pair.dest.drover_qmp, "--keep-source", "--json",
-                            "--downtime", DOWNTIME_MS, *self.system.options) as command:
+                            "--downtime", self.site.downtime_ms, *self.system.options) as command:
             converged = True
             try:
                 result = command.wait(limit)
