@@ -85,6 +85,40 @@ skips(gboolean real)
     return TRUE;
 }
 
+/* --- what is logged --- */
+
+/* Counts the lines that say so, in the stead of what prints them and ends the test at a warning. */
+typedef struct {
+    const char *says;
+    gint count; /* atomic */
+    GLogFunc usual;
+    GLogLevelFlags fatal;
+} Log;
+
+static void
+count_line(const char *domain, GLogLevelFlags level, const char *message, gpointer data)
+{
+    Log *log = data;
+    if (strstr(message, log->says) != NULL)
+        g_atomic_int_inc(&log->count);
+}
+
+static void
+log_begin(Log *log, const char *says)
+{
+    *log = (Log){.says = says};
+    log->usual = g_log_set_default_handler(count_line, log);
+    log->fatal = g_log_set_always_fatal(G_LOG_LEVEL_CRITICAL | G_LOG_FATAL_MASK);
+}
+
+static guint
+log_end(Log *log)
+{
+    g_log_set_always_fatal(log->fatal);
+    g_log_set_default_handler(log->usual, NULL);
+    return (guint)g_atomic_int_get(&log->count);
+}
+
 /* --- where the kernel has it, and where not --- */
 
 static gboolean
@@ -99,13 +133,16 @@ static void
 test_absent(void)
 {
     Rig rig;
+    Log log;
     DrvTransferConfig config = {.threads = 2, .kernel_tls = TRUE, .ktls_send = refuse};
+    log_begin(&log, "this kernel does not take over TLS (No such file or directory)");
     rig_init_with(&rig, &config, &config, 4);
     rig_connect(&rig, 0);
     rig_wait_lanes(&rig, 4);
     expect_wanted(&rig, FALSE, FALSE);
     carry(&rig, DRV_CODEC_LZ4, RIG_TEXT, 4 * MEG, 3 * MEG);
     rig_clear(&rig);
+    g_assert_cmpuint(log_end(&log), ==, 2); /* one of each daemon */
 }
 
 /* 'auto' on this machine, whichever it is. */
@@ -113,8 +150,10 @@ static void
 test_detect(void)
 {
     Rig rig;
+    Log log;
     DrvTransferConfig config = {.threads = 2, .kernel_tls = TRUE};
     gboolean has = test_kernel_has_tls();
+    log_begin(&log, "this kernel does not take over TLS");
     rig_init_with(&rig, &config, &config, 4);
     rig_connect(&rig, 0);
     rig_wait_lanes(&rig, 4);
@@ -122,6 +161,7 @@ test_detect(void)
     carry(&rig, DRV_CODEC_NONE, RIG_RANDOM, 4 * MEG, 3 * MEG);
     expect_wanted(&rig, has, has);
     rig_clear(&rig);
+    g_assert_cmpuint(log_end(&log), ==, has ? 0 : 2);
 }
 
 /* --- data --- */
@@ -216,17 +256,6 @@ spoil(int fd, const DrvKtlsKey *key)
     return drv_ktls_send(fd, &wrong);
 }
 
-/* In the stead of what prints, and ends the test. */
-static void
-count_warnings(const char *domain, GLogLevelFlags level, const char *message, gpointer data)
-{
-    gint *warnings = data;
-    if (!(level & G_LOG_LEVEL_WARNING))
-        return;
-    g_assert_nonnull(strstr(message, "kernel TLS is switched off until droverd is restarted"));
-    g_atomic_int_inc(warnings);
-}
-
 /* What one end cannot read of the other switches kernel TLS off, and the session comes about all
  * the same. */
 static void
@@ -235,7 +264,8 @@ test_guard(gconstpointer data)
     const Guard *guard = data;
     Scene scene;
     DrvTransferConfig config[2];
-    gint warnings = 0, wrong = 0;
+    Log log;
+    guint wrong = 0;
     if (skips(guard->real))
         return;
     for (guint i = 0; i < 2; i++) {
@@ -250,8 +280,7 @@ test_guard(gconstpointer data)
         };
         wrong += guard->kernel[i] == BAD;
     }
-    GLogFunc usual = g_log_set_default_handler(count_warnings, &warnings);
-    GLogLevelFlags fatal = g_log_set_always_fatal(G_LOG_LEVEL_CRITICAL | G_LOG_FATAL_MASK);
+    log_begin(&log, "kernel TLS is switched off until droverd is restarted");
     scene_init(&scene, guard->real, &config[0], &config[1], 2);
     scene_connect(&scene);
     rig_wait_lanes(&scene.rig, 2);
@@ -262,11 +291,10 @@ test_guard(gconstpointer data)
             g_assert_false(
                 drv_transfer_ktls_wanted(i == 0 ? scene.rig.a.transfer : scene.rig.b.transfer));
     }
-    g_assert_cmpint(g_atomic_int_get(&warnings), >=, wrong);
-    g_assert_cmpint(g_atomic_int_get(&warnings), <=, 2);
     scene_clear(&scene);
-    g_log_set_always_fatal(fatal);
-    g_log_set_default_handler(usual, NULL);
+    guint warnings = log_end(&log);
+    g_assert_cmpuint(warnings, >=, wrong);
+    g_assert_cmpuint(warnings, <=, 2);
 }
 
 static void
