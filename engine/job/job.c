@@ -181,6 +181,8 @@ record_end(gpointer data)
     g_autoptr(GError) error = NULL;
     if (!catch_up(job, job->rec->state, &error))
         return G_SOURCE_CONTINUE;
+    g_message("job %s (%s): the journal has caught up with its end", job->rec->id,
+              drv_role_name(job->rec->role));
     drv_jobs_finished(job->jobs, job);
     return G_SOURCE_REMOVE;
 }

@@ -183,6 +183,35 @@ step_set_parameters(gpointer owner)
     execute(self, "migrate-set-parameters", drv_settings_parameters(self->features, &settings));
 }
 
+/* Whether QEMU was given to this job for good: then it is ended when the job fails. */
+static void
+set_incoming(LiveDest *self, gboolean incoming)
+{
+    self->incoming = incoming;
+    json_object_set_boolean_member(self->base.detail, "incoming", incoming);
+}
+
+static void
+listening(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply != NULL) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    /* It waits for somebody else's migration, say: then it is not ours to end. */
+    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
+        set_incoming(self, FALSE);
+    drv_steps_fail(&self->steps,
+                   g_error_new(error->domain, error->code,
+                               "%s: start one anew with '-incoming defer -S'", error->message));
+}
+
 static void
 step_listen(gpointer owner)
 {
@@ -191,8 +220,10 @@ step_listen(gpointer owner)
     g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "in");
     g_autofree char *uri = g_strconcat("unix:", path, NULL);
     JsonNode *args = qmp_args("uri", "s", uri, NULL);
+    set_incoming(self, TRUE);
     if (!drv_job_move(&self->base, DRV_STATE_COPYING, &error)) {
         json_node_unref(args);
+        set_incoming(self, FALSE);
         drv_steps_fail(&self->steps, error);
         return;
     }
@@ -200,8 +231,8 @@ step_listen(gpointer owner)
     if (qmp_features_command_accepts(self->features, "migrate-incoming", "exit-on-error"))
         json_object_set_boolean_member(json_node_get_object(args), "exit-on-error", FALSE);
     g_clear_pointer(&self->features, qmp_features_unref); /* 4 MiB */
-    self->incoming = TRUE;
-    execute(self, "migrate-incoming", args);
+    qmp_client_execute_async(self->qmp, "migrate-incoming", args, QMP_TIMEOUT_MS,
+                             self->steps.cancellable, listening, dest_ticket(self));
 }
 
 static const DrvStep prepare_steps[] = {

@@ -246,10 +246,9 @@ reason_known(GObject *source, GAsyncResult *result, gpointer data)
     g_autoptr(DrvJob) job = data;
     LiveDest *self = live_dest(job);
     g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    /* On its standard error QEMU names the culprit, over QMP often only the error number. */
     g_autofree char *log = dest_last_words(self);
-    const char *words = qmp_get_string(qmp_node_object(reply), "error-desc");
-    if (words == NULL)
-        words = log;
+    const char *words = log != NULL ? log : qmp_get_string(qmp_node_object(reply), "error-desc");
     dest_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "its QEMU cannot load the guest%s%s",
                                 words != NULL ? ": " : "", words != NULL ? words : ""));
 }
@@ -607,7 +606,7 @@ dest_resume(DrvJob *job)
     LiveDest *self = live_dest(job);
     DrvJobState state = drv_job_state(job);
     self->cpu_before = drv_process_cpu_seconds();
-    self->incoming = state >= DRV_STATE_COPYING;
+    self->incoming = drv_json_flag(job->detail, "incoming", FALSE);
     self->may_have_run = drv_json_flag(job->detail, "may_have_run", FALSE);
     if (state == DRV_STATE_COMMITTED) {
         run_guest(self);

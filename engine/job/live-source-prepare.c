@@ -301,19 +301,47 @@ step_listen(gpointer owner)
         drv_steps_next(&self->steps);
 }
 
+/* Whether QEMU's migration is ours: one that it refused to begin may be somebody else's, which is
+ * not to be cancelled, and whose stopped guest is not to be run. */
+static void
+set_migrating(LiveSource *self, gboolean migrating)
+{
+    self->migrating = migrating;
+    json_object_set_boolean_member(self->base.detail, "migrating", migrating);
+}
+
+static void
+migrate_begun(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
+        set_migrating(self, FALSE);
+    if (reply == NULL)
+        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+    else
+        drv_steps_next(&self->steps);
+}
+
 static void
 step_migrate(gpointer owner)
 {
     LiveSource *self = owner;
     GError *error = NULL;
+    set_migrating(self, TRUE);
     if (!drv_job_move(&self->base, DRV_STATE_COPYING, &error)) {
+        set_migrating(self, FALSE);
         drv_steps_fail(&self->steps, error);
         return;
     }
     g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "out");
     g_autofree char *uri = g_strconcat("unix:", path, NULL);
-    self->migrating = TRUE;
-    live_execute(self, "migrate", qmp_args("uri", "s", uri, NULL));
+    qmp_client_execute_async(self->qmp, "migrate", qmp_args("uri", "s", uri, NULL), QMP_TIMEOUT_MS,
+                             self->steps.cancellable, migrate_begun, live_ticket(self));
 }
 
 static const DrvStep prepare_steps[] = {

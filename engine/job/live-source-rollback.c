@@ -84,7 +84,7 @@ static void
 step_cancel(gpointer owner)
 {
     LiveSource *self = owner;
-    if (self->qmp == NULL || !self->touched)
+    if (self->qmp == NULL || !self->migrating)
         drv_steps_next(&self->steps);
     else
         try(self, "migrate_cancel", NULL);
@@ -149,7 +149,7 @@ static void
 step_settle(gpointer owner)
 {
     LiveSource *self = owner;
-    if (self->qmp == NULL || !self->touched) {
+    if (self->qmp == NULL || !self->migrating) {
         drv_steps_next(&self->steps);
         return;
     }
@@ -195,7 +195,7 @@ static void
 step_resume(gpointer owner)
 {
     LiveSource *self = owner;
-    if (self->qmp == NULL || !self->touched)
+    if (self->qmp == NULL || !self->migrating)
         drv_steps_next(&self->steps);
     else
         qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS,

@@ -588,6 +588,7 @@ live_resume(DrvJob *job)
     self->cpu_before = drv_process_cpu_seconds();
     self->was_running = drv_json_flag(job->detail, "was_running", FALSE);
     self->touched = json_object_has_member(job->detail, "capabilities");
+    self->migrating = drv_json_flag(job->detail, "migrating", FALSE);
     self->prepared = TRUE;
     if (state == DRV_STATE_QUEUED) {
         live_start(job);
