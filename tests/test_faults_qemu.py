@@ -100,7 +100,11 @@ def test_somebody_else_cancels_in_qemu(workdir, any_qemu):
         move = scene.migrate(*SLOW)
         scene.a.wait_job("copying")
         scene.source.qmp.command("migrate_cancel")
-        one_sentence(move.wait(), 1, "cancelled in QEMU by somebody else")
+        sentence = one_sentence(move.wait(), 1)
+        # Its end of the stream may break first; then QEMU 10.0 calls that a failure itself.
+        assert "cancelled in QEMU by somebody else" in sentence or \
+            "QEMU's migration failed" in sentence, sentence
+        assert "has given the migration up" not in sentence
         scene.check_runs_at_source()
 
 

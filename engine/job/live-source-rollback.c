@@ -246,8 +246,11 @@ aborted(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer ticket)
     LiveSource *self = live_redeem(ticket, &keep);
     if (self == NULL)
         return;
-    const char *words = drv_json_string(drv_json_object(ok, "error"), "message", NULL);
-    if (words != NULL && self->peer_error == NULL)
+    JsonObject *why = drv_json_object(ok, "error");
+    const char *words = drv_json_string(why, "message", NULL);
+    /* That we have given it up is no news. */
+    gboolean echo = g_str_equal(drv_json_string(why, "class", ""), "cancelled");
+    if (words != NULL && !echo && self->peer_error == NULL)
         self->peer_error = g_strdup(words);
     abort_settled(self);
 }

@@ -17,8 +17,8 @@
  * From LOADED on, silence means nothing: COMMIT may be on its way, so it keeps the paused guest and
  * waits IN_DOUBT for COMMIT, for an abort, or for a person. It also goes there when it cannot carry
  * out a COMMIT (`cont` fails, QEMU is gone). Its word that it cannot is no ground for the source to
- * go back: a repeated COMMIT may find a QEMU that can. The source asks for an abort, and goes back
- * when the destination is FAILED, where no COMMIT moves it any more.
+ * go back: a repeated COMMIT may find a QEMU that can. The source asks for an abort, and goes back,
+ * through IN_DOUBT, when the destination is FAILED, where no COMMIT moves it any more.
  *
  *   QUEUED -> PREPARING -> COPYING -> LOADED -> COMMITTED -> RUNNING -> DONE
  *      any of the first four -> ROLLING_BACK -> FAILED | CANCELLED
