@@ -169,7 +169,9 @@ def test_compare_says_what_got_slower(workdir):
 
 @pytest.mark.parametrize("text, message", (
     ("", "no results in it"), ("{}\n", "line 1, is not a benchmark result"),
-    ('{"schema":99}\n', "results of schema 99"), ("[1]\n", "is not a benchmark result")))
+    ('{"schema":99}\n', "results of schema 99"), ("[1]\n", "is not a benchmark result"),
+    ('{"schema":1,"type":"run"}\n', "it lacks time"),
+    ('{"schema":1,"type":"?"}\n', "its type is unknown")))
 def test_compare_refuses_what_is_no_result(workdir, text, message):
     good, bad = write(workdir / "good", pairs((1.0,))), workdir / "bad"
     bad.write_text(text)

@@ -27,7 +27,9 @@ def number(s, divisor, digits):
     """'3.42 (3.40–3.51)', or '–' where nothing is known."""
     if s is None:
         return "–"
-    median, low, high = (f"{v / divisor:.{digits}f}" for v in (s.median, s.low, s.high))
+    # Adding nothing makes a plain 0 of what rounds to -0.
+    median, low, high = (f"{round(v / divisor, digits) + 0.0:.{digits}f}"
+                         for v in (s.median, s.low, s.high))
     return median if low == high else f"{median} ({low}–{high})"
 
 

@@ -11,6 +11,13 @@ from harness import build
 from harness.qemu import kvm_problem
 
 SCHEMA = 1
+# What a line of each type has at least; later fields are read where they are.
+FIELDS = {
+    "run": ("time", "profile", "cell", "round", "host", "qemu", "downtime_limit_ms", "guest", "ok",
+            "error", "metrics", "timeline"),
+    "skip": ("cell", "reason"),
+    "broken": ("cell", "round", "reason"),
+}
 
 
 class BadResults(Exception):
@@ -90,11 +97,15 @@ def read(path):
     for number, line in enumerate(text.splitlines(), 1):
         try:
             found = json.loads(line)
-            schema = found["schema"]
-        except (ValueError, KeyError, TypeError):
+            schema, fields = found["schema"], FIELDS.get(found.get("type"))
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise BadResults(f"{path}, line {number}, is not a benchmark result") from None
         if schema != SCHEMA:
             raise BadResults(f"{path} has results of schema {schema}; this program reads {SCHEMA}")
+        lacking = [name for name in fields or () if name not in found]
+        if fields is None or lacking:
+            what = f"it lacks {lacking[0]}" if lacking else "its type is unknown"
+            raise BadResults(f"{path}, line {number}, is not a whole result: {what}")
         lines.append(found)
     if not lines:
         raise BadResults(f"{path} has no results in it")
