@@ -12,6 +12,8 @@
 
 /* Finished jobs that the journal keeps for 'drover jobs'. */
 #define KEEP_FINISHED 10000
+/* Tunnels are in no journal: so many of those that are over can still be asked after. */
+#define KEEP_ENDED 32
 /* An abort that could not be delivered is tried again for so long. */
 #define ABORT_RETRY_S 3
 #define ABORT_TRIES 100
@@ -28,6 +30,7 @@ struct _DrvJobs {
     GPtrArray *jobs;        /* of DrvJob that are not over; referenced */
     GHashTable *peers;      /* "HOST:PORT" → SharedPeer: sessions that we opened */
     GPtrArray *accepted;    /* of DrvPeer: sessions that peers opened; referenced */
+    GPtrArray *ended;       /* of DrvJob: tunnels that are over, the latest few; referenced */
     GPtrArray *tunnel_ends; /* of DrvChannelSet: ours of tunnels that peers opened */
 };
 
@@ -289,10 +292,15 @@ void
 drv_jobs_finished(DrvJobs *jobs, DrvJob *job)
 {
     guint index;
-    if (g_ptr_array_find(jobs->jobs, job, &index)) {
-        /* Its own functions may still be on the stack. */
-        g_idle_add(forget, g_ptr_array_steal_index_fast(jobs->jobs, index));
+    if (!g_ptr_array_find(jobs->jobs, job, &index))
+        return;
+    DrvJob *over = g_ptr_array_steal_index_fast(jobs->jobs, index);
+    if (!over->journaled) { /* no journal tells how it ended: whoever follows it asks here */
+        g_ptr_array_add(jobs->ended, drv_job_ref(over));
+        if (jobs->ended->len > KEEP_ENDED)
+            g_ptr_array_remove_index(jobs->ended, 0);
     }
+    g_idle_add(forget, over); /* its own functions may still be on the stack */
 }
 
 DrvJob *
@@ -411,6 +419,11 @@ JsonObject *
 drv_jobs_show(DrvJobs *jobs, const char *id, GError **error)
 {
     DrvJob *job = find_any(jobs, id);
+    for (guint i = 0; job == NULL && i < jobs->ended->len; i++) {
+        DrvJob *over = jobs->ended->pdata[i];
+        if (g_str_equal(over->rec->id, id))
+            job = over;
+    }
     if (job != NULL)
         return drv_job_to_json(job);
     g_autoptr(DrvJobRecord) rec = drv_journal_load(jobs->journal, id, DRV_ROLE_SOURCE, NULL);
@@ -526,6 +539,7 @@ drv_jobs_new(const DrvJobsParams *params, GError **error)
     jobs->jobs = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
     jobs->peers = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, free_shared);
     jobs->accepted = g_ptr_array_new_with_free_func((GDestroyNotify)drv_peer_unref);
+    jobs->ended = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
     jobs->tunnel_ends = g_ptr_array_new_with_free_func(free_end);
     return jobs;
 }
@@ -570,6 +584,7 @@ drv_jobs_free(DrvJobs *jobs)
     if (jobs == NULL)
         return;
     g_ptr_array_unref(jobs->jobs);
+    g_ptr_array_unref(jobs->ended);
     g_ptr_array_unref(jobs->tunnel_ends);
     g_hash_table_unref(jobs->peers);
     g_ptr_array_unref(jobs->accepted);
