@@ -44,6 +44,7 @@ typedef struct {
     guint64 opaque, carried; /* bytes */
     guint64 events;
     guint64 zero, normal, xbzrle, compressed; /* pages */
+    guint64 xbzrle_bytes;                     /* as QEMU counts: without the word */
     guint64 runs, eos, flushes, commands, eofs, inits, packets, syncs, states, wraps;
     guint64 last; /* block and offset of the last page, to see the guest's pages begin anew */
     GString *sections;
@@ -73,6 +74,8 @@ see_pages(Seen *seen, const DrvStreamEvent *event)
                          [DRV_PAGES_COMPRESSED] = &seen->compressed};
     guint64 at = (guint64)event->pages.block << 48 | event->pages.offset / event->pages.page_len;
     *counts[event->pages.kind] += event->pages.count;
+    if (event->pages.kind == DRV_PAGES_XBZRLE)
+        seen->xbzrle_bytes += event->piece.unit_len - DRV_STREAM_WORD;
     seen->runs++;
     seen->wraps += at < seen->last;
     seen->last = at + event->pages.count - 1;
@@ -205,6 +208,7 @@ print_seen(const Seen *seen, gsize len, gboolean exact)
     COUNT(zero);
     COUNT(normal);
     COUNT(xbzrle);
+    COUNT(xbzrle_bytes);
     COUNT(compressed);
     COUNT(runs);
     COUNT(wraps);

@@ -85,7 +85,7 @@ static void
 put_ram_part(DrvEmit *emit, DrvCursor *out, DrvSectionType type)
 {
     drv_emit_section(out, type, SAMPLE_RAM_ID, NULL, 0);
-    put_pages(emit, out, 0, DRV_PAGES_NORMAL, 3, 10);
+    put_pages(emit, out, 0, DRV_PAGES_NORMAL, 3, SAMPLE_PART_NORMAL);
     drv_emit_flush_word(out);
     drv_emit_eos(out);
     drv_emit_footer(out, SAMPLE_RAM_ID);
@@ -110,7 +110,7 @@ put_end(DrvCursor *out)
 }
 
 GByteArray *
-sample_stream(gboolean with_iterable)
+sample_stream(gboolean with_iterable, guint normal)
 {
     GByteArray *bytes = g_byte_array_sized_new(ROOM);
     g_byte_array_set_size(bytes, ROOM);
@@ -127,7 +127,7 @@ sample_stream(gboolean with_iterable)
     if (with_iterable)
         put_iterable(&out, DRV_SECTION_START);
     drv_emit_section(&out, DRV_SECTION_PART, SAMPLE_RAM_ID, NULL, 0);
-    put_pages(&emit, &out, 0, DRV_PAGES_NORMAL, 0, 50);
+    put_pages(&emit, &out, 0, DRV_PAGES_NORMAL, 0, normal);
     put_pages(&emit, &out, 0, DRV_PAGES_ZERO, 50, 40);
     put_pages(&emit, &out, 1, DRV_PAGES_ZERO, 3, 1);
     drv_emit_eos(&out);

@@ -10,13 +10,14 @@
 #define SAMPLE_DEVICE_ID 7u
 
 /* What the sample holds. */
-#define SAMPLE_NORMAL 70u
+#define SAMPLE_PART_NORMAL 3u /* pages in each of two later rounds */
 #define SAMPLE_ZERO 41u
 #define SAMPLE_DEVICE_BYTES 3000u
 
-/* Two rounds of RAM in two blocks, with multifd's flush, an opaque part between them when
- * 'with_iterable', then devices, the end, and a description. */
-GByteArray *sample_stream(gboolean with_iterable);
+/* Three rounds of RAM in two blocks, the first with 'normal' pages that are not zero, at most 50,
+ * with multifd's flush, an opaque part between them when 'with_iterable', then devices, the end,
+ * and a description. */
+GByteArray *sample_stream(gboolean with_iterable, guint normal);
 
 /* An init, a SYNC of each kind, plain pages with zero pages, compressed ones, device state. */
 GByteArray *sample_multifd(void);
