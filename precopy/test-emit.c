@@ -88,6 +88,36 @@ test_leaving_pages_out(void)
     g_assert_true(exact);
 }
 
+/* As QEMU writes it, byte for byte: the first page of a block names it, the others continue it. */
+static void
+test_ram_section(void)
+{
+    static const char expected[] = "QEVM\0\0\0\3"
+                                   "\1\0\0\0\2\3ram\0\0\0\0\0\0\0\4"
+                                   "\0\0\0\0\0\0\x30\4\1a\0\0\0\0\0\0\x20\0\1b\0\0\0\0\0\0\x10\0"
+                                   "\0\0\0\0\0\0\0\2\1a\0"
+                                   "\0\0\0\0\0\0\x10\x22\0"
+                                   "\0\0\0\0\0\0\0\2\1b\0"
+                                   "\0\0\0\0\0\0\2\0"
+                                   "\0\0\0\0\0\0\0\x10"
+                                   "\x7e\0\0\0\2";
+    const DrvRamBlock blocks[] = {{.id = "a", .size = 2 * SAMPLE_PAGE},
+                                  {.id = "b", .size = SAMPLE_PAGE}};
+    guint8 room[200];
+    DrvCursor out = drv_cursor_writer(room, sizeof room);
+    DrvEmit emit = DRV_EMIT_INIT;
+    drv_emit_header(&out);
+    drv_emit_section(&out, DRV_SECTION_START, 2, "ram", 4);
+    drv_emit_blocks(&out, blocks, G_N_ELEMENTS(blocks));
+    drv_emit_page(&emit, &out, &blocks[0], 0, DRV_PAGES_ZERO, 0, "", 1);
+    drv_emit_page(&emit, &out, &blocks[0], 0, DRV_PAGES_ZERO, SAMPLE_PAGE, "", 1);
+    drv_emit_page(&emit, &out, &blocks[1], 1, DRV_PAGES_ZERO, 0, "", 1);
+    drv_emit_flush_word(&out);
+    drv_emit_eos(&out);
+    drv_emit_footer(&out, 2);
+    g_assert_cmpmem(room, out.pos, expected, sizeof expected - 1);
+}
+
 static void
 test_too_short(void)
 {
@@ -106,6 +136,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/emit/identity", test_identity);
     g_test_add_func("/emit/leaving-pages-out", test_leaving_pages_out);
+    g_test_add_func("/emit/ram-section", test_ram_section);
     g_test_add_func("/emit/too-short", test_too_short);
     return g_test_run();
 }

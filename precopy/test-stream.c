@@ -269,6 +269,29 @@ test_pages_that_are_none(void)
     }
 }
 
+/* A run ends at its block's end, and where another byte fills the page. */
+static void
+test_runs_end(void)
+{
+    g_autoptr(GByteArray) in = ram_of_two_pages(0);
+    put_zero_page(in, SAMPLE_PAGE, "a");
+    sample_u64(in, 2 * SAMPLE_PAGE | 0x22);
+    sample_u8(in, 0);
+    g_auto(Seen) outside = parse(in, in->len, 0);
+    assert_same(&outside, in);
+    g_assert_cmpuint(outside.pages[DRV_PAGES_ZERO], ==, 1);
+    g_assert_false(outside.exact);
+
+    g_autoptr(GByteArray) filled = ram_of_two_pages(0);
+    put_zero_page(filled, 0, "a");
+    sample_u64(filled, SAMPLE_PAGE | 0x22);
+    sample_u8(filled, 0xff);
+    g_auto(Seen) two = parse(filled, filled->len, 0);
+    g_assert_cmpuint(two.kinds[DRV_STREAM_RAM_PAGES], ==, 2);
+    g_assert_cmpuint(two.page_errors, ==, 1);
+    g_assert_true(two.exact);
+}
+
 static void
 test_block_lists_that_are_none(void)
 {
@@ -423,6 +446,7 @@ main(int argc, char **argv)
     g_test_add_func("/stream/foreign", test_foreign);
     g_test_add_func("/stream/block-extras", test_block_extras);
     g_test_add_func("/stream/pages-that-are-none", test_pages_that_are_none);
+    g_test_add_func("/stream/runs-end", test_runs_end);
     g_test_add_func("/stream/block-lists-that-are-none", test_block_lists_that_are_none);
     g_test_add_func("/stream/too-many-blocks", test_too_many_blocks);
     g_test_add_func("/stream/lost-block-is-not-continued", test_lost_block_is_not_continued);
