@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The link between the daemons breaks in every way, and the migration goes on as if it had not."""
 import contextlib
+import re
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from harness.handover import Handover, Hosts, check_held, migrate_exactly
 from harness.link import Link, link_problem
 from harness.qemu import MIB, Guest, Machine
 from harness.relay import Relay
+from harness.scene import wait_until
 
 # Incompressible, and slow enough in its writing for a link that --bandwidth slows down.
 GUEST = Guest(mode="sparse", params="hz=100 rate=2 beat=2 body=random", pages=2048)
@@ -200,3 +202,30 @@ def test_a_real_link_is_cut_for_a_second(workdir, pki, link, how):
         assert report["verify"]["stream"] == "match"
         # The cut, and what TCP and drover need to notice that it is over.
         assert report["total_ms"] > 1000
+
+
+def repetitions(host):
+    """How often TCP has repeated what gets no answer: after three it waits for 1.6 s and more."""
+    found = re.search(r"timer:\(on,[^,]*,(\d+)\)", host.run("ss", "-Htno", "state", "established"))
+    return int(found[1]) if found else 0
+
+
+def test_a_stalled_lane_is_replaced_before_tcp_tries_again(workdir, pki, link):
+    """TCP doubles its pauses: when the link is back it would be the last to know."""
+    binary = qemu.newest()
+    with Machine(binary, GUEST, name="src") as source, \
+            Machine(binary, GUEST, incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki, link=link) as hosts:
+        source.wait_ready()
+
+        def during(move):
+            move.command.wait_output("copying .*%")
+            link.cut()
+            wait_until(lambda: repetitions(link.a) >= 3, "TCP's repeating itself")
+            wait_until(lambda: "SYN-SENT" in link.a.run("ss", "-Htn"), "another connection")
+            assert "ESTAB" in link.a.run("ss", "-Htn"), "it was given up first"
+            link.restore()
+
+        report = migrate_exactly(hosts, source, dest, *SLOW, "--lanes", 1, during=during)
+        assert report["verify"]["stream"] == "match"
+        assert report["reconnects"] == 1

@@ -91,6 +91,7 @@ struct _DrvLane {
     DrvOp connect_op;
     DrvTimer deadline; /* of connecting and greeting; of closing */
     DrvTimer ping;
+    DrvTimer stall;
     LaneTx tx;
     LaneRx rx;
 };

@@ -14,6 +14,14 @@
 /* A connection attempt that takes longer has lost its first packet: a new one is faster than TCP's
  * own retry. */
 #define CONNECT_US (2 * G_USEC_PER_SEC)
+/* Not so for one that takes a lane's place: the round trip is known, and the network may be back at
+ * any moment. */
+#define RECONNECT_US (250 * 1000)
+/* What was sent is not confirmed by the peer's TCP for so long, though it has been repeated: the
+ * network may be gone. TCP doubles its waiting time with each repetition and would notice late that
+ * it is back. */
+#define STALL_US (300 * 1000)
+#define STALL_CHECK_US (100 * 1000)
 #define GREETING_US (10 * G_USEC_PER_SEC)
 #define CLOSING_US (2 * G_USEC_PER_SEC)
 /* Bytes that may wait unsent in the kernel: few, so that frames are bound to a lane late and its
@@ -118,6 +126,7 @@ lane_die(DrvLane *lane, const GError *error, gboolean permanent)
     lane->state = LANE_DEAD;
     drv_worker_timer_stop(lane->worker, &lane->deadline);
     drv_worker_timer_stop(lane->worker, &lane->ping);
+    drv_worker_timer_stop(lane->worker, &lane->stall);
     drv_worker_timer_stop(lane->worker, &lane->tx.retry);
     drv_worker_timer_stop(lane->worker, &lane->rx.hunger);
     if (lane->fd >= 0)
@@ -142,6 +151,7 @@ lane_close_after_flush(DrvLane *lane)
         no_stranger_any_more(lane);
         lane->state = LANE_CLOSING;
         drv_worker_timer_stop(lane->worker, &lane->ping);
+        drv_worker_timer_stop(lane->worker, &lane->stall);
         drv_worker_timer(lane->worker, &lane->deadline, g_get_monotonic_time() + CLOSING_US);
         lane_tx_pump(lane);
         return;
@@ -179,6 +189,32 @@ measure_rtt(DrvLane *lane)
         drv_session_rtt_sample(lane->session, info.tcpi_min_rtt);
 }
 
+/* What the kernel still holds goes out again over other lanes, or was given up: it must not arrive
+ * by this one when the network is back. */
+static void
+forget_unsent(DrvLane *lane)
+{
+    struct linger none = {.l_onoff = 1};
+    setsockopt(lane->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+}
+
+/* Has the session connect another lane in this one's place while this one may still come to itself:
+ * whichever is first is taken. */
+static void
+stall_check(DrvTimer *timer)
+{
+    DrvLane *lane = timer->owner;
+    struct tcp_info info = {0};
+    socklen_t len = sizeof info;
+    drv_worker_timer(lane->worker, &lane->stall, g_get_monotonic_time() + STALL_CHECK_US);
+    if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+        return;
+    gint64 limit = MAX(STALL_US, 3 * (gint64)info.tcpi_rtt);
+    if (info.tcpi_unacked > 0 && info.tcpi_backoff > 0 &&
+        (gint64)info.tcpi_last_ack_recv * 1000 > limit)
+        drv_session_lane_stalled(lane->session, lane);
+}
+
 static void
 ping_due(DrvTimer *timer)
 {
@@ -189,10 +225,7 @@ ping_due(DrvTimer *timer)
         g_autoptr(GError) error =
             g_error_new(DRV_ERROR, DRV_ERROR_UNREACHABLE, "%s has been silent for %d s",
                         lane_label(lane), (int)(silence / G_USEC_PER_SEC));
-        /* What the kernel still holds goes out again over other lanes, or was given up: it must not
-         * arrive by this one when the network is back. */
-        struct linger none = {.l_onoff = 1};
-        setsockopt(lane->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+        forget_unsent(lane);
         lane_die(lane, error, FALSE);
         return;
     }
@@ -213,6 +246,8 @@ go_up(DrvLane *lane)
     drv_worker_timer_stop(lane->worker, &lane->deadline);
     drv_worker_timer(lane->worker, &lane->ping, g_get_monotonic_time() + DRV_LANE_PING_US);
     measure_rtt(lane);
+    if (lane->connects)
+        drv_worker_timer(lane->worker, &lane->stall, g_get_monotonic_time() + STALL_CHECK_US);
     if (!drv_session_lane_up(lane->session, lane)) {
         /* It ended while we were connecting: the peer is not left waiting for us. */
         lane_tx_own(lane, DRV_FRAME_BYE, NULL, 0);
@@ -479,6 +514,7 @@ new_lane(DrvTransfer *transfer, DrvWorker *worker, int fd)
     lane->connect_op = (DrvOp){.done = connected, .owner = lane};
     lane->deadline = (DrvTimer){.fire = deadline_passed, .owner = lane};
     lane->ping = (DrvTimer){.fire = ping_due, .owner = lane};
+    lane->stall = (DrvTimer){.fire = stall_check, .owner = lane};
     drv_transfer_add_lane(transfer, lane);
     return lane;
 }
@@ -496,7 +532,10 @@ start_connecting(gpointer target, gpointer data)
         lane_die(lane, error, FALSE);
         return;
     }
-    drv_worker_timer(lane->worker, &lane->deadline, g_get_monotonic_time() + CONNECT_US);
+    gint64 rtt = drv_session_rtt_us(lane->session);
+    gint64 patience =
+        rtt == 0 ? CONNECT_US : CLAMP(RECONNECT_US + 3 * rtt, RECONNECT_US, CONNECT_US);
+    drv_worker_timer(lane->worker, &lane->deadline, g_get_monotonic_time() + patience);
     drv_worker_connect(lane->worker, &lane->connect_op, lane->fd,
                        (struct sockaddr *)&lane->target.address, lane->target.address_len);
 }
@@ -584,6 +623,7 @@ take_close(gpointer target, gpointer data)
         lane_tx_own(lane, DRV_FRAME_BYE, NULL, 0);
         lane_close_after_flush(lane);
     } else if (lane->state != LANE_CLOSING || data == NULL) {
+        forget_unsent(lane);
         lane_die(lane, NULL, TRUE);
     }
     drv_lane_unref(lane);

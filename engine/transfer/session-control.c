@@ -308,6 +308,7 @@ drv_default_lanes(guint cpus, gint64 rtt_us)
 static void
 dial(DrvSession *session, guint slot)
 {
+    session->slots[slot].dialing = TRUE;
     drv_lane_connect(session, session->transfer, drv_transfer_worker(session->transfer, slot), slot,
                      &session->target);
 }
@@ -345,7 +346,7 @@ static void
 dial_later(DrvSession *session, guint slot)
 {
     DialSlot *dialing = &session->slots[slot];
-    if (!dialing->wanted || dialing->retry != NULL)
+    if (!dialing->wanted || dialing->dialing || dialing->retry != NULL)
         return;
     guint ms = dialing->failures == 0
                    ? 0
@@ -388,6 +389,7 @@ session_control_up(gpointer target, gpointer data)
         g_source_destroy(session->expiry);
         g_clear_pointer(&session->expiry, g_source_unref);
     }
+    session->slots[slot].dialing = FALSE;
     session->slots[slot].failures = 0;
     g_mutex_lock(&session->lock);
     if (session->slots[slot].up_before)
@@ -433,6 +435,16 @@ tell_lost(DrvSession *session, const GError *why)
         session->ops->lost(session, why, session->ops_data);
 }
 
+/* One that was replaced goes down while its successor is up. */
+static gboolean
+slot_is_up(DrvSession *session, guint slot)
+{
+    g_mutex_lock(&session->lock);
+    gboolean up = session->lanes[slot] != NULL;
+    g_mutex_unlock(&session->lock);
+    return up;
+}
+
 void
 session_control_down(gpointer target, gpointer data)
 {
@@ -441,6 +453,8 @@ session_control_down(gpointer target, gpointer data)
     g_autoptr(GError) error = down->error;
     if (session->dissolved)
         return;
+    if (!down->was_up)
+        session->slots[down->slot].dialing = FALSE;
     /* Once a session stands, what looks permanent (a proxy's odd answer, a clock that is being set)
      * may pass: only the peer's own refusal of the session ends it. */
     gboolean refused = g_error_matches(error, DRV_ERROR, DRV_ERROR_NOT_FOUND) ||
@@ -456,8 +470,18 @@ session_control_down(gpointer target, gpointer data)
     if (down->was_up)
         g_info("lane %u: %s", down->slot, error->message);
     tell_lost(session, error);
-    if (session->connects)
+    if (session->connects && !slot_is_up(session, down->slot))
         dial_later(session, down->slot);
+}
+
+void
+session_control_stalled(gpointer target, gpointer data)
+{
+    DrvSession *session = target;
+    guint slot = GPOINTER_TO_UINT(data);
+    DialSlot *dialing = &session->slots[slot];
+    if (!session->dissolved && dialing->wanted && !dialing->dialing && dialing->retry == NULL)
+        dial(session, slot);
 }
 
 static void

@@ -18,7 +18,8 @@ typedef struct {
 typedef struct {
     gboolean wanted;
     gboolean up_before;
-    guint failures; /* in a row */
+    gboolean dialing; /* a lane is being connected for it */
+    guint failures;   /* in a row */
     GSource *retry;
 } DialSlot;
 
@@ -75,8 +76,9 @@ typedef struct {
     guint slot;
     GError *error;
     gboolean permanent;
-    gboolean was_up;
+    gboolean was_up; /* FALSE: its connecting failed */
 } SessionDown;
 void session_control_up(gpointer target, gpointer data);
 void session_control_down(gpointer target, gpointer data);
+void session_control_stalled(gpointer target, gpointer data); /* 'data': the slot */
 void session_control_dead(gpointer target, gpointer data);

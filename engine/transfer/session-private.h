@@ -46,6 +46,9 @@ gboolean drv_session_lane_up(DrvSession *session, DrvLane *lane);
 /* The lane is no longer, or its connecting failed. 'permanent': trying again is of no use. */
 void drv_session_lane_down(DrvSession *session, DrvLane *lane, const GError *error,
                            gboolean permanent);
+/* A lane that the session connected gets no answer: another is connected to take its place. It may
+ * come to itself until then; said again as long as it lasts. */
+void drv_session_lane_stalled(DrvSession *session, DrvLane *lane);
 void drv_session_apply_progress(DrvSession *session, GArray *progress);
 
 typedef struct {

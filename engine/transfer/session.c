@@ -231,7 +231,10 @@ drv_session_lane_down(DrvSession *session, DrvLane *lane, const GError *error, g
 {
     guint slot = drv_lane_slot(lane);
     g_mutex_lock(&session->lock);
-    DrvLane *mine = session->lanes[slot] == lane ? take_out(session, slot) : NULL;
+    gboolean mine = session->lanes[slot] == lane;
+    gboolean was_up = drv_lane_serial(lane) != 0;
+    if (mine)
+        take_out(session, slot);
     g_mutex_unlock(&session->lock);
     SessionDown *down = g_new0(SessionDown, 1);
     down->slot = slot;
@@ -239,9 +242,17 @@ drv_session_lane_down(DrvSession *session, DrvLane *lane, const GError *error, g
                                 : g_error_new_literal(DRV_ERROR, DRV_ERROR_UNREACHABLE,
                                                       "the connection was closed");
     down->permanent = permanent;
-    down->was_up = mine != NULL;
+    down->was_up = was_up;
     drv_session_post_control(session, session_control_down, session, down);
-    drv_lane_unref(mine);
+    if (mine)
+        drv_lane_unref(lane);
+}
+
+void
+drv_session_lane_stalled(DrvSession *session, DrvLane *lane)
+{
+    drv_session_post_control(session, session_control_stalled, session,
+                             GUINT_TO_POINTER(drv_lane_slot(lane)));
 }
 
 void
