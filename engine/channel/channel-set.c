@@ -21,6 +21,8 @@ struct _DrvChannelSet {
     DrvShaper *shaper;
     DrvChannelSetChanged changed;
     gpointer data;
+    DrvChannelSetCodec make_codec;
+    gpointer codec_data;
     GPtrArray *members; /* of Member, in the order of opening */
     GError *error;
 };
@@ -32,6 +34,12 @@ free_member(gpointer data)
     drv_channel_close(member->channel);
     drv_channel_unref(member->channel);
     g_free(member);
+}
+
+static DrvChannelCodec *
+opaque_codec(guint index, gpointer data)
+{
+    return drv_codec_opaque_new();
 }
 
 DrvChannelSet *
@@ -46,6 +54,7 @@ drv_channel_set_new(DrvTransfer *transfer, guint expected, DrvCodec codec, DrvCl
     set->shaper = shaper != NULL ? drv_shaper_ref(shaper) : NULL;
     set->changed = changed;
     set->data = data;
+    set->make_codec = opaque_codec;
     set->members = g_ptr_array_new_with_free_func(free_member);
     return set;
 }
@@ -72,13 +81,21 @@ member_finished(DrvChannel *channel, const GError *error, gpointer data)
     set->changed(set, set->data);
 }
 
+void
+drv_channel_set_use_codec(DrvChannelSet *set, DrvChannelSetCodec make, gpointer data)
+{
+    set->make_codec = make;
+    set->codec_data = data;
+}
+
 static Member *
 open_half(DrvChannelSet *set, DrvPeer *peer, int fd, guint32 id, guint tx_credit, guint rx_credit,
           GError **error)
 {
     DrvPool *pool = drv_transfer_pool(set->transfer);
     Member *member = g_new0(Member, 1);
-    DrvEndpoint *endpoint = drv_socket_endpoint_new(fd, drv_codec_opaque_new());
+    DrvEndpoint *endpoint =
+        drv_socket_endpoint_new(fd, set->make_codec(set->members->len, set->codec_data));
     DrvChannelParams params = {
         .id = id,
         .codec = set->codec,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "engine/channel/codec.h"
 #include "engine/channel/peer.h"
 
 /*
@@ -21,6 +22,11 @@ DrvChannelSet *drv_channel_set_new(DrvTransfer *transfer, guint expected, DrvCod
 /* Closes what is open. */
 void drv_channel_set_free(DrvChannelSet *set);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvChannelSet, drv_channel_set_free)
+
+/* What the channels opened from now on do to their bytes: 'make' gives the codec of number 'index'.
+ * Without, they are opaque. */
+typedef DrvChannelCodec *(*DrvChannelSetCodec)(guint index, gpointer data);
+void drv_channel_set_use_codec(DrvChannelSet *set, DrvChannelSetCodec make, gpointer data);
 
 /* The opening end. Opens our half for the socket 'fd' (taken) and fills 'args' with what the peer
  * needs to open its own; the call itself is the caller's. Nothing is sent before

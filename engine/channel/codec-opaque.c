@@ -1,17 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/channel/codec.h"
 
-static void
-opaque_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk *chunk, guint32 len,
-                guint16 flags)
+static gboolean
+opaque_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk, guint32 len,
+                gboolean more)
 {
-    drv_channel_send(channel, chunk, len, flags);
+    drv_channel_send(channel, g_steal_pointer(chunk), len, 0);
+    return TRUE;
 }
 
-static DrvFrame *
+static void
+opaque_end(DrvChannelCodec *codec, DrvChannel *channel, guint16 flags)
+{
+    drv_channel_send(channel, NULL, 0, flags);
+}
+
+static void
 opaque_incoming(DrvChannelCodec *codec, DrvFrame *frame)
 {
-    return frame;
+    codec->ready(codec->owner, frame);
 }
 
 static void
@@ -23,7 +30,13 @@ opaque_free(DrvChannelCodec *codec)
 DrvChannelCodec *
 drv_codec_opaque_new(void)
 {
-    static const DrvChannelCodecOps ops = {"opaque", opaque_outgoing, opaque_incoming, opaque_free};
+    static const DrvChannelCodecOps ops = {
+        .name = "opaque",
+        .outgoing = opaque_outgoing,
+        .end = opaque_end,
+        .incoming = opaque_incoming,
+        .free = opaque_free,
+    };
     DrvChannelCodec *codec = g_new0(DrvChannelCodec, 1);
     codec->ops = &ops;
     return codec;

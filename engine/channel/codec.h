@@ -15,19 +15,32 @@ typedef struct _DrvChannelCodec DrvChannelCodec;
 
 typedef struct {
     const char *name;
-    /* 'len' bytes were read from the endpoint into 'chunk' (which passes): send what they make, now
-     * or with later ones. 'flags' as for drv_channel_send(); whatever is held back goes out with
-     * DRV_DATA_EOF. */
-    void (*outgoing)(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk *chunk, guint32 len,
-                     guint16 flags);
-    /* A frame from the peer: gives back the one whose bytes the endpoint is to write (the reference
-     * passes both ways). */
-    DrvFrame *(*incoming)(DrvChannelCodec *codec, DrvFrame *frame);
+    /* It makes bytes of its own and so wants an empty chunk (spare) before each outgoing(), and to
+     * know when more is there to be read. */
+    gboolean makes;
+    /* 'len' bytes were read from the endpoint into '*chunk': send what they make, now or with later
+     * ones, at most one frame a call. TRUE when all of them have been dealt with (taking the chunk,
+     * or leaving it to be read into again); FALSE: call again, when there is room, with the same.
+     * 'more': further bytes wait, so that it may be worth while to gather. */
+    gboolean (*outgoing)(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk, guint32 len,
+                         gboolean more);
+    /* The endpoint has said its last: sends what is held back, with 'flags' as for
+     * drv_channel_send(). */
+    void (*end)(DrvChannelCodec *codec, DrvChannel *channel, guint16 flags);
+    /* A frame from the peer (the reference passes): calls ready(), at once or later, with the one
+     * whose bytes and flags the endpoint is to take. No other comes before that. */
+    void (*incoming)(DrvChannelCodec *codec, DrvFrame *frame);
+    /* Last call, from any state; ready() must not be called afterwards. */
     void (*free)(DrvChannelCodec *codec);
 } DrvChannelCodecOps;
 
 struct _DrvChannelCodec {
     const DrvChannelCodecOps *ops;
+    DrvChunk *spare; /* of the pool */
+    /* Set by the endpoint. */
+    DrvWorker *worker;
+    void (*ready)(gpointer owner, DrvFrame *frame);
+    gpointer owner;
 };
 
 /* Any stream: bytes in, the same bytes out, cut where the reads happened to end. */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <glib-unix.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -15,6 +16,8 @@ typedef struct {
 
     DrvOp read_op;
     DrvChunk *chunk;   /* being read into */
+    guint32 input;     /* bytes in it that the codec has not done with */
+    gboolean more;     /* ... when so many had been read, the socket had others */
     gboolean read_end; /* EOF or error: nothing more to read */
 
     DrvOp write_op;
@@ -27,7 +30,7 @@ typedef struct {
     gboolean stopped;
 } SocketEndpoint;
 
-static void read_more(SocketEndpoint *self);
+static void read_on(SocketEndpoint *self);
 
 static void
 release(SocketEndpoint *self)
@@ -37,6 +40,7 @@ release(SocketEndpoint *self)
     close(self->fd);
     drv_chunk_free(self->chunk);
     drv_frame_unref(self->frame);
+    drv_chunk_free(self->codec->spare);
     self->codec->ops->free(self->codec);
     g_free(self);
 }
@@ -52,7 +56,7 @@ take_room_in_pool(gpointer target, gpointer data)
         release(self);
         return;
     }
-    read_more(self);
+    read_on(self);
 }
 
 static void
@@ -62,21 +66,40 @@ room_in_pool(gpointer data)
     drv_worker_post(self->worker, take_room_in_pool, self, NULL);
 }
 
-static void
-read_more(SocketEndpoint *self)
+/* Has '*chunk' be one; FALSE: the pool has none, and will say when it has. */
+static gboolean
+have_chunk(SocketEndpoint *self, DrvChunk **chunk)
 {
-    if (self->read_op.busy || self->read_end || self->waiting || self->stopped ||
-        !drv_channel_may_send(self->channel))
-        return;
     DrvPool *pool = drv_worker_pool(self->worker);
-    if (self->chunk == NULL)
-        self->chunk = drv_pool_take(pool, DRV_POOL_TX);
-    if (self->chunk == NULL) {
+    if (*chunk == NULL)
+        *chunk = drv_pool_take(pool, DRV_POOL_TX);
+    if (*chunk == NULL) {
         self->waiting = TRUE;
         drv_pool_wait(pool, room_in_pool, self);
-        return;
     }
-    drv_worker_read(self->worker, &self->read_op, self->fd, self->chunk, 0, self->chunk->size);
+    return *chunk != NULL;
+}
+
+static gboolean
+have_chunks(SocketEndpoint *self)
+{
+    return (!self->codec->ops->makes || have_chunk(self, &self->codec->spare)) &&
+           have_chunk(self, &self->chunk);
+}
+
+/* As far as the channel and the pool have room: sends what was read, then reads more. */
+static void
+read_on(SocketEndpoint *self)
+{
+    while (!self->read_op.busy && !self->read_end && !self->waiting && !self->stopped &&
+           drv_channel_may_send(self->channel) && have_chunks(self)) {
+        if (self->input == 0)
+            drv_worker_read(self->worker, &self->read_op, self->fd, self->chunk, 0,
+                            self->chunk->size);
+        else if (self->codec->ops->outgoing(self->codec, self->channel, &self->chunk, self->input,
+                                            self->more))
+            self->input = 0;
+    }
 }
 
 static void
@@ -85,7 +108,7 @@ send_last(SocketEndpoint *self, guint16 flags)
     guint16 sent = drv_channel_sent_flags(self->channel);
     self->read_end = TRUE;
     if (sent == 0)
-        self->codec->ops->outgoing(self->codec, self->channel, NULL, 0, flags);
+        self->codec->ops->end(self->codec, self->channel, flags);
     else if (flags & ~sent & DRV_DATA_RESET) /* after the codec's last bytes */
         drv_channel_send(self->channel, NULL, 0, DRV_DATA_RESET);
 }
@@ -99,15 +122,17 @@ was_read(DrvOp *op, gint32 result)
         return;
     }
     if (result > 0) {
+        int waiting = 0;
         if (drv_channel_sent_flags(self->channel) == 0)
-            self->codec->ops->outgoing(self->codec, self->channel, g_steal_pointer(&self->chunk),
-                                       (guint32)result, 0);
+            self->input = (guint32)result;
+        self->more =
+            self->codec->ops->makes && ioctl(self->fd, FIONREAD, &waiting) == 0 && waiting > 0;
     } else if (result == 0) {
         send_last(self, self->broke ? DRV_DATA_RESET : DRV_DATA_EOF);
     } else if (result != -EINTR && result != -EAGAIN) {
         send_last(self, DRV_DATA_RESET);
     }
-    read_more(self);
+    read_on(self);
 }
 
 /* --- from the peer to the socket --- */
@@ -175,14 +200,22 @@ socket_start(DrvEndpoint *base, DrvChannel *channel)
     SocketEndpoint *self = (SocketEndpoint *)base;
     self->channel = channel;
     self->worker = drv_channel_worker(channel);
-    read_more(self);
+    self->codec->worker = self->worker;
+    read_on(self);
 }
 
 static void
 socket_deliver(DrvEndpoint *base, DrvFrame *frame)
 {
     SocketEndpoint *self = (SocketEndpoint *)base;
-    self->frame = self->codec->ops->incoming(self->codec, frame);
+    self->codec->ops->incoming(self->codec, frame);
+}
+
+static void
+frame_ready(gpointer owner, DrvFrame *frame)
+{
+    SocketEndpoint *self = owner;
+    self->frame = frame;
     self->written = 0;
     write_more(self);
 }
@@ -190,7 +223,7 @@ socket_deliver(DrvEndpoint *base, DrvFrame *frame)
 static void
 socket_room(DrvEndpoint *base)
 {
-    read_more((SocketEndpoint *)base);
+    read_on((SocketEndpoint *)base);
 }
 
 static void
@@ -222,6 +255,8 @@ drv_socket_endpoint_new(int fd, DrvChannelCodec *codec)
     /* The ring waits for sockets itself; one that does not block it would ask over and over. */
     g_unix_set_fd_nonblocking(fd, FALSE, NULL);
     self->codec = codec;
+    codec->ready = frame_ready;
+    codec->owner = self;
     self->read_op = (DrvOp){.done = was_read, .owner = self};
     self->write_op = (DrvOp){.done = was_written, .owner = self};
     return &self->base;
