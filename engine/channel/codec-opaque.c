@@ -32,6 +32,7 @@ drv_codec_opaque_new(void)
 {
     static const DrvChannelCodecOps ops = {
         .name = "opaque",
+        .depth = 1,
         .outgoing = opaque_outgoing,
         .end = opaque_end,
         .incoming = opaque_incoming,

@@ -15,6 +15,7 @@ typedef struct _DrvChannelCodec DrvChannelCodec;
 
 typedef struct {
     const char *name;
+    guint depth;
     /* It makes bytes of its own and so wants an empty chunk (spare) before each outgoing(), and to
      * know when more is there to be read. */
     gboolean makes;
@@ -28,7 +29,8 @@ typedef struct {
      * drv_channel_send(). */
     void (*end)(DrvChannelCodec *codec, DrvChannel *channel, guint16 flags);
     /* A frame from the peer (the reference passes): calls ready(), at once or later, with the one
-     * whose bytes and flags the endpoint is to take. No other comes before that. */
+     * whose bytes and flags the endpoint is to take, in the same order; 'depth' of them may be
+     * unanswered. */
     void (*incoming)(DrvChannelCodec *codec, DrvFrame *frame);
     /* Last call, from any state; ready() must not be called afterwards. */
     void (*free)(DrvChannelCodec *codec);

@@ -22,7 +22,9 @@ typedef struct {
 
     DrvOp write_op;
     DrvFrame *frame; /* being written */
+    GQueue frames;   /* of DrvFrame: to be written after it */
     gsize written;
+    gboolean writing;   /* write_on() is on the stack */
     gboolean write_end; /* the socket takes nothing more */
     gboolean broke;     /* ... because it failed: the peer must be told */
 
@@ -35,11 +37,13 @@ static void read_on(SocketEndpoint *self);
 static void
 release(SocketEndpoint *self)
 {
-    if (!self->stopped || self->read_op.busy || self->write_op.busy || self->waiting)
+    if (!self->stopped || self->writing || self->read_op.busy || self->write_op.busy ||
+        self->waiting)
         return;
     close(self->fd);
     drv_chunk_free(self->chunk);
     drv_frame_unref(self->frame);
+    g_queue_clear_full(&self->frames, (GDestroyNotify)drv_frame_unref);
     drv_chunk_free(self->codec->spare);
     self->codec->ops->free(self->codec);
     g_free(self);
@@ -161,13 +165,24 @@ frame_done(SocketEndpoint *self)
 }
 
 static void
-write_more(SocketEndpoint *self)
+write_on(SocketEndpoint *self)
 {
-    if (self->write_end || self->written == self->frame->len)
-        frame_done(self);
-    else
-        drv_worker_write(self->worker, &self->write_op, self->fd, self->frame->chunk, self->written,
-                         self->frame->len - self->written);
+    if (self->writing)
+        return; /* the last frame's end has brought another one */
+    self->writing = TRUE;
+    while (!self->write_op.busy && !self->stopped) {
+        if (self->frame == NULL)
+            self->frame = g_queue_pop_head(&self->frames);
+        if (self->frame == NULL)
+            break;
+        if (self->write_end || self->written == self->frame->len)
+            frame_done(self);
+        else
+            drv_worker_write(self->worker, &self->write_op, self->fd, self->frame->chunk,
+                             self->written, self->frame->len - self->written);
+    }
+    self->writing = FALSE;
+    release(self); /* the last frame may have been the end */
 }
 
 static void
@@ -189,7 +204,7 @@ was_written(DrvOp *op, gint32 result)
         if (self->read_end)
             send_last(self, DRV_DATA_RESET);
     }
-    write_more(self);
+    write_on(self);
 }
 
 /* --- the table --- */
@@ -215,9 +230,9 @@ static void
 frame_ready(gpointer owner, DrvFrame *frame)
 {
     SocketEndpoint *self = owner;
-    self->frame = frame;
-    self->written = 0;
-    write_more(self);
+    g_queue_push_tail(&self->frames, frame);
+    if (self->frame == NULL)
+        write_on(self);
 }
 
 static void
@@ -251,6 +266,8 @@ drv_socket_endpoint_new(int fd, DrvChannelCodec *codec)
 {
     SocketEndpoint *self = g_new0(SocketEndpoint, 1);
     self->base.ops = &socket_ops;
+    self->base.depth = codec->ops->depth;
+    g_queue_init(&self->frames);
     self->fd = fd;
     /* The ring waits for sockets itself; one that does not block it would ask over and over. */
     g_unix_set_fd_nonblocking(fd, FALSE, NULL);

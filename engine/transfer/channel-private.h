@@ -19,12 +19,12 @@ struct _DrvChannel {
     DrvRxFlow rx;
     DrvWindow window;
     DrvTimer ack_timer;
-    gsize unacked;       /* bytes delivered since the last ack */
-    gboolean delivering; /* the endpoint holds a piece */
-    guint16 delivering_flags;
-    guint16 sent_flags;     /* DRV_DATA_* given to drv_channel_send() so far */
-    guint16 waiting_flags;  /* of these, those that the peer has no room for yet */
-    guint16 received_flags; /* those delivered */
+    guint depth;              /* the endpoint's, which may be gone */
+    gsize unacked;            /* bytes delivered since the last ack */
+    guint16 delivering_flags; /* of the last piece that the endpoint holds */
+    guint16 sent_flags;       /* DRV_DATA_* given to drv_channel_send() so far */
+    guint16 waiting_flags;    /* of these, those that the peer has no room for yet */
+    guint16 received_flags;   /* those delivered */
     gboolean wants_room;
     gboolean started;
     gboolean stopped;

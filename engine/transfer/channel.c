@@ -284,14 +284,16 @@ ack_timer_fired(DrvTimer *timer)
     send_ack(timer->owner);
 }
 
-static void
-deliver_next(DrvChannel *channel)
+/* FALSE: none may be given, or none is there. */
+static gboolean
+deliver_one(DrvChannel *channel)
 {
-    if (!channel->started || channel->stopped || channel->delivering)
-        return;
+    if (!channel->started || channel->stopped || channel->delivering_flags != 0 ||
+        channel->rx.next - channel->rx.delivered >= channel->depth)
+        return FALSE;
     DrvFrame *frame = drv_rx_flow_pop(&channel->rx);
     if (frame == NULL)
-        return;
+        return FALSE;
     if (channel->received_flags & DRV_DATA_RESET ||
         (channel->received_flags != 0 && !(frame->flags & DRV_DATA_RESET))) {
         g_autoptr(GError) error =
@@ -300,15 +302,23 @@ deliver_next(DrvChannel *channel)
                         channel->params.id);
         drv_frame_unref(frame);
         drv_session_fail(channel->session, error);
-        return;
+        return FALSE;
     }
     g_mutex_lock(&channel->stats_lock);
     channel->stats.received = channel->rx.digest;
     g_mutex_unlock(&channel->stats_lock);
-    channel->delivering = TRUE;
     channel->delivering_flags = frame->flags;
     channel->unacked += frame->len;
     channel->endpoint->ops->deliver(channel->endpoint, frame);
+    return TRUE;
+}
+
+static void
+deliver_next(DrvChannel *channel)
+{
+    /* No more than that at a time: others live on this worker, too. */
+    for (guint i = 0; i < channel->depth && deliver_one(channel); i++)
+        ;
 }
 
 static void
@@ -323,10 +333,11 @@ drv_channel_delivered(DrvChannel *channel)
 {
     /* Finishing ends the session's reference, and the control thread may drop the last at once. */
     g_autoptr(DrvChannel) keep = drv_channel_ref(channel);
-    g_assert(channel->delivering);
-    channel->delivering = FALSE;
     drv_rx_flow_delivered(&channel->rx);
-    channel->received_flags |= channel->delivering_flags;
+    if (channel->rx.delivered == channel->rx.next) {
+        channel->received_flags |= channel->delivering_flags;
+        channel->delivering_flags = 0;
+    }
     if (channel->unacked >= ACK_BYTES || channel->received_flags != 0)
         send_ack(channel);
     else if (channel->ack_timer.index == 0)
@@ -408,12 +419,13 @@ DrvChannel *
 drv_channel_open(DrvSession *session, DrvEndpoint *endpoint, const DrvChannelParams *params,
                  GError **error)
 {
-    g_assert(params->rx_credit > 0);
+    g_assert(params->rx_credit > 0 && endpoint->depth > 0);
     DrvChannel *channel = g_new0(DrvChannel, 1);
     g_atomic_ref_count_init(&channel->refs);
     channel->session = drv_session_ref(session);
     channel->worker = drv_session_home(session, params->id);
     channel->endpoint = endpoint;
+    channel->depth = endpoint->depth;
     channel->params = *params;
     channel->codec = (gint)params->codec;
     if (params->shaper != NULL)

@@ -78,7 +78,7 @@ gboolean drv_channel_may_send(DrvChannel *channel);
 void drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags);
 /* The flags sent so far. */
 guint16 drv_channel_sent_flags(const DrvChannel *channel);
-/* The piece given by 'deliver' has reached its place (or was rightly dropped). */
+/* The oldest unanswered piece given by 'deliver' has reached its place (or was rightly dropped). */
 void drv_channel_delivered(DrvChannel *channel);
 
 /* For the session and its lanes. */

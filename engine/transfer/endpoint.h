@@ -15,7 +15,8 @@ typedef struct {
     void (*start)(DrvEndpoint *endpoint, DrvChannel *channel);
     /* Take the next piece of the peer's bytes (the reference passes); its flags may say that it is
      * the last one or that the peer's end broke. Answer with drv_channel_delivered(), then or
-     * later; until then no other piece comes. */
+     * later, in the order of delivery. So many as 'depth' may be unanswered; after one with flags
+     * no other comes before it is. */
     void (*deliver)(DrvEndpoint *endpoint, DrvFrame *frame);
     /* drv_channel_may_send() was FALSE and now is TRUE. */
     void (*room)(DrvEndpoint *endpoint);
@@ -25,4 +26,5 @@ typedef struct {
 
 struct _DrvEndpoint {
     const DrvEndpointOps *ops;
+    guint depth; /* at least 1; fixed once the endpoint was started */
 };

@@ -118,7 +118,7 @@ static const DrvEndpointOps control_ops = {
 DrvChannel *
 session_open_control(DrvSession *session)
 {
-    session->control_endpoint = (ControlEndpoint){.base = {&control_ops}, .session = session};
+    session->control_endpoint = (ControlEndpoint){.base = {&control_ops, 1}, .session = session};
     g_queue_init(&session->control_endpoint.waiting);
     DrvChannelParams params = {
         .id = CONTROL_CHANNEL,
