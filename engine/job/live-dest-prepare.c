@@ -73,30 +73,6 @@ step_connect(gpointer owner)
     dest_connect_qmp(self, qmp_connected, dest_ticket(self));
 }
 
-static void
-features_known(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(QmpFeatures) features = qmp_features_probe_finish(QMP_CLIENT(source), result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    self->features = g_steal_pointer(&features);
-    if (error != NULL)
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-    else
-        drv_steps_next(&self->steps);
-}
-
-static void
-step_probe(gpointer owner)
-{
-    LiveDest *self = owner;
-    qmp_features_probe_async(self->qmp, QMP_TIMEOUT_MS, self->steps.cancellable, features_known,
-                             dest_ticket(self));
-}
-
 static gboolean
 can_receive(LiveDest *self, const DrvVm *vm, GError **error)
 {
@@ -167,20 +143,51 @@ step_stay_paused(gpointer owner)
     execute(owner, "stop", NULL);
 }
 
+/* A setting's step is two commands: what QEMU knows of, and then what it is to be. */
+static void
+set_known(GObject *source, GAsyncResult *result, gpointer ticket, const char *command,
+          JsonNode *(*make)(JsonNode *known, const DrvSettings *settings))
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) known = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (known == NULL) {
+        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+        return;
+    }
+    DrvSettings settings = {self->multifd, 0};
+    execute(self, command, make(known, &settings));
+}
+
+static void
+capabilities_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    set_known(source, result, ticket, "migrate-set-capabilities", drv_settings_capabilities);
+}
+
 static void
 step_set_capabilities(gpointer owner)
 {
     LiveDest *self = owner;
-    DrvSettings settings = {self->multifd, 0};
-    execute(self, "migrate-set-capabilities", drv_settings_capabilities(self->features, &settings));
+    qmp_client_execute_async(self->qmp, "query-migrate-capabilities", NULL, QMP_TIMEOUT_MS,
+                             self->steps.cancellable, capabilities_known, dest_ticket(self));
+}
+
+static void
+parameters_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    set_known(source, result, ticket, "migrate-set-parameters", drv_settings_parameters);
 }
 
 static void
 step_set_parameters(gpointer owner)
 {
     LiveDest *self = owner;
-    DrvSettings settings = {self->multifd, 0};
-    execute(self, "migrate-set-parameters", drv_settings_parameters(self->features, &settings));
+    qmp_client_execute_async(self->qmp, "query-migrate-parameters", NULL, QMP_TIMEOUT_MS,
+                             self->steps.cancellable, parameters_known, dest_ticket(self));
 }
 
 /* Whether QEMU was given to this job for good: then it is ended when the job fails. */
@@ -190,6 +197,8 @@ set_incoming(LiveDest *self, gboolean incoming)
     self->incoming = incoming;
     json_object_set_boolean_member(self->base.detail, "incoming", incoming);
 }
+
+static void begin_incoming(LiveDest *self);
 
 static void
 listening(GObject *source, GAsyncResult *result, gpointer ticket)
@@ -204,6 +213,12 @@ listening(GObject *source, GAsyncResult *result, gpointer ticket)
         drv_steps_next(&self->steps);
         return;
     }
+    if (!self->plain_incoming && g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND) &&
+        strstr(error->message, "exit-on-error") != NULL) {
+        self->plain_incoming = TRUE;
+        begin_incoming(self);
+        return;
+    }
     /* It waits for somebody else's migration, say: then it is not ours to end. */
     if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
         set_incoming(self, FALSE);
@@ -213,31 +228,35 @@ listening(GObject *source, GAsyncResult *result, gpointer ticket)
 }
 
 static void
-step_listen(gpointer owner)
+begin_incoming(LiveDest *self)
 {
-    LiveDest *self = owner;
-    GError *error = NULL;
     g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "in");
     g_autofree char *uri = g_strconcat("unix:", path, NULL);
     JsonNode *args = qmp_args("uri", "s", uri, NULL);
-    set_incoming(self, TRUE);
-    if (!drv_job_move(&self->base, DRV_STATE_COPYING, &error)) {
-        json_node_unref(args);
-        set_incoming(self, FALSE);
-        drv_steps_fail(&self->steps, error);
-        return;
-    }
-    /* A QEMU that can stay after a failure tells over QMP why it failed. */
-    if (qmp_features_command_accepts(self->features, "migrate-incoming", "exit-on-error"))
+    /* A QEMU that can stay after a failure (from 9.1 on) tells over QMP why it failed. One that
+     * cannot refuses the word. */
+    if (!self->plain_incoming)
         json_object_set_boolean_member(json_node_get_object(args), "exit-on-error", FALSE);
-    g_clear_pointer(&self->features, qmp_features_unref); /* 4 MiB */
     qmp_client_execute_async(self->qmp, "migrate-incoming", args, QMP_TIMEOUT_MS,
                              self->steps.cancellable, listening, dest_ticket(self));
 }
 
+static void
+step_listen(gpointer owner)
+{
+    LiveDest *self = owner;
+    GError *error = NULL;
+    set_incoming(self, TRUE);
+    if (!drv_job_move(&self->base, DRV_STATE_COPYING, &error)) {
+        set_incoming(self, FALSE);
+        drv_steps_fail(&self->steps, error);
+        return;
+    }
+    begin_incoming(self);
+}
+
 static const DrvStep prepare_steps[] = {
     {"the destination's QMP socket cannot be used", step_connect},
-    {"the destination's QEMU does not say what it can do", step_probe},
     {"the destination's VM does not fit", step_describe},
     {"the destination's QEMU does not stay paused", step_stay_paused},
     {"the destination's QEMU refuses the migration capabilities", step_set_capabilities},

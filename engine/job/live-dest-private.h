@@ -24,7 +24,7 @@ typedef struct {
     DrvVm *source_vm;
 
     QmpClient *qmp;
-    QmpFeatures *features;
+    gboolean plain_incoming; /* migrate-incoming knows no exit-on-error */
     DrvVm *vm;
     DrvChannelSet *channels;
     int log_fd; /* QEMU's standard error, if that is a file: its last words are worth having; else

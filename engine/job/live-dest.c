@@ -669,7 +669,6 @@ dest_free(DrvJob *job)
     LiveDest *self = live_dest(job);
     give_back(self);
     drop_peer(self);
-    g_clear_pointer(&self->features, qmp_features_unref);
     drv_vm_free(self->vm);
     drv_vm_free(self->source_vm);
     g_free(self->dest_qmp);

@@ -77,30 +77,6 @@ step_connect_qmp(gpointer owner)
     live_connect_qmp(owner, qmp_connected, live_ticket(owner));
 }
 
-static void
-features_known(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(QmpFeatures) features = qmp_features_probe_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    self->features = g_steal_pointer(&features);
-    if (error != NULL)
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-    else
-        drv_steps_next(&self->steps);
-}
-
-static void
-step_probe(gpointer owner)
-{
-    LiveSource *self = owner;
-    qmp_features_probe_async(self->qmp, QMP_TIMEOUT_MS, self->steps.cancellable, features_known,
-                             live_ticket(self));
-}
-
 static gboolean
 can_migrate(const DrvVm *vm, GError **error)
 {
@@ -265,7 +241,8 @@ step_set_capabilities(gpointer owner)
     }
     self->touched = TRUE;
     live_execute(self, "migrate-set-capabilities",
-                 drv_settings_capabilities(self->features, &settings));
+                 drv_settings_capabilities(
+                     json_object_get_member(self->base.detail, "capabilities"), &settings));
 }
 
 static void
@@ -274,8 +251,8 @@ step_set_parameters(gpointer owner)
     LiveSource *self = owner;
     DrvSettings settings = {self->spec->multifd, self->spec->downtime_ms};
     live_execute(self, "migrate-set-parameters",
-                 drv_settings_parameters(self->features, &settings));
-    g_clear_pointer(&self->features, qmp_features_unref); /* 4 MiB */
+                 drv_settings_parameters(json_object_get_member(self->base.detail, "parameters"),
+                                         &settings));
 }
 
 static void
@@ -346,7 +323,6 @@ step_migrate(gpointer owner)
 
 static const DrvStep prepare_steps[] = {
     {"the source's QMP socket cannot be used", step_connect_qmp},
-    {"the source's QEMU does not say what it can do", step_probe},
     {"the source's VM cannot be migrated", step_describe},
     {"the source's migration settings cannot be read", step_remember_capabilities},
     {"the source's migration settings cannot be read", step_remember_parameters},

@@ -39,7 +39,6 @@ typedef struct {
     DrvSteps steps;
 
     QmpClient *qmp;
-    QmpFeatures *features;
     DrvVm *vm;
     DrvPeer *peer;
     DrvListener *listener;

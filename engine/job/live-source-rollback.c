@@ -221,7 +221,7 @@ step_restore_parameters(gpointer owner)
 {
     LiveSource *self = owner;
     JsonNode *saved = json_object_get_member(self->base.detail, "parameters");
-    JsonNode *args = saved != NULL ? drv_settings_restore_parameters(self->features, saved) : NULL;
+    JsonNode *args = saved != NULL ? drv_settings_restore_parameters(saved) : NULL;
     if (self->qmp == NULL || !self->touched || args == NULL) {
         g_clear_pointer(&args, json_node_unref);
         drv_steps_next(&self->steps);

@@ -681,7 +681,6 @@ live_free(DrvJob *job)
     LiveSource *self = live_source(job);
     give_back(self);
     g_clear_pointer(&self->digests, json_array_unref);
-    g_clear_pointer(&self->features, qmp_features_unref);
     drv_vm_free(self->vm);
     drv_shaper_unref(self->shaper);
     drv_job_spec_free(self->spec);

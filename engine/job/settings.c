@@ -28,12 +28,24 @@ static const struct {
     {"pause-before-switchover", OFF},
 };
 
+static gboolean
+knows_capability(JsonNode *known, const char *name)
+{
+    JsonArray *all = qmp_node_array(known);
+    for (guint i = 0; all != NULL && i < json_array_get_length(all); i++) {
+        JsonObject *entry = qmp_node_object(json_array_get_element(all, i));
+        if (g_strcmp0(qmp_get_string(entry, "capability"), name) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 JsonNode *
-drv_settings_capabilities(QmpFeatures *features, const DrvSettings *settings)
+drv_settings_capabilities(JsonNode *known, const DrvSettings *settings)
 {
     JsonArray *list = json_array_new();
     for (guint i = 0; i < G_N_ELEMENTS(capabilities); i++) {
-        if (!qmp_features_has_migration_capability(features, capabilities[i].name))
+        if (!knows_capability(known, capabilities[i].name))
             continue;
         JsonObject *entry = json_object_new();
         json_object_set_string_member(entry, "capability", capabilities[i].name);
@@ -49,13 +61,14 @@ drv_settings_capabilities(QmpFeatures *features, const DrvSettings *settings)
 }
 
 static gboolean
-accepts(QmpFeatures *features, const char *parameter)
+knows_parameter(JsonNode *known, const char *name)
 {
-    return qmp_features_command_accepts(features, "migrate-set-parameters", parameter);
+    JsonObject *all = qmp_node_object(known);
+    return all != NULL && json_object_has_member(all, name);
 }
 
 JsonNode *
-drv_settings_parameters(QmpFeatures *features, const DrvSettings *settings)
+drv_settings_parameters(JsonNode *known, const DrvSettings *settings)
 {
     JsonObject *object = json_object_new();
     /* drover shapes; QEMU's own default of 128 MiB/s would hold everything up. 0 is no limit. */
@@ -64,10 +77,10 @@ drv_settings_parameters(QmpFeatures *features, const DrvSettings *settings)
         json_object_set_int_member(object, "downtime-limit", settings->downtime_ms);
     if (settings->multifd > 0) {
         json_object_set_int_member(object, "multifd-channels", settings->multifd);
-        if (accepts(features, "multifd-compression"))
+        if (knows_parameter(known, "multifd-compression"))
             json_object_set_string_member(object, "multifd-compression", "none");
     }
-    if (accepts(features, "tls-creds"))
+    if (knows_parameter(known, "tls-creds"))
         json_object_set_string_member(object, "tls-creds", "");
     JsonNode *node = json_node_alloc();
     json_node_take_object(json_node_init(node, JSON_NODE_OBJECT), object);
@@ -75,9 +88,9 @@ drv_settings_parameters(QmpFeatures *features, const DrvSettings *settings)
 }
 
 JsonNode *
-drv_settings_restore_capabilities(JsonNode *reply)
+drv_settings_restore_capabilities(JsonNode *known)
 {
-    JsonArray *all = qmp_node_array(reply);
+    JsonArray *all = qmp_node_array(known);
     if (all == NULL)
         return NULL;
     JsonArray *list = json_array_new();
@@ -95,18 +108,18 @@ drv_settings_restore_capabilities(JsonNode *reply)
 }
 
 JsonNode *
-drv_settings_restore_parameters(QmpFeatures *features, JsonNode *reply)
+drv_settings_restore_parameters(JsonNode *known)
 {
     static const char *const names[] = {"max-bandwidth",    "downtime-limit",
                                         "multifd-channels", "multifd-compression",
                                         "tls-creds",        "avail-switchover-bandwidth"};
-    JsonObject *old = qmp_node_object(reply);
+    JsonObject *old = qmp_node_object(known);
     if (old == NULL)
         return NULL;
     JsonObject *object = json_object_new();
     for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
         JsonNode *value = json_object_get_member(old, names[i]);
-        if (value != NULL && (features == NULL || accepts(features, names[i])))
+        if (value != NULL)
             json_object_set_member(object, names[i], json_node_copy(value));
     }
     JsonNode *node = json_node_alloc();

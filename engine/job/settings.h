@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include "qmp/features.h"
+#include <json-glib/json-glib.h>
 
 /*
  * The migration capabilities and parameters that drover sets in a QEMU, and putting them back: a
  * guest that stays keeps the settings that its owner chose. Builds arguments only; all are owned by
  * the caller.
+ *
+ * 'known' is what query-migrate-capabilities or query-migrate-parameters has answered: QEMU knows
+ * the settings that it names there, and to ask for its whole schema would hold its main loop up for
+ * 30 ms.
  */
 
 typedef struct {
@@ -15,11 +19,10 @@ typedef struct {
 } DrvSettings;
 
 /* For migrate-set-capabilities. What this QEMU does not know is left out. */
-JsonNode *drv_settings_capabilities(QmpFeatures *features, const DrvSettings *settings);
+JsonNode *drv_settings_capabilities(JsonNode *known, const DrvSettings *settings);
 /* For migrate-set-parameters. */
-JsonNode *drv_settings_parameters(QmpFeatures *features, const DrvSettings *settings);
+JsonNode *drv_settings_parameters(JsonNode *known, const DrvSettings *settings);
 
-/* The same arguments that put back what query-migrate-capabilities and query-migrate-parameters
- * once said. NULL when the reply makes no sense. */
-JsonNode *drv_settings_restore_capabilities(JsonNode *reply);
-JsonNode *drv_settings_restore_parameters(QmpFeatures *features, JsonNode *reply);
+/* The same arguments that put back what is 'known'. NULL when that makes no sense. */
+JsonNode *drv_settings_restore_capabilities(JsonNode *known);
+JsonNode *drv_settings_restore_parameters(JsonNode *known);
