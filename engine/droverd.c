@@ -201,7 +201,7 @@ start(Daemon *daemon, GError **error)
 {
     g_autofree char *host = NULL;
     guint16 port;
-    DrvJobsParams jobs = {
+    DrvServicesParams jobs = {
         .config = daemon->config,
         .changed = job_changed,
         .fatal = journal_failed,

@@ -3,7 +3,6 @@
 
 #include "common/error.h"
 #include "common/json.h"
-#include "engine/job/jobs.h"
 
 #include <signal.h>
 #include <string.h>
@@ -13,12 +12,12 @@
 #define RECORD_AGAIN_S 5
 
 void
-drv_job_init(DrvJob *job, const DrvJobOps *ops, DrvJobs *jobs, DrvJobRecord *rec,
+drv_job_init(DrvJob *job, const DrvJobOps *ops, DrvServices *services, DrvJobRecord *rec,
              gboolean journaled)
 {
     job->ops = ops;
     job->refs = 1;
-    job->jobs = jobs;
+    job->services = services;
     job->journaled = journaled;
     job->started_us = g_get_monotonic_time();
     job->rec = rec;
@@ -91,10 +90,10 @@ write_move(DrvJob *job, DrvJobState to, GError **error)
 {
     g_autoptr(GError) why = NULL;
     fill_record(job);
-    if (drv_journal_move(drv_jobs_journal(job->jobs), job->rec, to, &why))
+    if (drv_journal_move(drv_services_journal(job->services), job->rec, to, &why))
         return TRUE;
     if (g_error_matches(why, DRV_ERROR, DRV_ERROR_IN_DOUBT))
-        drv_jobs_fatal(job->jobs, why);
+        drv_services_fatal(job->services, why);
     g_propagate_error(error, g_steal_pointer(&why));
     return FALSE;
 }
@@ -174,6 +173,13 @@ drv_job_move_anyway(DrvJob *job, DrvJobState to)
     drv_job_changed(job);
 }
 
+void
+drv_job_leave(DrvJob *job)
+{
+    if (job->left != NULL)
+        job->left(job, job->left_data);
+}
+
 static gboolean
 record_end(gpointer data)
 {
@@ -183,7 +189,7 @@ record_end(gpointer data)
         return G_SOURCE_CONTINUE;
     g_message("job %s (%s): the journal has caught up with its end", job->rec->id,
               drv_role_name(job->rec->role));
-    drv_jobs_finished(job->jobs, job);
+    drv_job_leave(job);
     return G_SOURCE_REMOVE;
 }
 
@@ -195,7 +201,7 @@ drv_job_end(DrvJob *job, DrvJobState state)
         g_timeout_add_seconds_full(G_PRIORITY_DEFAULT, RECORD_AGAIN_S, record_end, drv_job_ref(job),
                                    (GDestroyNotify)drv_job_unref);
     else
-        drv_jobs_finished(job->jobs, job);
+        drv_job_leave(job);
 }
 
 gboolean
@@ -204,7 +210,7 @@ drv_job_save(DrvJob *job, GError **error)
     if (!job->journaled)
         return TRUE;
     fill_record(job);
-    return drv_journal_save(drv_jobs_journal(job->jobs), job->rec, error);
+    return drv_journal_save(drv_services_journal(job->services), job->rec, error);
 }
 
 void
@@ -227,7 +233,7 @@ drv_job_clear_error(DrvJob *job)
 void
 drv_job_changed(DrvJob *job)
 {
-    drv_jobs_changed(job->jobs, job);
+    drv_services_changed(job->services, job->rec->id);
 }
 
 const char *
@@ -305,6 +311,16 @@ drv_job_to_json(DrvJob *job)
     if (progress != NULL)
         json_object_set_object_member(object, "progress", progress);
     return object;
+}
+
+gboolean
+drv_job_valid_id(const char *id)
+{
+    gsize len = strlen(id);
+    for (gsize i = 0; i < len; i++)
+        if (!g_ascii_isalnum(id[i]) && id[i] != '-')
+            return FALSE;
+    return len > 0 && len <= 32;
 }
 
 double

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include "engine/channel/peer.h"
-#include "engine/job/journal.h"
+#include "engine/job/services.h"
 
 #include <json-glib/json-glib.h>
 
@@ -12,7 +11,6 @@
  * first. Control thread only.
  */
 typedef struct _DrvJob DrvJob;
-typedef struct _DrvJobs DrvJobs; /* all jobs of a daemon, and what they share: jobs.h */
 
 typedef struct {
     const char *kind; /* "migrate", "tunnel" */
@@ -31,9 +29,12 @@ typedef struct {
 struct _DrvJob {
     const DrvJobOps *ops; /* fixed */
     guint refs;
-    DrvJobs *jobs;
+    DrvServices *services;
     gboolean journaled; /* tunnels are not: nothing is lost with them */
     gint64 started_us;  /* monotonic; of this run of the daemon */
+    /* Of the list that the job is on: it is over, and takes itself off. NULL: on none. */
+    void (*left)(DrvJob *job, gpointer data);
+    gpointer left_data;
 
     DrvJobRecord *rec;
     /* The journal could not be written, and 'rec' is ahead of it: there the job is 'recorded'. */
@@ -44,7 +45,7 @@ struct _DrvJob {
 };
 
 /* For the constructors of kinds. Takes the record. */
-void drv_job_init(DrvJob *job, const DrvJobOps *ops, DrvJobs *jobs, DrvJobRecord *rec,
+void drv_job_init(DrvJob *job, const DrvJobOps *ops, DrvServices *services, DrvJobRecord *rec,
                   gboolean journaled);
 DrvJob *drv_job_ref(DrvJob *job);
 void drv_job_unref(DrvJob *job);
@@ -67,6 +68,9 @@ gboolean drv_job_pass(DrvJob *job, DrvJobState to, GError **error);
 void drv_job_move_anyway(DrvJob *job, DrvJobState to);
 /* The last move, made anyway: the job leaves the daemon's list, once the journal has it. */
 void drv_job_end(DrvJob *job, DrvJobState state);
+/* The job is over and all it held is given back: it leaves the daemon's list, and loses the list's
+ * reference a little later. drv_job_end() does it for those that are journaled. */
+void drv_job_leave(DrvJob *job);
 /* Writes detail and result without a move. */
 gboolean drv_job_save(DrvJob *job, GError **error);
 /* Keeps the first error; later ones are logged. */
@@ -86,3 +90,6 @@ const char *drv_job_outcome(DrvJobState state);
 
 /* User and system time of this process so far, in seconds: what a job's report counts. */
 double drv_process_cpu_seconds(void);
+
+/* Letters, digits and dashes, 1 to 32 of them. */
+gboolean drv_job_valid_id(const char *id);

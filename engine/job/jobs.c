@@ -14,129 +14,64 @@
 #define KEEP_FINISHED 10000
 /* Tunnels are in no journal: so many of those that are over can still be asked after. */
 #define KEEP_ENDED 32
-/* An abort that could not be delivered is tried again for so long. */
-#define ABORT_RETRY_S 3
-#define ABORT_TRIES 100
-
-typedef struct {
-    DrvPeer *peer;
-    guint users;
-} SharedPeer;
 
 struct _DrvJobs {
-    DrvJobsParams params;
-    DrvJournal *journal;
-    DrvTransfer *transfer;  /* borrowed */
+    DrvServices *services;
     GPtrArray *jobs;        /* of DrvJob that are not over; referenced */
-    GHashTable *peers;      /* "HOST:PORT" → SharedPeer: sessions that we opened */
     GPtrArray *accepted;    /* of DrvPeer: sessions that peers opened; referenced */
     GPtrArray *ended;       /* of DrvJob: tunnels that are over, the latest few; referenced */
     GPtrArray *tunnel_ends; /* of DrvChannelSet: ours of tunnels that peers opened */
 };
 
-/* --- peers that we call --- */
-
-static void
-free_shared(gpointer data)
+static DrvJournal *
+journal(DrvJobs *jobs)
 {
-    SharedPeer *shared = data;
-    drv_peer_unref(shared->peer);
-    g_free(shared);
+    return drv_services_journal(jobs->services);
 }
 
-DrvPeer *
-drv_jobs_get_peer(DrvJobs *jobs, const char *host, guint16 port, guint lanes)
-{
-    g_autofree char *key = drv_address_format(host, port);
-    SharedPeer *shared = g_hash_table_lookup(jobs->peers, key);
-    if (lanes == 0)
-        lanes = (guint)jobs->params.config->lanes;
-    if (shared != NULL && drv_peer_is_dead(shared->peer)) {
-        g_hash_table_remove(jobs->peers, key);
-        shared = NULL;
-    }
-    if (shared == NULL) {
-        shared = g_new0(SharedPeer, 1);
-        shared->peer = drv_peer_connect(jobs->transfer, host, port, lanes);
-        g_hash_table_insert(jobs->peers, g_steal_pointer(&key), shared);
-    } else {
-        drv_session_want_lanes(drv_peer_session(shared->peer), lanes);
-    }
-    shared->users++;
-    return drv_peer_ref(shared->peer);
-}
+/* --- the list --- */
 
 static gboolean
-is_unused(gpointer key, gpointer value, gpointer peer)
+forget(gpointer data)
 {
-    SharedPeer *shared = value;
-    if (shared->peer != peer || --shared->users > 0)
-        return FALSE;
-    drv_peer_close(shared->peer);
-    return TRUE;
-}
-
-void
-drv_jobs_put_peer(DrvJobs *jobs, DrvPeer *peer)
-{
-    g_hash_table_foreach_remove(jobs->peers, is_unused, peer);
-    drv_peer_unref(peer);
-}
-
-/* --- aborts that could not be delivered --- */
-
-typedef struct {
-    DrvJobs *jobs;
-    char *host;
-    guint16 port;
-    char *id;
-    guint tries;
-    DrvPeer *peer;
-} Abort;
-
-static void
-free_abort(Abort *abort)
-{
-    g_free(abort->host);
-    g_free(abort->id);
-    g_free(abort);
-}
-
-static gboolean try_abort(gpointer data);
-
-static void
-abort_answered(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
-{
-    Abort *abort = data;
-    gboolean answered = ok != NULL || !drv_peer_is_dead(peer);
-    drv_jobs_put_peer(abort->jobs, g_steal_pointer(&abort->peer));
-    if (answered || ++abort->tries >= ABORT_TRIES)
-        free_abort(abort);
-    else
-        g_timeout_add_seconds(ABORT_RETRY_S, try_abort, abort);
-}
-
-static gboolean
-try_abort(gpointer data)
-{
-    Abort *abort = data;
-    JsonObject *args = json_object_new();
-    json_object_set_string_member(args, "job", abort->id);
-    abort->peer = drv_jobs_get_peer(abort->jobs, abort->host, abort->port, 0);
-    drv_peer_call(abort->peer, "job.abort", args, abort_answered, abort);
+    drv_job_unref(data);
     return G_SOURCE_REMOVE;
 }
 
-void
-drv_jobs_abort_later(DrvJobs *jobs, const char *to, const char *id)
+static void
+left(DrvJob *job, gpointer data)
 {
-    Abort *abort = g_new0(Abort, 1);
-    abort->jobs = jobs;
-    abort->id = g_strdup(id);
-    if (drv_address_parse(to, &abort->host, &abort->port, NULL))
-        g_timeout_add_seconds(1, try_abort, abort);
-    else
-        free_abort(abort);
+    DrvJobs *jobs = data;
+    guint index;
+    if (!g_ptr_array_find(jobs->jobs, job, &index))
+        return;
+    DrvJob *over = g_ptr_array_steal_index_fast(jobs->jobs, index);
+    if (!over->journaled) { /* no journal tells how it ended: whoever follows it asks here */
+        g_ptr_array_add(jobs->ended, drv_job_ref(over));
+        if (jobs->ended->len > KEEP_ENDED)
+            g_ptr_array_remove_index(jobs->ended, 0);
+    }
+    g_idle_add(forget, over); /* its own functions may still be on the stack */
+}
+
+static void
+add(DrvJobs *jobs, DrvJob *job)
+{
+    job->left = left;
+    job->left_data = jobs;
+    g_ptr_array_add(jobs->jobs, drv_job_ref(job));
+    drv_job_changed(job);
+}
+
+static DrvJob *
+find(DrvJobs *jobs, const char *id, DrvJobRole role)
+{
+    for (guint i = 0; i < jobs->jobs->len; i++) {
+        DrvJob *job = jobs->jobs->pdata[i];
+        if (job->rec->role == role && g_str_equal(job->rec->id, id))
+            return job;
+    }
+    return NULL;
 }
 
 /* --- peers that call us --- */
@@ -145,25 +80,25 @@ static void
 prepare(DrvJobs *jobs, DrvPeer *peer, guint64 call, JsonObject *args)
 {
     g_autoptr(GError) error = NULL;
-    DrvJob *job = drv_live_dest_new(jobs, peer, call, args, &error);
+    DrvJob *job = drv_live_dest_new(jobs->services, peer, call, args, &error);
     if (job == NULL) {
         drv_peer_refuse(peer, call, error);
         return;
     }
-    if (!drv_journal_add(jobs->journal, job->rec, &error)) {
+    if (!drv_journal_add(journal(jobs), job->rec, &error)) {
         drv_peer_refuse(peer, call, error);
         drv_job_unref(job);
         return;
     }
-    drv_jobs_add(jobs, job);
+    add(jobs, job);
     job->ops->start(job);
     drv_job_unref(job);
 }
 
-gboolean
-drv_jobs_recorded_state(DrvJobs *jobs, const char *id, DrvJobRole role, DrvJobState *state)
+static gboolean
+recorded_state(DrvJobs *jobs, const char *id, DrvJobRole role, DrvJobState *state)
 {
-    g_autoptr(DrvJobRecord) rec = drv_journal_load(jobs->journal, id, role, NULL);
+    g_autoptr(DrvJobRecord) rec = drv_journal_load(journal(jobs), id, role, NULL);
     if (rec != NULL)
         *state = rec->state;
     return rec != NULL;
@@ -175,7 +110,7 @@ answer_from_journal(DrvJobs *jobs, DrvPeer *peer, guint64 call, const char *id, 
 {
     g_autoptr(GError) error = NULL;
     DrvJobState state;
-    if (!drv_jobs_recorded_state(jobs, id, DRV_ROLE_DEST, &state)) {
+    if (!recorded_state(jobs, id, DRV_ROLE_DEST, &state)) {
         error = g_error_new(DRV_ERROR, DRV_ERROR_NOT_FOUND, "job %s is not known here", id);
     } else if (commit && state != DRV_STATE_DONE && state != DRV_STATE_RUNNING) {
         error = g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s is '%s' at the destination", id,
@@ -196,7 +131,7 @@ is_its_job(DrvJobs *jobs, DrvPeer *peer, const char *id, const char *op)
 {
     if (!g_str_has_prefix(op, "job.") || g_str_equal(op, "job.prepare"))
         return TRUE;
-    g_autoptr(DrvJobRecord) rec = drv_journal_load(jobs->journal, id, DRV_ROLE_DEST, NULL);
+    g_autoptr(DrvJobRecord) rec = drv_journal_load(journal(jobs), id, DRV_ROLE_DEST, NULL);
     return rec == NULL || g_strcmp0(rec->peer, drv_peer_name(peer)) == 0;
 }
 
@@ -205,7 +140,7 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
 {
     DrvJobs *jobs = data;
     const char *job_id = drv_json_string(args, "job", "");
-    g_autoptr(DrvJob) job = drv_jobs_find(jobs, job_id, DRV_ROLE_DEST);
+    g_autoptr(DrvJob) job = find(jobs, job_id, DRV_ROLE_DEST);
     if (job != NULL)
         drv_job_ref(job);
     if (!is_its_job(jobs, peer, job_id, op)) {
@@ -225,7 +160,7 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
     } else if (g_str_equal(op, "job.commit") || g_str_equal(op, "job.abort")) {
         answer_from_journal(jobs, peer, id, job_id, g_str_equal(op, "job.commit"));
     } else if (g_str_equal(op, "tunnel.open")) {
-        drv_tunnel_accept(jobs, jobs->tunnel_ends, peer, id, args);
+        drv_tunnel_accept(jobs->services, jobs->tunnel_ends, peer, id, args);
     } else {
         g_autoptr(GError) error = g_error_new(DRV_ERROR, DRV_ERROR_NOT_FOUND,
                                               "'%s' of job '%s' is not possible here", op, job_id);
@@ -254,16 +189,6 @@ drv_jobs_incoming(DrvJobs *jobs, DrvSession *session)
 
 /* --- jobs --- */
 
-gboolean
-drv_jobs_valid_id(const char *id)
-{
-    gsize len = strlen(id);
-    for (gsize i = 0; i < len; i++)
-        if (!g_ascii_isalnum(id[i]) && id[i] != '-')
-            return FALSE;
-    return len > 0 && len <= 32;
-}
-
 static char *
 new_id(void)
 {
@@ -272,46 +197,6 @@ new_id(void)
     for (guint i = 0; i < sizeof id - 1; i++)
         id[i] = digits[g_random_int_range(0, 32)];
     return g_strdup(id);
-}
-
-void
-drv_jobs_add(DrvJobs *jobs, DrvJob *job)
-{
-    g_ptr_array_add(jobs->jobs, drv_job_ref(job));
-    drv_jobs_changed(jobs, job);
-}
-
-static gboolean
-forget(gpointer data)
-{
-    drv_job_unref(data);
-    return G_SOURCE_REMOVE;
-}
-
-void
-drv_jobs_finished(DrvJobs *jobs, DrvJob *job)
-{
-    guint index;
-    if (!g_ptr_array_find(jobs->jobs, job, &index))
-        return;
-    DrvJob *over = g_ptr_array_steal_index_fast(jobs->jobs, index);
-    if (!over->journaled) { /* no journal tells how it ended: whoever follows it asks here */
-        g_ptr_array_add(jobs->ended, drv_job_ref(over));
-        if (jobs->ended->len > KEEP_ENDED)
-            g_ptr_array_remove_index(jobs->ended, 0);
-    }
-    g_idle_add(forget, over); /* its own functions may still be on the stack */
-}
-
-DrvJob *
-drv_jobs_find(DrvJobs *jobs, const char *id, DrvJobRole role)
-{
-    for (guint i = 0; i < jobs->jobs->len; i++) {
-        DrvJob *job = jobs->jobs->pdata[i];
-        if (job->rec->role == role && g_str_equal(job->rec->id, id))
-            return job;
-    }
-    return NULL;
 }
 
 static gboolean
@@ -327,7 +212,7 @@ begin(gpointer data)
 static char *
 launch(DrvJobs *jobs, DrvJob *job)
 {
-    drv_jobs_add(jobs, job);
+    add(jobs, job);
     g_idle_add(begin, drv_job_ref(job));
     return g_strdup(job->rec->id);
 }
@@ -355,15 +240,16 @@ char *
 drv_jobs_migrate(DrvJobs *jobs, JsonObject *object, GError **error)
 {
     if (!json_object_has_member(object, "drop_timeout_s"))
-        json_object_set_int_member(object, "drop_timeout_s", jobs->params.config->drop_timeout_s);
+        json_object_set_int_member(object, "drop_timeout_s",
+                                   drv_services_config(jobs->services)->drop_timeout_s);
     g_autoptr(DrvJobSpec) spec = drv_job_spec_from_json(object, error);
     if (spec == NULL || !drv_live_available(spec, error) || is_moving(jobs, spec, error))
         return NULL;
     g_autofree char *text = drv_job_spec_to_text(spec);
     g_autofree char *id = new_id();
     DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_SOURCE, text);
-    g_autoptr(DrvJob) job = drv_live_source_new(jobs, rec, error);
-    if (job == NULL || !drv_journal_add(jobs->journal, job->rec, error))
+    g_autoptr(DrvJob) job = drv_live_source_new(jobs->services, rec, error);
+    if (job == NULL || !drv_journal_add(journal(jobs), job->rec, error))
         return NULL;
     return launch(jobs, job);
 }
@@ -372,15 +258,15 @@ char *
 drv_jobs_tunnel(DrvJobs *jobs, JsonObject *object, GError **error)
 {
     g_autofree char *id = new_id();
-    g_autoptr(DrvJob) job = drv_tunnel_new(jobs, id, object, error);
+    g_autoptr(DrvJob) job = drv_tunnel_new(jobs->services, id, object, error);
     return job != NULL ? launch(jobs, job) : NULL;
 }
 
 static DrvJob *
 find_any(DrvJobs *jobs, const char *id)
 {
-    DrvJob *job = drv_jobs_find(jobs, id, DRV_ROLE_SOURCE);
-    return job != NULL ? job : drv_jobs_find(jobs, id, DRV_ROLE_DEST);
+    DrvJob *job = find(jobs, id, DRV_ROLE_SOURCE);
+    return job != NULL ? job : find(jobs, id, DRV_ROLE_DEST);
 }
 
 static DrvJob *
@@ -426,9 +312,9 @@ drv_jobs_show(DrvJobs *jobs, const char *id, GError **error)
     }
     if (job != NULL)
         return drv_job_to_json(job);
-    g_autoptr(DrvJobRecord) rec = drv_journal_load(jobs->journal, id, DRV_ROLE_SOURCE, NULL);
+    g_autoptr(DrvJobRecord) rec = drv_journal_load(journal(jobs), id, DRV_ROLE_SOURCE, NULL);
     if (rec == NULL)
-        rec = drv_journal_load(jobs->journal, id, DRV_ROLE_DEST, NULL);
+        rec = drv_journal_load(journal(jobs), id, DRV_ROLE_DEST, NULL);
     if (rec == NULL) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_NOT_FOUND,
                     "there is no job %s here: 'drover jobs' lists them", id);
@@ -440,7 +326,7 @@ drv_jobs_show(DrvJobs *jobs, const char *id, GError **error)
 JsonArray *
 drv_jobs_list(DrvJobs *jobs, guint limit, GError **error)
 {
-    g_autoptr(GPtrArray) records = drv_journal_list(jobs->journal, limit, FALSE, error);
+    g_autoptr(GPtrArray) records = drv_journal_list(journal(jobs), limit, FALSE, error);
     if (records == NULL)
         return NULL;
     JsonArray *array = json_array_new();
@@ -451,8 +337,7 @@ drv_jobs_list(DrvJobs *jobs, guint limit, GError **error)
     }
     for (guint i = 0; i < records->len && json_array_get_length(array) < limit; i++) {
         DrvJobRecord *rec = records->pdata[i];
-        DrvJob *job =
-            drv_state_is_final(rec->state) ? NULL : drv_jobs_find(jobs, rec->id, rec->role);
+        DrvJob *job = drv_state_is_final(rec->state) ? NULL : find(jobs, rec->id, rec->role);
         json_array_add_object_element(array, job != NULL ? drv_job_to_json(job)
                                                          : drv_job_record_to_json(rec, "migrate"));
     }
@@ -479,46 +364,6 @@ drv_jobs_cancel_all(DrvJobs *jobs)
     return waiting;
 }
 
-/* --- what they share --- */
-
-DrvJournal *
-drv_jobs_journal(DrvJobs *jobs)
-{
-    return jobs->journal;
-}
-
-DrvTransfer *
-drv_jobs_transfer(DrvJobs *jobs)
-{
-    return jobs->transfer;
-}
-
-const DrvConfig *
-drv_jobs_config(DrvJobs *jobs)
-{
-    return jobs->params.config;
-}
-
-char *
-drv_jobs_socket_path(DrvJobs *jobs, const char *id, const char *what)
-{
-    g_autofree char *dir = g_canonicalize_filename(jobs->params.config->state_dir, NULL);
-    return g_strdup_printf("%s/%s.%s", dir, id, what);
-}
-
-void
-drv_jobs_changed(DrvJobs *jobs, DrvJob *job)
-{
-    if (jobs->params.changed != NULL)
-        jobs->params.changed(job->rec->id, jobs->params.data);
-}
-
-void
-drv_jobs_fatal(DrvJobs *jobs, const GError *error)
-{
-    jobs->params.fatal(error, jobs->params.data);
-}
-
 /* --- life --- */
 
 static void
@@ -528,16 +373,14 @@ free_end(gpointer data)
 }
 
 DrvJobs *
-drv_jobs_new(const DrvJobsParams *params, GError **error)
+drv_jobs_new(const DrvServicesParams *params, GError **error)
 {
-    DrvJournal *journal = drv_journal_open(params->config->state_dir, error);
-    if (journal == NULL)
+    DrvServices *services = drv_services_new(params, error);
+    if (services == NULL)
         return NULL;
     DrvJobs *jobs = g_new0(DrvJobs, 1);
-    jobs->params = *params;
-    jobs->journal = journal;
+    jobs->services = services;
     jobs->jobs = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
-    jobs->peers = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, free_shared);
     jobs->accepted = g_ptr_array_new_with_free_func((GDestroyNotify)drv_peer_unref);
     jobs->ended = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
     jobs->tunnel_ends = g_ptr_array_new_with_free_func(free_end);
@@ -550,13 +393,14 @@ take_up(DrvJobs *jobs, DrvJobRecord *rec)
     g_autoptr(GError) error = NULL;
     g_message("job %s (%s): found in the journal as '%s'", rec->id, drv_role_name(rec->role),
               drv_state_name(rec->state));
-    g_autoptr(DrvJob) job = rec->role == DRV_ROLE_DEST ? drv_live_dest_restored(jobs, rec)
-                                                       : drv_live_source_new(jobs, rec, &error);
+    g_autoptr(DrvJob) job = rec->role == DRV_ROLE_DEST
+                                ? drv_live_dest_restored(jobs->services, rec)
+                                : drv_live_source_new(jobs->services, rec, &error);
     if (job == NULL) {
         g_warning("a job in the journal cannot be taken up: %s", error->message);
         return;
     }
-    drv_jobs_add(jobs, job);
+    add(jobs, job);
     job->ops->resume(job);
 }
 
@@ -564,12 +408,12 @@ void
 drv_jobs_start(DrvJobs *jobs, DrvTransfer *transfer)
 {
     g_autoptr(GError) error = NULL;
-    jobs->transfer = transfer;
-    if (!drv_journal_prune(jobs->journal, KEEP_FINISHED, &error)) {
+    drv_services_set_transfer(jobs->services, transfer);
+    if (!drv_journal_prune(journal(jobs), KEEP_FINISHED, &error)) {
         g_warning("old jobs stay in the journal: %s", error->message);
         g_clear_error(&error);
     }
-    g_autoptr(GPtrArray) records = drv_journal_list(jobs->journal, 0, TRUE, &error);
+    g_autoptr(GPtrArray) records = drv_journal_list(journal(jobs), 0, TRUE, &error);
     if (records == NULL) {
         g_warning("the journal's jobs cannot be taken up: %s", error->message);
         return;
@@ -586,8 +430,7 @@ drv_jobs_free(DrvJobs *jobs)
     g_ptr_array_unref(jobs->jobs);
     g_ptr_array_unref(jobs->ended);
     g_ptr_array_unref(jobs->tunnel_ends);
-    g_hash_table_unref(jobs->peers);
     g_ptr_array_unref(jobs->accepted);
-    drv_journal_close(jobs->journal);
+    drv_services_free(jobs->services);
     g_free(jobs);
 }

@@ -230,7 +230,7 @@ listening(GObject *source, GAsyncResult *result, gpointer ticket)
 static void
 begin_incoming(LiveDest *self)
 {
-    g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "in");
+    g_autofree char *path = drv_services_socket_path(self->base.services, self->base.rec->id, "in");
     g_autofree char *uri = g_strconcat("unix:", path, NULL);
     JsonNode *args = qmp_args("uri", "s", uri, NULL);
     /* A QEMU that can stay after a failure (from 9.1 on) tells over QMP why it failed. One that
@@ -274,7 +274,7 @@ prepared(gpointer owner, GError *error)
         return;
     }
     self->channels =
-        drv_channel_set_new(drv_jobs_transfer(self->base.jobs), 1 + (guint)self->multifd,
+        drv_channel_set_new(drv_services_transfer(self->base.services), 1 + (guint)self->multifd,
                             DRV_CODEC_NONE, DRV_CLASS_CONTROL, NULL, dest_channels_changed, self);
     JsonObject *ok = json_object_new();
     json_object_set_object_member(ok, "vm", drv_vm_to_json(self->vm));

@@ -3,7 +3,7 @@
 
 #include "engine/channel/channel-set.h"
 #include "engine/host/vm.h"
-#include "engine/job/jobs.h"
+#include "engine/job/job.h"
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"
 

@@ -311,7 +311,7 @@ static void
 finish(LiveDest *self, DrvJobState state)
 {
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "in");
+    g_autofree char *path = drv_services_socket_path(self->base.services, self->base.rec->id, "in");
     give_back(self);
     g_unlink(path); /* QEMU leaves its socket behind */
     drv_job_end(&self->base, state);
@@ -581,7 +581,7 @@ drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args
                             "channel %" G_GINT64_FORMAT " of job %s is out of order", index,
                             job->rec->id);
     } else {
-        g_autofree char *path = drv_jobs_socket_path(job->jobs, job->rec->id, "in");
+        g_autofree char *path = drv_services_socket_path(job->services, job->rec->id, "in");
         int fd = drv_unix_connect(path, &error);
         if (fd >= 0)
             ok = drv_channel_set_accept(self->channels, peer, fd, args, &error);
@@ -686,7 +686,7 @@ static const DrvJobOps dest_ops = {
 
 /* 'spec' is what the source said in job.prepare; it is kept in the journal as it came. */
 static LiveDest *
-new_dest(DrvJobs *jobs, DrvJobRecord *rec, JsonObject *spec)
+new_dest(DrvServices *services, DrvJobRecord *rec, JsonObject *spec)
 {
     LiveDest *self = g_new0(LiveDest, 1);
     self->dest_qmp = g_strdup(drv_json_string(spec, "dest_qmp", ""));
@@ -695,16 +695,17 @@ new_dest(DrvJobs *jobs, DrvJobRecord *rec, JsonObject *spec)
     self->was_running = drv_json_flag(spec, "was_running", TRUE);
     self->source_vm = drv_vm_from_json(drv_json_object(spec, "vm"));
     self->log_fd = -1;
-    drv_job_init(&self->base, &dest_ops, jobs, rec, TRUE);
+    drv_job_init(&self->base, &dest_ops, services, rec, TRUE);
     return self;
 }
 
 DrvJob *
-drv_live_dest_new(DrvJobs *jobs, DrvPeer *peer, guint64 call, JsonObject *args, GError **error)
+drv_live_dest_new(DrvServices *services, DrvPeer *peer, guint64 call, JsonObject *args,
+                  GError **error)
 {
     const char *id = drv_json_string(args, "job", "");
     const char *name = drv_json_string(args, "name", id);
-    if (!drv_jobs_valid_id(id) || drv_json_object(args, "vm") == NULL ||
+    if (!drv_job_valid_id(id) || drv_json_object(args, "vm") == NULL ||
         !g_path_is_absolute(drv_json_string(args, "dest_qmp", ""))) {
         g_set_error_literal(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
                             "the source's request makes no sense");
@@ -714,15 +715,15 @@ drv_live_dest_new(DrvJobs *jobs, DrvPeer *peer, guint64 call, JsonObject *args, 
     DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_DEST, spec);
     rec->vm = g_strdup(name);
     rec->peer = g_strdup(drv_peer_name(peer));
-    LiveDest *self = new_dest(jobs, rec, args);
+    LiveDest *self = new_dest(services, rec, args);
     self->prepare = call;
     use_peer(self, peer);
     return &self->base;
 }
 
 DrvJob *
-drv_live_dest_restored(DrvJobs *jobs, DrvJobRecord *rec)
+drv_live_dest_restored(DrvServices *services, DrvJobRecord *rec)
 {
     g_autoptr(JsonObject) spec = drv_json_parse_object(rec->spec, strlen(rec->spec), NULL);
-    return &new_dest(jobs, rec, spec)->base;
+    return &new_dest(services, rec, spec)->base;
 }

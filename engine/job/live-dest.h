@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include "engine/job/jobs.h"
+#include "engine/job/job.h"
 
 /* The destination's half of a live migration: obeys the source. */
 
 /* For a job.prepare from 'peer', which is answered later. DRV_ERROR_PROTOCOL for arguments that
  * make no sense. */
-DrvJob *drv_live_dest_new(DrvJobs *jobs, DrvPeer *peer, guint64 call, JsonObject *args,
+DrvJob *drv_live_dest_new(DrvServices *services, DrvPeer *peer, guint64 call, JsonObject *args,
                           GError **error);
 /* From the journal. */
-DrvJob *drv_live_dest_restored(DrvJobs *jobs, DrvJobRecord *rec);
+DrvJob *drv_live_dest_restored(DrvServices *services, DrvJobRecord *rec);
 
 /* The source's further calls, each answered now or later. Only the peer that prepared the job may
  * make them. */

@@ -266,9 +266,10 @@ step_listen(gpointer owner)
         [DRV_SPEC_CODEC_LZ4] = DRV_CODEC_LZ4,
         [DRV_SPEC_CODEC_ZSTD] = DRV_CODEC_ZSTD,
     };
-    g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "out");
+    g_autofree char *path =
+        drv_services_socket_path(self->base.services, self->base.rec->id, "out");
     self->shaper = drv_shaper_new((guint64)self->spec->bandwidth, g_get_monotonic_time());
-    self->channels = drv_channel_set_new(drv_jobs_transfer(self->base.jobs),
+    self->channels = drv_channel_set_new(drv_services_transfer(self->base.services),
                                          1 + (guint)self->spec->multifd, codecs[self->spec->codec],
                                          DRV_CLASS_RAM, self->shaper, live_channels_changed, self);
     self->listener = drv_listener_new(path, live_on_connection, self, &error);
@@ -315,7 +316,8 @@ step_migrate(gpointer owner)
         drv_steps_fail(&self->steps, error);
         return;
     }
-    g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "out");
+    g_autofree char *path =
+        drv_services_socket_path(self->base.services, self->base.rec->id, "out");
     g_autofree char *uri = g_strconcat("unix:", path, NULL);
     qmp_client_execute_async(self->qmp, "migrate", qmp_args("uri", "s", uri, NULL), QMP_TIMEOUT_MS,
                              self->steps.cancellable, migrate_begun, live_ticket(self));

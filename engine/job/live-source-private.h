@@ -4,7 +4,7 @@
 #include "engine/channel/channel-set.h"
 #include "engine/channel/listener.h"
 #include "engine/host/vm.h"
-#include "engine/job/jobs.h"
+#include "engine/job/job.h"
 #include "engine/job/spec.h"
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"

@@ -260,7 +260,7 @@ abort_overdue(gpointer data)
 {
     LiveSource *self = data;
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    drv_jobs_abort_later(self->base.jobs, self->spec->to, self->base.rec->id);
+    drv_aborts_add(drv_services_aborts(self->base.services), self->base.rec->id, self->spec->to);
     abort_settled(self);
     return G_SOURCE_REMOVE;
 }
@@ -272,7 +272,8 @@ step_abort(gpointer owner)
     if (!self->prepared) {
         drv_steps_next(&self->steps);
     } else if (self->peer == NULL || !drv_peer_is_connected(self->peer)) {
-        drv_jobs_abort_later(self->base.jobs, self->spec->to, self->base.rec->id);
+        drv_aborts_add(drv_services_aborts(self->base.services), self->base.rec->id,
+                       self->spec->to);
         drv_steps_next(&self->steps);
     } else {
         JsonObject *args = json_object_new();

@@ -213,8 +213,8 @@ live_use_peer(LiveSource *self)
 {
     if (self->peer != NULL)
         return;
-    self->peer =
-        drv_jobs_get_peer(self->base.jobs, self->host, self->port, (guint)self->spec->lanes);
+    self->peer = drv_peers_get(drv_services_peers(self->base.services), self->host, self->port,
+                               (guint)self->spec->lanes);
     drv_peer_listen(self->peer, &peer_ops, self);
 }
 
@@ -225,7 +225,7 @@ live_drop_peer(LiveSource *self)
         return;
     DrvPeer *peer = g_steal_pointer(&self->peer);
     drv_peer_unlisten(peer, self);
-    drv_jobs_put_peer(self->base.jobs, peer);
+    drv_peers_put(drv_services_peers(self->base.services), peer);
 }
 
 /* --- in doubt --- */
@@ -248,7 +248,7 @@ fence_ended(GObject *source, GAsyncResult *result, gpointer data)
 static void
 run_fence(LiveSource *self)
 {
-    char **command = drv_jobs_config(self->base.jobs)->fence_command;
+    char **command = drv_services_config(self->base.services)->fence_command;
     if (command == NULL)
         return;
     g_autoptr(GError) error = NULL;
@@ -667,7 +667,8 @@ void
 live_finish(LiveSource *self, DrvJobState state)
 {
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    g_autofree char *path = drv_jobs_socket_path(self->base.jobs, self->base.rec->id, "out");
+    g_autofree char *path =
+        drv_services_socket_path(self->base.services, self->base.rec->id, "out");
     live_report(self, state);
     /* QEMU's socket and the peer are free before anybody hears that the job is over. */
     give_back(self);
@@ -713,7 +714,7 @@ drv_live_available(const DrvJobSpec *spec, GError **error)
 }
 
 DrvJob *
-drv_live_source_new(DrvJobs *jobs, DrvJobRecord *rec, GError **error)
+drv_live_source_new(DrvServices *services, DrvJobRecord *rec, GError **error)
 {
     g_autoptr(DrvJobRecord) owned = rec;
     DrvJobSpec *spec = drv_job_spec_parse(rec->spec, error);
@@ -726,6 +727,6 @@ drv_live_source_new(DrvJobs *jobs, DrvJobRecord *rec, GError **error)
         owned->vm = g_strdup(spec->name);
     if (owned->peer == NULL)
         owned->peer = g_strdup(spec->to);
-    drv_job_init(&self->base, &live_ops, jobs, g_steal_pointer(&owned), TRUE);
+    drv_job_init(&self->base, &live_ops, services, g_steal_pointer(&owned), TRUE);
     return &self->base;
 }

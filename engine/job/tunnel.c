@@ -33,13 +33,13 @@ end(Tunnel *self, const GError *error)
     if (self->peer != NULL) {
         DrvPeer *peer = g_steal_pointer(&self->peer);
         drv_peer_unlisten(peer, self);
-        drv_jobs_put_peer(self->base.jobs, peer);
+        drv_peers_put(drv_services_peers(self->base.services), peer);
     }
     gboolean cancelled = g_error_matches(error, DRV_ERROR, DRV_ERROR_CANCELLED);
     if (!cancelled)
         drv_job_set_error(&self->base, error);
     drv_job_move(&self->base, cancelled ? DRV_STATE_CANCELLED : DRV_STATE_FAILED, NULL);
-    drv_jobs_finished(self->base.jobs, &self->base);
+    drv_job_leave(&self->base);
 }
 
 /* --- connections --- */
@@ -89,8 +89,9 @@ take_connection(int fd, gpointer data)
     Tunnel *self = data;
     g_autoptr(GError) error = NULL;
     JsonObject *args = json_object_new();
-    DrvChannelSet *set = drv_channel_set_new(drv_jobs_transfer(self->base.jobs), 8, DRV_CODEC_AUTO,
-                                             DRV_CLASS_BULK, NULL, connection_changed, self);
+    DrvChannelSet *set =
+        drv_channel_set_new(drv_services_transfer(self->base.services), 8, DRV_CODEC_AUTO,
+                            DRV_CLASS_BULK, NULL, connection_changed, self);
     g_ptr_array_add(self->connections, set);
     json_object_set_string_member(args, "connect", self->connect);
     if (!drv_channel_set_offer(set, self->peer, fd, args, &error)) {
@@ -156,7 +157,7 @@ tunnel_start(DrvJob *job)
 {
     Tunnel *self = (Tunnel *)job;
     drv_job_move(job, DRV_STATE_PREPARING, NULL);
-    self->peer = drv_jobs_get_peer(job->jobs, self->host, self->port, 0);
+    self->peer = drv_peers_get(drv_services_peers(job->services), self->host, self->port, 0);
     drv_peer_listen(self->peer, &peer_ops, self);
     if (drv_peer_is_connected(self->peer))
         peer_connected(self->peer, self);
@@ -227,7 +228,7 @@ check_path(const char *member, const char *path, GError **error)
 }
 
 DrvJob *
-drv_tunnel_new(DrvJobs *jobs, const char *id, JsonObject *spec, GError **error)
+drv_tunnel_new(DrvServices *services, const char *id, JsonObject *spec, GError **error)
 {
     const char *listen = drv_json_string(spec, "listen", NULL);
     const char *connect = drv_json_string(spec, "connect", NULL);
@@ -249,7 +250,7 @@ drv_tunnel_new(DrvJobs *jobs, const char *id, JsonObject *spec, GError **error)
     self->host = g_steal_pointer(&host);
     self->port = port;
     self->connections = g_ptr_array_new_with_free_func(free_set);
-    drv_job_init(&self->base, &tunnel_ops, jobs, rec, FALSE);
+    drv_job_init(&self->base, &tunnel_ops, services, rec, FALSE);
     return &self->base;
 }
 
@@ -264,7 +265,8 @@ far_end_changed(DrvChannelSet *set, gpointer data)
 }
 
 void
-drv_tunnel_accept(DrvJobs *jobs, GPtrArray *ends, DrvPeer *peer, guint64 call, JsonObject *args)
+drv_tunnel_accept(DrvServices *services, GPtrArray *ends, DrvPeer *peer, guint64 call,
+                  JsonObject *args)
 {
     g_autoptr(GError) error = NULL;
     const char *path = drv_json_string(args, "connect", "");
@@ -276,7 +278,7 @@ drv_tunnel_accept(DrvJobs *jobs, GPtrArray *ends, DrvPeer *peer, guint64 call, J
         drv_peer_refuse(peer, call, error);
         return;
     }
-    DrvChannelSet *set = drv_channel_set_new(drv_jobs_transfer(jobs), 8, DRV_CODEC_AUTO,
+    DrvChannelSet *set = drv_channel_set_new(drv_services_transfer(services), 8, DRV_CODEC_AUTO,
                                              DRV_CLASS_BULK, NULL, far_end_changed, ends);
     JsonObject *ok = drv_channel_set_accept(set, peer, fd, args, &error);
     if (ok == NULL) {

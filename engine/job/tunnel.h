@@ -2,14 +2,14 @@
 #pragma once
 
 #include "engine/channel/channel-set.h"
-#include "engine/job/jobs.h"
+#include "engine/job/job.h"
 
 /* A tunnel: a unix socket here whose every connection is one to a unix socket at the peer. A job of
  * kind "tunnel", which is in no journal and lives until it is cancelled or the session dies.
  * 'spec': listen, to, connect. DRV_ERROR_USAGE. */
-DrvJob *drv_tunnel_new(DrvJobs *jobs, const char *id, JsonObject *spec, GError **error);
+DrvJob *drv_tunnel_new(DrvServices *services, const char *id, JsonObject *spec, GError **error);
 
 /* The other end: a peer asks for a connection to a unix socket here. 'ends' keeps it until it is
  * over. */
-void drv_tunnel_accept(DrvJobs *jobs, GPtrArray *ends, DrvPeer *peer, guint64 call,
+void drv_tunnel_accept(DrvServices *services, GPtrArray *ends, DrvPeer *peer, guint64 call,
                        JsonObject *args);

@@ -4,7 +4,8 @@
    check-layers.py --self-test  shows that each rule is really checked
 
 The rules: who may include whom, an include names its file from the repository's root, a private
-header stays in its folder, no file above 800 lines, an SPDX line at the top of every source file.
+header stays in its folder, within a folder no two modules need each other, no file above 800 lines,
+an SPDX line at the top of every source file.
 """
 import os
 import pathlib
@@ -26,6 +27,9 @@ LAYERS = {
 # Within the engine a folder may include itself and those before it. Files directly in engine/ tie
 # all of them together into programs.
 ENGINE = ("transfer", "channel", "image", "host", "job", "fleet", "api", "cli")
+# Modules of one folder that are one thing in several files, and may need each other.
+KNOTS = ({"engine/transfer/channel", "engine/transfer/lane", "engine/transfer/session",
+          "engine/transfer/transfer"},)
 # These use the product and are used by nobody.
 USERS = ("tests", "bench")
 
@@ -89,6 +93,47 @@ def forbidden(name, included):
     return None
 
 
+def module_of(name, text):
+    """What x.c, x.h and x-private.h are together, with the files x-more.c that share the last."""
+    path = pathlib.PurePosixPath(name)
+    headers = [path.name] + [pathlib.PurePosixPath(included).name for included in INCLUDE.findall(text)
+                             if os.path.dirname(included) == str(path.parent)]
+    for header in headers:
+        owner = PRIVATE.sub("", header)
+        if owner != header and f"{path.stem}-".startswith(f"{owner}-"):
+            return str(path.parent / owner)
+    return str(path.parent / path.stem)
+
+
+def check_cycles(root, names):
+    """Two modules of a folder of which each includes the other, if only by way of a third."""
+    texts = {name: (root / name).read_text(errors="replace") for name in names
+             if name.endswith(C_SUFFIXES) and not os.path.basename(name).startswith("test-")}
+    modules = {name: module_of(name, text) for name, text in texts.items()}
+    used = {name: {modules[included] for included in INCLUDE.findall(text)
+                   if included in modules
+                   and os.path.dirname(included) == os.path.dirname(name)} - {modules[name]}
+            for name, text in texts.items()}
+    needs = {}
+    for name in texts:
+        needs.setdefault(modules[name], set()).update(used[name])
+
+    def reached(start):
+        found, ahead = set(), [start]
+        while ahead:
+            new = needs[ahead.pop()] - found
+            found |= new
+            ahead += new
+        return found
+
+    reach = {module: reached(module) for module in needs}
+    for name in sorted(texts):
+        for other in sorted(used[name]):
+            knotted = any({modules[name], other} <= knot for knot in KNOTS)
+            if modules[name] < other and modules[name] in reach[other] and not knotted:
+                yield f"{name}: needs {other}, which needs it: one of them belongs above the other"
+
+
 def check_includes(root, name, text):
     for included in INCLUDE.findall(text):
         if not (root / included).is_file():
@@ -115,7 +160,8 @@ def check_file(root, name):
 def check(root):
     """Every violation as 'file: what', and the number of files looked at."""
     names = [name for name in files_of(root) if is_source(root, name)]
-    return [f"{name}: {what}" for name in names for what in check_file(root, name)], len(names)
+    found = [f"{name}: {what}" for name in names for what in check_file(root, name)]
+    return found + list(check_cycles(root, names)), len(names)
 
 
 # ---- self-test: a small repository with one violation of each kind ----
@@ -132,6 +178,13 @@ SOUND = {
     "engine/transfer/t-private.h": HEAD,
     "engine/transfer/t.c": HEAD + '#include "engine/transfer/t-private.h"\n#include "qmp/q.h"\n',
     "engine/cli/c.h": HEAD + '#include "engine/transfer/t.h"\n',
+    "engine/job/x.h": HEAD,
+    "engine/job/test-x.c": HEAD + '#include "engine/job/z.h"\n',
+    "engine/job/y.h": HEAD + '#include "engine/job/x.h"\n',
+    "engine/job/z-private.h": HEAD + '#include "engine/job/y.h"\n',
+    "engine/job/z.h": HEAD,
+    "engine/job/z.c": HEAD + '#include "engine/job/z.h"\n#include "engine/job/z-private.h"\n',
+    "engine/job/z-more.c": HEAD + '#include "engine/job/z-private.h"\n',
     "tests/x.c": HEAD + '#include "engine/cli/c.h"\n',
     "scripts/run": f"#!/bin/sh\n# {SPDX}\n",
     "README.md": "no source, no SPDX line\n",
@@ -148,6 +201,7 @@ VIOLATIONS = {
     "engine/new/n.c": (HEAD + '#include "engine/cli/c.h"\n', "engine/new has no place"),
     "newfolder/n.c": (HEAD + '#include "common/a.h"\n', "newfolder has no place"),
     "qmp/near.c": (HEAD + '#include "q.h"\n', '"q.h" is not a file seen from the root'),
+    "engine/job/x.c": (HEAD + '#include "engine/job/z.h"\n', "needs engine/job/z, which needs it"),
     "qmp/long.c": (HEAD + "\n" * 800, "has 801 lines"),
     "qmp/bare.c": ("int x;\n", "has no line"),
     "scripts/bare": ("#!/bin/sh\n", "has no line"),

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/job/services.h"
+
+struct _DrvServices {
+    DrvServicesParams params;
+    DrvJournal *journal;
+    DrvTransfer *transfer; /* borrowed */
+    DrvPeers *peers;
+    DrvAborts *aborts;
+};
+
+const DrvConfig *
+drv_services_config(const DrvServices *services)
+{
+    return services->params.config;
+}
+
+DrvJournal *
+drv_services_journal(const DrvServices *services)
+{
+    return services->journal;
+}
+
+DrvTransfer *
+drv_services_transfer(const DrvServices *services)
+{
+    return services->transfer;
+}
+
+DrvPeers *
+drv_services_peers(const DrvServices *services)
+{
+    return services->peers;
+}
+
+DrvAborts *
+drv_services_aborts(const DrvServices *services)
+{
+    return services->aborts;
+}
+
+char *
+drv_services_socket_path(const DrvServices *services, const char *id, const char *what)
+{
+    g_autofree char *dir = g_canonicalize_filename(services->params.config->state_dir, NULL);
+    return g_strdup_printf("%s/%s.%s", dir, id, what);
+}
+
+void
+drv_services_changed(DrvServices *services, const char *id)
+{
+    if (services->params.changed != NULL)
+        services->params.changed(id, services->params.data);
+}
+
+void
+drv_services_fatal(DrvServices *services, const GError *error)
+{
+    services->params.fatal(error, services->params.data);
+}
+
+/* --- life --- */
+
+DrvServices *
+drv_services_new(const DrvServicesParams *params, GError **error)
+{
+    DrvJournal *journal = drv_journal_open(params->config->state_dir, error);
+    if (journal == NULL)
+        return NULL;
+    DrvServices *services = g_new0(DrvServices, 1);
+    services->params = *params;
+    services->journal = journal;
+    services->peers = drv_peers_new((guint)params->config->lanes);
+    services->aborts = drv_aborts_new(services->peers);
+    return services;
+}
+
+void
+drv_services_set_transfer(DrvServices *services, DrvTransfer *transfer)
+{
+    services->transfer = transfer;
+    drv_peers_set_transfer(services->peers, transfer);
+}
+
+void
+drv_services_free(DrvServices *services)
+{
+    if (services == NULL)
+        return;
+    drv_aborts_free(services->aborts);
+    drv_peers_free(services->peers);
+    drv_journal_close(services->journal);
+    g_free(services);
+}
