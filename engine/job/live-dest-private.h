@@ -7,8 +7,8 @@
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"
 
-/* A live migration's destination half, shared by live-dest.c (its life, COMMIT and abort) and
- * live-dest-prepare.c. */
+/* A live migration's destination half, shared by live-dest.c (its life), live-dest-prepare.c and
+ * live-dest-commit.c (COMMIT and abort). */
 typedef struct {
     DrvJob base;
     DrvSteps steps;
@@ -52,6 +52,18 @@ void dest_fail(LiveDest *self, GError *error);
 void dest_use_qmp(LiveDest *self, QmpClient *client);
 void dest_connect_qmp(LiveDest *self, GAsyncReadyCallback callback, gpointer data);
 void dest_channels_changed(DrvChannelSet *set, gpointer data);
+/* A call has come over 'peer': after a restart of either daemon it may be another one than before.
+ */
+void dest_use_peer(LiveDest *self, DrvPeer *peer);
+/* Answer one of the calls that wait (prepare, commit, abort), if it does. */
+void dest_answer(LiveDest *self, guint64 *call);
+void dest_refuse(LiveDest *self, guint64 *call, const GError *error);
+/* Gives everything back, ends in this state and answers what is left to be answered. */
+void dest_finish(LiveDest *self, DrvJobState state);
+void dest_clear_source(GSource **source);
+
+/* live-dest-commit.c: COMMITTED, 'cont', RUNNING, DONE; IN_DOUBT when QEMU does not do it. */
+void dest_run_guest(LiveDest *self);
 
 /* live-dest-prepare.c: makes QEMU listen, answers the source. */
 void dest_prepare(LiveDest *self);

@@ -48,8 +48,8 @@ dest_redeem(gpointer ticket, DrvJob **keep)
     return good ? live_dest(owner) : NULL;
 }
 
-static void
-clear_source(GSource **source)
+void
+dest_clear_source(GSource **source)
 {
     if (*source != NULL) {
         g_source_destroy(*source);
@@ -89,16 +89,16 @@ tell(LiveDest *self, const char *op, JsonObject *args)
         json_object_unref(args);
 }
 
-static void
-answer(LiveDest *self, guint64 *call)
+void
+dest_answer(LiveDest *self, guint64 *call)
 {
     if (*call != 0 && self->peer != NULL)
         drv_peer_answer(self->peer, *call, state_to_json(self));
     *call = 0;
 }
 
-static void
-refuse(LiveDest *self, guint64 *call, const GError *error)
+void
+dest_refuse(LiveDest *self, guint64 *call, const GError *error)
 {
     if (*call != 0 && self->peer != NULL)
         drv_peer_refuse(self->peer, *call, error);
@@ -113,7 +113,7 @@ source_given_up(gpointer data)
     LiveDest *self = data;
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     g_autoptr(GError) error = NULL;
-    clear_source(&self->drop);
+    dest_clear_source(&self->drop);
     if (drv_job_state(&self->base) < DRV_STATE_LOADED) {
         dest_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
                                     "the source was not heard of for %u s, the drop timeout",
@@ -145,7 +145,7 @@ start_drop_timer(LiveDest *self)
 static void
 peer_connected(DrvPeer *peer, gpointer data)
 {
-    clear_source(&((LiveDest *)data)->drop);
+    dest_clear_source(&((LiveDest *)data)->drop);
 }
 
 static void
@@ -186,10 +186,10 @@ static const DrvPeerOps peer_ops = {
 
 /* A call has come over 'peer': after a restart of either daemon it may be another one than before.
  */
-static void
-use_peer(LiveDest *self, DrvPeer *peer)
+void
+dest_use_peer(LiveDest *self, DrvPeer *peer)
 {
-    clear_source(&self->drop);
+    dest_clear_source(&self->drop);
     if (self->peer == peer)
         return;
     drop_peer(self);
@@ -299,7 +299,7 @@ static void
 give_back(LiveDest *self)
 {
     drv_steps_drop(&self->steps);
-    clear_source(&self->drop);
+    dest_clear_source(&self->drop);
     g_clear_pointer(&self->channels, drv_channel_set_free);
     drop_qmp(self);
     if (self->log_fd >= 0)
@@ -307,8 +307,8 @@ give_back(LiveDest *self)
     self->log_fd = -1;
 }
 
-static void
-finish(LiveDest *self, DrvJobState state)
+void
+dest_finish(LiveDest *self, DrvJobState state)
 {
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     g_autofree char *path = drv_services_socket_path(self->base.services, self->base.rec->id, "in");
@@ -316,11 +316,11 @@ finish(LiveDest *self, DrvJobState state)
     g_unlink(path); /* QEMU leaves its socket behind */
     drv_job_end(&self->base, state);
     if (state == DRV_STATE_DONE) {
-        answer(self, &self->commit);
+        dest_answer(self, &self->commit);
     } else {
         if (self->base.error != NULL)
-            refuse(self, &self->prepare, self->base.error);
-        answer(self, &self->abort);
+            dest_refuse(self, &self->prepare, self->base.error);
+        dest_answer(self, &self->abort);
     }
     drop_peer(self);
 }
@@ -400,171 +400,19 @@ rolled_back(gpointer owner, GError *error)
 {
     LiveDest *self = owner;
     g_clear_error(&error);
-    finish(self, self->cancelled ? DRV_STATE_CANCELLED : DRV_STATE_FAILED);
+    dest_finish(self, self->cancelled ? DRV_STATE_CANCELLED : DRV_STATE_FAILED);
 }
 
 static void
 dest_roll_back(LiveDest *self)
 {
-    clear_source(&self->drop);
+    dest_clear_source(&self->drop);
     if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK)
         drv_job_move_anyway(&self->base, DRV_STATE_ROLLING_BACK);
     drv_steps_start(&self->steps, rollback_steps, self, rolled_back);
 }
 
-/* --- COMMIT --- */
-
-static void
-commit_qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(QmpClient) client = qmp_client_connect_finish(result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    if (client == NULL || !drv_qemu_is_remembered(self->base.detail, client, &error)) {
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-        return;
-    }
-    dest_use_qmp(self, g_steal_pointer(&client));
-    drv_steps_next(&self->steps);
-}
-
-static void
-step_commit_connect(gpointer owner)
-{
-    LiveDest *self = owner;
-    if (self->qmp != NULL)
-        drv_steps_next(&self->steps);
-    else
-        dest_connect_qmp(self, commit_qmp_connected, dest_ticket(self));
-}
-
-/* Whether the guest may have run here: what an abort must not undo. Kept for a restart by the next
- * move. */
-static void
-set_may_have_run(LiveDest *self, gboolean may)
-{
-    self->may_have_run = may;
-    json_object_set_boolean_member(self->base.detail, "may_have_run", may);
-}
-
-static void
-continued(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    /* QEMU's own no is certain; silence is not, nor is a no to a second try. */
-    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
-        set_may_have_run(self, self->ran_before);
-    if (reply == NULL)
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-    else
-        drv_steps_next(&self->steps);
-}
-
-/* 'cont' does nothing to a guest that runs already, so a repeated COMMIT may repeat it. */
-static void
-step_continue(gpointer owner)
-{
-    LiveDest *self = owner;
-    if (!self->was_running) { /* it was paused at the source, and stays so */
-        drv_steps_next(&self->steps);
-        return;
-    }
-    self->ran_before = self->may_have_run;
-    set_may_have_run(self, TRUE);
-    qmp_client_execute_async(self->qmp, "cont", NULL, QMP_TIMEOUT_MS, self->steps.cancellable,
-                             continued, dest_ticket(self));
-}
-
-static const DrvStep commit_steps[] = {
-    {"the destination's QEMU cannot be reached", step_commit_connect},
-    {"the destination's QEMU does not start the guest", step_continue},
-    {NULL, NULL},
-};
-
-static void
-commit_done(gpointer owner, GError *failure)
-{
-    LiveDest *self = owner;
-    g_autoptr(GError) error = failure;
-    g_autoptr(GError) why = NULL;
-    if (error != NULL) {
-        g_clear_error(&self->base.error);
-        drv_job_set_error(&self->base, error);
-        set_may_have_run(self, self->may_have_run);
-        if (!drv_job_move(&self->base, DRV_STATE_IN_DOUBT, &why))
-            g_warning("job %s: %s", self->base.rec->id, why->message);
-        refuse(self, &self->commit, error);
-        return;
-    }
-    drv_job_clear_error(&self->base);
-    drv_job_move_anyway(&self->base, DRV_STATE_RUNNING);
-    answer(self, &self->commit); /* the source's guest waits for this: the rest can follow */
-    finish(self, DRV_STATE_DONE);
-}
-
-static void
-run_guest(LiveDest *self)
-{
-    g_autoptr(GError) error = NULL;
-    DrvJobState state = drv_job_state(&self->base);
-    if (drv_steps_running(&self->steps))
-        return; /* it is being done */
-    /* Whoever finds COMMITTED in the journal cannot know whether 'cont' went out. */
-    json_object_set_boolean_member(self->base.detail, "may_have_run", self->was_running);
-    if (state != DRV_STATE_COMMITTED && !drv_job_move(&self->base, DRV_STATE_COMMITTED, &error)) {
-        refuse(self, &self->commit, error);
-        return;
-    }
-    clear_source(&self->drop);
-    drv_steps_start(&self->steps, commit_steps, self, commit_done);
-}
-
-void
-drv_live_dest_commit(DrvJob *job, DrvPeer *peer, guint64 call)
-{
-    LiveDest *self = live_dest(job);
-    DrvJobState state = drv_job_state(job);
-    use_peer(self, peer);
-    if (state == DRV_STATE_LOADED || state == DRV_STATE_IN_DOUBT || state == DRV_STATE_COMMITTED) {
-        self->commit = call;
-        run_guest(self);
-        return;
-    }
-    g_autoptr(GError) error =
-        g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s is '%s' at the destination, not loaded",
-                    job->rec->id, drv_state_name(state));
-    drv_peer_refuse(peer, call, error);
-}
-
-void
-drv_live_dest_abort(DrvJob *job, DrvPeer *peer, guint64 call, gboolean cancelled)
-{
-    LiveDest *self = live_dest(job);
-    DrvJobState state = drv_job_state(job);
-    use_peer(self, peer);
-    /* Where 'cont' was sent, the guest may have run: that is for a person to judge. */
-    if (state == DRV_STATE_COMMITTED || state == DRV_STATE_RUNNING || self->may_have_run) {
-        g_autoptr(GError) error =
-            g_error_new(DRV_ERROR, DRV_ERROR_STATE,
-                        "job %s is '%s' at the destination: its guest may have run there",
-                        job->rec->id, drv_state_name(state));
-        drv_peer_refuse(peer, call, error);
-        return;
-    }
-    self->abort = call;
-    self->cancelled = cancelled;
-    if (state != DRV_STATE_ROLLING_BACK)
-        dest_fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED,
-                                            "the source has given the migration up"));
-}
+/* --- channels --- */
 
 void
 drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args)
@@ -609,9 +457,9 @@ dest_resume(DrvJob *job)
     self->incoming = drv_json_flag(job->detail, "incoming", FALSE);
     self->may_have_run = drv_json_flag(job->detail, "may_have_run", FALSE);
     if (state == DRV_STATE_COMMITTED) {
-        run_guest(self);
+        dest_run_guest(self);
     } else if (state == DRV_STATE_RUNNING) {
-        finish(self, DRV_STATE_DONE);
+        dest_finish(self, DRV_STATE_DONE);
     } else if (state == DRV_STATE_LOADED) {
         start_drop_timer(self);
     } else if (state != DRV_STATE_IN_DOUBT) {
@@ -650,7 +498,7 @@ dest_resolve(DrvJob *job, gboolean run_on_source, GError **error)
         return FALSE;
     }
     if (!run_on_source) {
-        run_guest(self);
+        dest_run_guest(self);
         return TRUE;
     }
     g_autoptr(GError) why = g_error_new_literal(DRV_ERROR, DRV_ERROR_IN_DOUBT,
@@ -717,7 +565,7 @@ drv_live_dest_new(DrvServices *services, DrvPeer *peer, guint64 call, JsonObject
     rec->peer = g_strdup(drv_peer_name(peer));
     LiveDest *self = new_dest(services, rec, args);
     self->prepare = call;
-    use_peer(self, peer);
+    dest_use_peer(self, peer);
     return &self->base;
 }
 

@@ -9,8 +9,9 @@
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"
 
-/* A live migration's source half, shared by live-source.c (its life and the decision),
- * live-source-prepare.c, live-source-copy.c (watching QEMU copy) and live-source-rollback.c. */
+/* A live migration's source half, shared by live-source.c (its life), live-source-prepare.c,
+ * live-source-copy.c (watching QEMU copy), live-source-commit.c (the decision) and
+ * live-source-rollback.c. */
 
 /* What query-migrate last said, and what follows from it. */
 typedef struct {
@@ -114,10 +115,18 @@ JsonObject *live_progress(DrvJob *job);
 /* The contract's final object, for the state that the job is about to enter. */
 void live_report(LiveSource *self, DrvJobState state);
 
-/* live-source.c: QEMU has completed and the destination has loaded: compares, commits. */
+/* live-source-commit.c: once QEMU has completed and the destination has loaded: compares, commits.
+ */
 void live_check_handover(LiveSource *self);
-/* Sends COMMIT until it is answered. */
+/* Sends COMMIT, once more if it was sent before. */
 void live_commit(LiveSource *self);
+/* The link is down; after the drop timeout the job is rolled back or, when committed, in doubt. */
+void live_start_drop_timer(LiveSource *self);
+/* The guest runs there: ends the source's QEMU, and the job. */
+void live_leave(LiveSource *self);
+/* Back from the decision, for that reason: it is certain that the destination will not run the
+ * guest. FALSE when the journal does not take it: then nothing has changed. */
+gboolean live_take_back(LiveSource *self, const GError *why, GError **error);
 
 /* live-source-rollback.c: undoes everything, ends in FAILED or CANCELLED. */
 void live_roll_back(LiveSource *self);
