@@ -36,6 +36,27 @@ def test_down_while_preparing(workdir, how):
         scene.check_runs_at_source(dest_gone=False)
 
 
+@pytest.mark.parametrize("cancel", (False, True))
+def test_an_abort_outlives_the_source_daemon(workdir, cancel):
+    """Rolled back while the link is down, then restarted: a loaded destination still hears of it,
+    and does not stay in doubt."""
+    with Scene(workdir, binary("10.0"), relay=True, hold="dest:loaded") as scene:
+        move = scene.migrate(*(() if cancel else DROP))
+        scene.b.wait_held()
+        scene.relay.cut()
+        if cancel:
+            assert scene.a.drover("cancel", scene.a.job()["job"]).status == 0
+        one_sentence(move.wait(), 4 if cancel else 1)
+        scene.a.crash_and_restart()
+        scene.b.go_on()
+        scene.relay.restore()
+        assert scene.b.wait_job("cancelled" if cancel else "failed")["error"]["message"]
+        scene.check_runs_at_source()
+        wait_until(lambda: "was told at last" in scene.a.said(), "the source to note it")
+        scene.a.crash_and_restart()
+        assert scene.a.said().count("was told at last") == 1
+
+
 def in_doubt(scene, *args, cut=True):
     """Committed at the source, and the link goes before the destination has heard of it."""
     move = scene.migrate(*DROP, *args)

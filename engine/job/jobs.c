@@ -391,6 +391,11 @@ static void
 take_up(DrvJobs *jobs, DrvJobRecord *rec)
 {
     g_autoptr(GError) error = NULL;
+    if (drv_state_is_final(rec->state)) { /* only its abort is left to be done */
+        drv_aborts_add(drv_services_aborts(jobs->services), rec);
+        drv_job_record_free(rec);
+        return;
+    }
     g_message("job %s (%s): found in the journal as '%s'", rec->id, drv_role_name(rec->role),
               drv_state_name(rec->state));
     g_autoptr(DrvJob) job = rec->role == DRV_ROLE_DEST

@@ -20,7 +20,7 @@ enum {
 /* The order in which the records' fields are read and written. */
 #define FIELDS                                                                                     \
     "id, role, state, created_us, updated_us, spec, vm, peer, detail, error_class, "               \
-    "error_message, result"
+    "error_message, result, active"
 
 #define OUTDATED                                                                                   \
     "SELECT n FROM jobs WHERE NOT active AND n <="                                                 \
@@ -29,7 +29,7 @@ enum {
 static const char *const statements[SQL_LAST] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_COMMIT] = "COMMIT",
-    [SQL_ADD] = "INSERT INTO jobs (" FIELDS ", active)"
+    [SQL_ADD] = "INSERT INTO jobs (" FIELDS ")"
                 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     /* ?14 is the state that the journal must have. */
     [SQL_UPDATE] = "UPDATE jobs SET state=?3, updated_us=?5, vm=?7, peer=?8, detail=?9,"

@@ -93,7 +93,7 @@ bind_record(sqlite3_stmt *stmt, const DrvJobRecord *rec, DrvJobState state, gint
     bind_text(stmt, 10, rec->error_class);
     bind_text(stmt, 11, rec->error_message);
     bind_text(stmt, 12, rec->result);
-    sqlite3_bind_int(stmt, 13, !drv_state_is_final(state));
+    sqlite3_bind_int(stmt, 13, !drv_state_is_final(state) || rec->abort_due);
 }
 
 /* Steps a statement that gives no rows, and resets it. An SQLite result code. */
@@ -282,6 +282,7 @@ read_record(DrvJournal *journal, sqlite3_stmt *stmt, GError **error)
     rec->error_class = column(stmt, 9);
     rec->error_message = column(stmt, 10);
     rec->result = column(stmt, 11);
+    rec->abort_due = drv_state_is_final(rec->state) && sqlite3_column_int(stmt, 12) != 0;
     return g_steal_pointer(&rec);
 }
 

@@ -36,6 +36,9 @@ typedef struct {
     char *error_class;   /* may be NULL: drv_error_name() of what ended the job */
     char *error_message; /* may be NULL */
     char *result;        /* may be NULL. JSON: the report of a job that has ended */
+    /* The job has ended, but the other end was not told to drop its half: until it is saved without
+     * this, it is listed among those that are active, and not forgotten. */
+    gboolean abort_due;
 } DrvJobRecord;
 
 /* A QUEUED record that is in no journal yet. Owned by the caller. */
@@ -77,13 +80,13 @@ gboolean drv_journal_save(DrvJournal *journal, DrvJobRecord *rec, GError **error
 DrvJobRecord *drv_journal_load(DrvJournal *journal, const char *id, DrvJobRole role,
                                GError **error);
 
-/* At most 'limit' records (0: all), the newest first; only those that are not final if asked. The
- * array owns its DrvJobRecords. */
+/* At most 'limit' records (0: all), the newest first; if asked, only those that are active: not
+ * final, or with an abort that is due. The array owns its DrvJobRecords. */
 GPtrArray *drv_journal_list(DrvJournal *journal, guint limit, gboolean only_active, GError **error);
 
 /* The moves of a job, oldest first: an array of DrvJobTransition, empty for an unknown job. */
 GArray *drv_journal_transitions(DrvJournal *journal, const char *id, DrvJobRole role,
                                 GError **error);
 
-/* Forgets all final jobs but the 'keep' newest. Meant for the daemon's start. */
+/* Forgets all jobs that are not active but the 'keep' newest. Meant for the daemon's start. */
 gboolean drv_journal_prune(DrvJournal *journal, guint keep, GError **error);

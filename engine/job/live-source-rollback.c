@@ -252,6 +252,9 @@ aborted(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer ticket)
     gboolean echo = g_str_equal(drv_json_string(why, "class", ""), "cancelled");
     if (words != NULL && !echo && self->peer_error == NULL)
         self->peer_error = g_strdup(words);
+    /* A refusal is an answer; that the session ended is none. */
+    if (ok == NULL && drv_peer_is_dead(peer))
+        self->base.rec->abort_due = TRUE;
     abort_settled(self);
 }
 
@@ -260,7 +263,7 @@ abort_overdue(gpointer data)
 {
     LiveSource *self = data;
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    drv_aborts_add(drv_services_aborts(self->base.services), self->base.rec->id, self->spec->to);
+    self->base.rec->abort_due = TRUE;
     abort_settled(self);
     return G_SOURCE_REMOVE;
 }
@@ -272,8 +275,7 @@ step_abort(gpointer owner)
     if (!self->prepared) {
         drv_steps_next(&self->steps);
     } else if (self->peer == NULL || !drv_peer_is_connected(self->peer)) {
-        drv_aborts_add(drv_services_aborts(self->base.services), self->base.rec->id,
-                       self->spec->to);
+        self->base.rec->abort_due = TRUE;
         drv_steps_next(&self->steps);
     } else {
         JsonObject *args = json_object_new();

@@ -343,6 +343,8 @@ live_finish(LiveSource *self, DrvJobState state)
     give_back(self);
     g_unlink(path); /* left by a daemon that was killed */
     drv_job_end(&self->base, state);
+    if (self->base.rec->abort_due)
+        drv_aborts_add(drv_services_aborts(self->base.services), self->base.rec);
 }
 
 static void

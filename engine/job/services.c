@@ -71,7 +71,7 @@ drv_services_new(const DrvServicesParams *params, GError **error)
     services->params = *params;
     services->journal = journal;
     services->peers = drv_peers_new((guint)params->config->lanes);
-    services->aborts = drv_aborts_new(services->peers);
+    services->aborts = drv_aborts_new(journal, services->peers);
     return services;
 }
 

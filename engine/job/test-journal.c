@@ -384,6 +384,38 @@ test_list(Fixture *f, gconstpointer unused)
     g_assert_true(drv_journal_prune(journal, 1000, &error));
 }
 
+/* A job that has ended and still owes the other end a word is neither overlooked nor forgotten. */
+static void
+test_abort_due(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(DrvJournal) journal = open_ok(f);
+    g_autoptr(DrvJobRecord) a = add(journal, "a", DRV_ROLE_SOURCE);
+    g_autoptr(DrvJobRecord) b = add(journal, "b", DRV_ROLE_SOURCE);
+    a->abort_due = TRUE;
+    for (guint i = 0; i < 2; i++) {
+        DrvJobRecord *rec = i == 0 ? a : b;
+        move(journal, rec, DRV_STATE_ROLLING_BACK);
+        g_autoptr(DrvJobRecord) half = load(journal, rec->id, DRV_ROLE_SOURCE);
+        g_assert_false(half->abort_due); /* the roll-back finds out by itself */
+        move(journal, rec, DRV_STATE_FAILED);
+    }
+    g_assert_true(drv_journal_prune(journal, 0, &error));
+    g_autoptr(GPtrArray) active = drv_journal_list(journal, 0, TRUE, &error);
+    g_assert_cmpuint(active->len, ==, 1);
+    DrvJobRecord *due = active->pdata[0];
+    g_assert_cmpstr(due->id, ==, "a");
+    g_assert_cmpint(due->state, ==, DRV_STATE_FAILED);
+    g_assert_true(due->abort_due);
+
+    due->abort_due = FALSE;
+    g_assert_true(drv_journal_save(journal, due, &error));
+    g_autoptr(GPtrArray) none = drv_journal_list(journal, 0, TRUE, &error);
+    g_assert_cmpuint(none->len, ==, 0);
+    g_autoptr(DrvJobRecord) told = load(journal, "a", DRV_ROLE_SOURCE);
+    g_assert_false(told->abort_due);
+}
+
 /* Fast with many jobs, said without a clock: what runs for every move looks its rows up, and no
  * list is sorted after it was read. */
 static void
@@ -425,6 +457,7 @@ main(int argc, char **argv)
     ADD(damaged);
     ADD(one_daemon);
     ADD(list);
+    ADD(abort_due);
     ADD(query_plans);
     return g_test_run();
 }
