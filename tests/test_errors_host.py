@@ -238,6 +238,35 @@ def test_the_disk_fills_up(workdir, role, where, status):
         assert full.job()["state"] == ("done" if status == 0 else "failed")
 
 
+@pytest.mark.parametrize("reserve", (True, False), ids=("reserve", "none"))
+def test_a_guest_is_started_once(workdir, reserve):
+    """It runs, and the disk was full: a daemon that comes back leaves it as its owner has put it.
+    Either its journal knows (there was room in reserve), or QEMU shows that the guest has run."""
+    scene = Scene(workdir, qemu.oldest(), hold="dest:committed")
+    with mounted(scene.b.state, "size=2m"), scene:
+        move = scene.migrate()
+        scene.b.wait_held()
+        if not reserve:
+            (scene.b.state / "reserve").unlink()
+        fill(scene.b.state)
+        scene.b.go_on()
+        assert move.wait().status == 0, scene.said()
+        wait_until(lambda: "committed -> running" in scene.b.said(), "the guest to be started")
+        assert ("without the journal" in scene.b.said()) == (not reserve)
+        if reserve:
+            scene.dest.stop()
+        else:
+            scene.dest.qmp.command("set-action", {"reboot": "shutdown", "shutdown": "pause"})
+            scene.dest.qmp.command("system_reset")
+        status = "paused" if reserve else "shutdown"
+        wait_until(lambda: scene.dest.status() == status, "the guest to stop")
+        scene.b.kill()
+        (scene.b.state / "filler").unlink()
+        scene.b.crash_and_restart()
+        assert scene.b.wait_job("done", "in-doubt")["error"] is None
+        assert scene.dest.status() == status
+
+
 def test_a_full_disk_begins_nothing(workdir):
     scene = Scene(workdir, qemu.oldest())
     with mounted(scene.a.state, "size=2m"), scene:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Either daemon killed, or stopped for a while, in each state of a job: one guest, and the right one."""
+import time
+
 import pytest
 
 from conftest import binary
-from harness.scene import Scene, one_sentence
+from harness.scene import Scene, one_sentence, wait_until
 
 # Until the source's journal says COMMITTED the guest belongs to the source.
 BEFORE = ("source:preparing", "source:copying", "source:switchover", "source:loaded",
@@ -46,9 +48,27 @@ def test_a_daemon_killed_after_the_decision(workdir, where, version):
         result = move.wait()
         assert result.status == 0, result.stderr + scene.said()
         assert result.json["state"] == "completed" and result.json["error"] is None
+        assert 0 < result.json["downtime_ms"] <= result.json["total_ms"]
         scene.check_runs_at_dest()
         assert scene.a.job()["state"] == "done"
         assert scene.b.wait_job("done")["error"] is None
+
+
+def test_the_guest_runs_before_its_source_is_back(workdir, any_qemu):
+    """The time for which it was down ends with its start, not with the source's hearing of it."""
+    with Scene(workdir, any_qemu, hold="dest:committed") as scene:
+        began = time.monotonic()
+        scene.migrate()
+        scene.b.wait_held()
+        scene.a.kill()
+        scene.b.go_on()
+        scene.b.wait_job("done")
+        most = (time.monotonic() - began) * 1000
+        wait_until(lambda: (time.monotonic() - began) * 1000 > most + 1000, "a second to pass")
+        scene.a.start()
+        job = scene.a.wait_job("done")
+        assert 0 < job["result"]["downtime_ms"] <= most
+        scene.check_runs_at_dest()
 
 
 @pytest.mark.parametrize("where", BEFORE + AFTER)

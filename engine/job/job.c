@@ -157,11 +157,18 @@ drv_job_pass(DrvJob *job, DrvJobState to, GError **error)
     return move(job, to, FALSE, error);
 }
 
+static gboolean
+move_with_reserve(DrvJob *job, DrvJobState to)
+{
+    return drv_journal_use_reserve(drv_services_journal(job->services)) &&
+           drv_job_move(job, to, NULL);
+}
+
 void
 drv_job_move_anyway(DrvJob *job, DrvJobState to)
 {
     g_autoptr(GError) error = NULL;
-    if (drv_job_move(job, to, &error))
+    if (drv_job_move(job, to, &error) || (job->journaled && move_with_reserve(job, to)))
         return;
     g_warning("job %s (%s): %s -> %s without the journal: %s", job->rec->id,
               drv_role_name(job->rec->role), drv_state_name(job->rec->state), drv_state_name(to),

@@ -62,8 +62,8 @@ gboolean drv_job_pass(DrvJob *job, DrvJobState to, GError **error);
 /*
  * A move that is made whether or not the journal can be written. Only for those of which a restart
  * would find out by itself: all of the way back (before COMMITTED a restart rolls back, too) and,
- * after COMMITTED, what the destination has confirmed. The journal is brought up to date with the
- * next move that it takes.
+ * after COMMITTED, what the destination has confirmed. Room for them is held back on the disk; if
+ * that is not enough, the journal is brought up to date with the next move that it takes.
  */
 void drv_job_move_anyway(DrvJob *job, DrvJobState to);
 /* The last move, made anyway: the job leaves the daemon's list, once the journal has it. */

@@ -104,6 +104,19 @@ recorded_state(DrvJobs *jobs, const char *id, DrvJobRole role, DrvJobState *stat
     return rec != NULL;
 }
 
+/* How long the guest has been running here, for the source's report. */
+static void
+add_running_time(DrvJobs *jobs, const char *id, JsonObject *ok)
+{
+    g_autoptr(GArray) moves = drv_journal_transitions(journal(jobs), id, DRV_ROLE_DEST, NULL);
+    for (guint i = 0; moves != NULL && i < moves->len; i++) {
+        const DrvJobTransition *move = &g_array_index(moves, DrvJobTransition, i);
+        if (move->to == DRV_STATE_RUNNING)
+            json_object_set_int_member(ok, "running_ms",
+                                       MAX(g_get_real_time() - move->at_us, 0) / 1000);
+    }
+}
+
 /* COMMIT or abort of a job that is over here: what the journal has is the answer. */
 static void
 answer_from_journal(DrvJobs *jobs, DrvPeer *peer, guint64 call, const char *id, gboolean commit)
@@ -118,6 +131,7 @@ answer_from_journal(DrvJobs *jobs, DrvPeer *peer, guint64 call, const char *id, 
     } else {
         JsonObject *ok = json_object_new();
         json_object_set_string_member(ok, "state", drv_state_name(state));
+        add_running_time(jobs, id, ok);
         drv_peer_answer(peer, call, ok);
         return;
     }

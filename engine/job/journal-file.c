@@ -16,6 +16,9 @@
  * SIGBUS. quick_check at start: a damaged journal is found before a guest depends on it.
  */
 
+/* Room for the last moves of a dozen jobs: each writes some pages of the log. */
+#define RESERVE ((off_t)512 * 1024)
+
 #define APPLICATION_ID 0x64727672 /* "drvr" */
 
 static const char schema[] =
@@ -266,6 +269,31 @@ open_database(DrvJournalFile *file, GError **error)
            (!is_new || run(file, schema, error));
 }
 
+static char *
+reserve_path(const DrvJournalFile *file)
+{
+    return g_build_filename(file->dir, "reserve", NULL);
+}
+
+void
+drv_journal_file_reserve(const DrvJournalFile *file)
+{
+    g_autofree char *path = reserve_path(file);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return;
+    if (posix_fallocate(fd, 0, RESERVE) != 0)
+        unlink(path);
+    close(fd);
+}
+
+gboolean
+drv_journal_file_release(const DrvJournalFile *file)
+{
+    g_autofree char *path = reserve_path(file);
+    return unlink(path) == 0;
+}
+
 gboolean
 drv_journal_file_open(DrvJournalFile *file, const char *state_dir, GError **error)
 {
@@ -273,8 +301,10 @@ drv_journal_file_open(DrvJournalFile *file, const char *state_dir, GError **erro
     file->dir = g_strdup(state_dir);
     file->path = g_build_filename(state_dir, "journal.db", NULL);
     if (make_dir(state_dir, error) && take_lock(file, error) && touch_file(file, error) &&
-        open_database(file, error))
+        open_database(file, error)) {
+        drv_journal_file_reserve(file);
         return TRUE;
+    }
     drv_journal_file_close(file);
     return FALSE;
 }

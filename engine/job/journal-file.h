@@ -19,5 +19,11 @@ typedef struct {
 gboolean drv_journal_file_open(DrvJournalFile *file, const char *state_dir, GError **error);
 void drv_journal_file_close(DrvJournalFile *file);
 
+/* Makes a file that does nothing but hold room, unless it is there. That it cannot be had is no
+ * error: the disk is full already, or cannot promise. */
+void drv_journal_file_reserve(const DrvJournalFile *file);
+/* Gives the room up for what must be written. FALSE when there was none. */
+gboolean drv_journal_file_release(const DrvJournalFile *file);
+
 /* Sets the error (DRV_ERROR_IO) for the database's last failure. Always returns FALSE. */
 gboolean drv_journal_file_fail(const DrvJournalFile *file, GError **error);

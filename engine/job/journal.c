@@ -171,6 +171,7 @@ drv_journal_add(DrvJournal *journal, DrvJobRecord *rec, GError **error)
     if (!begin(journal, error) || !finish(journal, insert(journal, rec, now, error), error))
         return FALSE;
     rec->created_us = rec->updated_us = now;
+    drv_journal_file_reserve(&journal->file);
     return TRUE;
 }
 
@@ -224,6 +225,12 @@ drv_journal_move(DrvJournal *journal, DrvJobRecord *rec, DrvJobState to, GError 
     rec->state = to;
     rec->updated_us = now;
     return TRUE;
+}
+
+gboolean
+drv_journal_use_reserve(DrvJournal *journal)
+{
+    return drv_journal_file_release(&journal->file);
 }
 
 gboolean

@@ -73,6 +73,13 @@ gboolean drv_journal_add(DrvJournal *journal, DrvJobRecord *rec, GError **error)
  */
 gboolean drv_journal_move(DrvJournal *journal, DrvJobRecord *rec, DrvJobState to, GError **error);
 
+/*
+ * Frees the room that is held back on the disk for moves that are made whether or not they can be
+ * recorded; to be called when such a one has failed, before it is tried once more. FALSE when there
+ * is none (left). It is held back again when the next job is added.
+ */
+gboolean drv_journal_use_reserve(DrvJournal *journal);
+
 /* Writes the record in the state that it is in. DRV_ERROR_STATE as above. */
 gboolean drv_journal_save(DrvJournal *journal, DrvJobRecord *rec, GError **error);
 

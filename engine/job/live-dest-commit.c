@@ -57,18 +57,53 @@ continued(GObject *source, GAsyncResult *result, gpointer ticket)
     /* QEMU's own no is certain; silence is not, nor is a no to a second try. */
     if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
         set_may_have_run(self, self->ran_before);
-    if (reply == NULL)
+    if (reply == NULL) {
         drv_steps_fail(&self->steps, g_steal_pointer(&error));
-    else
-        drv_steps_next(&self->steps);
+        return;
+    }
+    self->ran_us = g_get_monotonic_time();
+    drv_steps_next(&self->steps);
 }
 
-/* 'cont' does nothing to a guest that runs already, so a repeated COMMIT may repeat it. */
+/* A run state that a guest which never ran here does not have. */
+static gboolean
+shows_that_it_ran(const char *status)
+{
+    static const char *const never_ran[] = {"inmigrate", "paused", "prelaunch", NULL};
+    return status != NULL && !g_strv_contains(never_ran, status);
+}
+
+static void
+run_state_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    self->ran = shows_that_it_ran(qmp_get_string(qmp_node_object(reply), "status"));
+    drv_steps_next(&self->steps);
+}
+
+/* A COMMIT that is carried out once more: the guest may have run since the first time, and have
+ * stopped for a reason of its own (it was shut down, its disk failed). */
+static void
+step_look(gpointer owner)
+{
+    LiveDest *self = owner;
+    self->ran = FALSE;
+    if (!self->may_have_run)
+        drv_steps_next(&self->steps);
+    else
+        qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS,
+                                 self->steps.cancellable, run_state_known, dest_ticket(self));
+}
+
 static void
 step_continue(gpointer owner)
 {
     LiveDest *self = owner;
-    if (!self->was_running) { /* it was paused at the source, and stays so */
+    if (self->ran || !self->was_running) { /* it was paused at the source, and stays so */
         drv_steps_next(&self->steps);
         return;
     }
@@ -80,6 +115,7 @@ step_continue(gpointer owner)
 
 static const DrvStep commit_steps[] = {
     {"the destination's QEMU cannot be reached", step_commit_connect},
+    {"the destination's QEMU does not say how the guest stands", step_look},
     {"the destination's QEMU does not start the guest", step_continue},
     {NULL, NULL},
 };

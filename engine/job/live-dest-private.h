@@ -35,7 +35,9 @@ typedef struct {
     gboolean completed;    /* QEMU has loaded everything */
     gboolean may_have_run; /* 'cont' was sent, and not refused */
     gboolean ran_before;   /* the same before the 'cont' that is under way */
+    gboolean ran;          /* QEMU's run state shows that it has */
     gboolean cancelled;
+    gint64 ran_us; /* monotonic: the guest was started; 0: not by this daemon */
     double cpu_before;
 
     GSource *drop;

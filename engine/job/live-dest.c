@@ -74,6 +74,9 @@ state_to_json(LiveDest *self)
     JsonObject *object = json_object_new();
     json_object_set_string_member(object, "state", drv_state_name(drv_job_state(&self->base)));
     json_object_set_double_member(object, "cpu_s", drv_process_cpu_seconds() - self->cpu_before);
+    if (self->ran_us > 0)
+        json_object_set_int_member(object, "running_ms",
+                                   (g_get_monotonic_time() - self->ran_us) / 1000);
     if (self->base.error != NULL)
         json_object_set_object_member(object, "error", error_to_json(self->base.error));
     return object;

@@ -203,11 +203,22 @@ live_leave(LiveSource *self)
     drv_steps_start(&self->steps, leave_steps, self, left);
 }
 
+/* Up to now, but for what the destination says that the guest has been running there already: after
+ * a restart of ours that may be long. */
+static void
+measure_downtime(LiveSource *self, gint64 running_ms)
+{
+    if (self->stopped_us == 0 || !self->was_running)
+        return;
+    gint64 since = MAX(g_get_monotonic_time() - self->stopped_us, 0);
+    self->downtime_us = since - CLAMP(running_ms, 0, since / 1000) * 1000;
+    json_object_set_int_member(self->base.detail, "downtime_us", self->downtime_us);
+}
+
 static void
 on_running(LiveSource *self, JsonObject *ok)
 {
-    if (self->stopped_us > 0 && self->was_running)
-        self->downtime_us = g_get_monotonic_time() - self->stopped_us;
+    measure_downtime(self, drv_json_int(ok, "running_ms", 0));
     self->cpu_dest = drv_json_number(ok, "cpu_s", 0);
     live_clear_source(&self->drop);
     drv_job_clear_error(&self->base);
@@ -313,6 +324,15 @@ live_commit(LiveSource *self)
 
 /* --- the decision --- */
 
+/* For the report, should it be another daemon that writes it: that has another monotonic clock. */
+static void
+note_stop_time(LiveSource *self)
+{
+    if (self->stopped_us > 0)
+        json_object_set_int_member(self->base.detail, "stopped_at_us",
+                                   g_get_real_time() - (g_get_monotonic_time() - self->stopped_us));
+}
+
 void
 live_check_handover(LiveSource *self)
 {
@@ -332,6 +352,7 @@ live_check_handover(LiveSource *self)
     live_clear_source(&self->finish);
     live_clear_source(&self->timeout);
     live_stop_polling(self);
+    note_stop_time(self);
     if ((state == DRV_STATE_COPYING && !drv_job_move(&self->base, DRV_STATE_SWITCHOVER, &error)) ||
         !drv_job_move(&self->base, DRV_STATE_LOADED, &error) ||
         !drv_job_move(&self->base, DRV_STATE_COMMITTED, &error)) {

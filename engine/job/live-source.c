@@ -259,6 +259,10 @@ live_resume(DrvJob *job)
     self->touched = json_object_has_member(job->detail, "capabilities");
     self->migrating = drv_json_flag(job->detail, "migrating", FALSE);
     self->prepared = TRUE;
+    self->downtime_us = MAX(drv_json_int(job->detail, "downtime_us", 0), 0);
+    gint64 stopped_at = drv_json_int(job->detail, "stopped_at_us", 0);
+    if (stopped_at > 0)
+        self->stopped_us = g_get_monotonic_time() - MAX(g_get_real_time() - stopped_at, 0);
     if (state == DRV_STATE_QUEUED) {
         live_start(job);
     } else if (state == DRV_STATE_RUNNING) {

@@ -252,6 +252,35 @@ test_full_disk(Fixture *f, gconstpointer unused)
     g_assert_cmpint(again->state, ==, DRV_STATE_ROLLING_BACK);
 }
 
+/* A move that is made whether or not it can be recorded finds room that was held back for it. */
+static void
+test_reserve(Fixture *f, gconstpointer unused)
+{
+    if (!mount_tmpfs(f, "size=1m"))
+        return;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(DrvJournal) journal = open_ok(f);
+    g_autoptr(DrvJobRecord) rec = start_job(journal);
+    g_autofree char *filler = fill_disk(f);
+    while (rec->state < DRV_STATE_COMMITTED &&
+           drv_journal_move(journal, rec, rec->state + 1, &error))
+        continue;
+    assert_says(error, DRV_ERROR_IO, "is full; free space and try again");
+    g_clear_error(&error);
+    g_assert_true(drv_journal_use_reserve(journal));
+    drv_journal_move(journal, rec, DRV_STATE_ROLLING_BACK, &error);
+    g_assert_no_error(error);
+    drv_journal_move(journal, rec, DRV_STATE_FAILED, &error);
+    g_assert_no_error(error);
+    g_assert_false(drv_journal_use_reserve(journal)); /* once */
+
+    /* With the next job, room is held back again. */
+    g_assert_cmpint(g_remove(filler), ==, 0);
+    g_autoptr(DrvJobRecord) next = drv_job_record_new("k", DRV_ROLE_SOURCE, "{}");
+    g_assert_true(drv_journal_add(journal, next, &error));
+    g_assert_true(drv_journal_use_reserve(journal));
+}
+
 static void
 test_full_at_start(Fixture *f, gconstpointer unused)
 {
@@ -395,6 +424,7 @@ main(int argc, char **argv)
     ADD(failing_open);
     ADD(file_size_limit);
     ADD(full_disk);
+    ADD(reserve);
     ADD(full_at_start);
     ADD(read_only);
     ADD(killed);
