@@ -36,6 +36,7 @@ struct _TestRelay {
     gboolean cut;
     gboolean stop;
     guint cuts;
+    guint accepted;
     guint refused;
     guint64 bytes;
 
@@ -69,6 +70,7 @@ accept_link(TestRelay *relay)
     int fd = accept4(relay->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
         return;
+    relay->accepted++;
     struct sockaddr_in to = {.sin_family = AF_INET,
                              .sin_port = htons(relay->upstream),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -267,6 +269,15 @@ test_relay_cuts(TestRelay *relay)
     guint cuts = relay->cuts;
     g_mutex_unlock(&relay->lock);
     return cuts;
+}
+
+guint
+test_relay_accepted(TestRelay *relay)
+{
+    g_mutex_lock(&relay->lock);
+    guint accepted = relay->accepted;
+    g_mutex_unlock(&relay->lock);
+    return accepted;
 }
 
 guint

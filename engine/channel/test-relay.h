@@ -26,5 +26,7 @@ void test_relay_stall(TestRelay *relay, gboolean stall);
 void test_relay_refuse(TestRelay *relay, gboolean refuse);
 
 guint test_relay_cuts(TestRelay *relay);
+/* Connections that were made to it, those turned away included. */
+guint test_relay_accepted(TestRelay *relay);
 guint test_relay_refused(TestRelay *relay);
 guint64 test_relay_bytes(TestRelay *relay);

@@ -253,6 +253,76 @@ a_dead(gpointer data)
     return ((Bad *)data)->rig.a.dead != NULL;
 }
 
+/* --- the first connection --- */
+
+static void
+first_init(Bad *bad)
+{
+    rig_init(&bad->rig, 1, 2, 0);
+    bad->relay = test_relay_new(bad->rig.port);
+}
+
+static gboolean
+refused_twice(gpointer data)
+{
+    return test_relay_refused(((Bad *)data)->relay) >= 2;
+}
+
+static gboolean
+both_there(gpointer data)
+{
+    Bad *bad = data;
+    g_assert_no_error(bad->rig.a.dead);
+    return bad->rig.a.connected == 1 && bad->rig.b.connected == 1;
+}
+
+/* A network that resets it a few times is no reason to give up. */
+static void
+test_first_broken(void)
+{
+    Bad bad;
+    first_init(&bad);
+    test_relay_refuse(bad.relay, TRUE);
+    rig_dial(&bad.rig, test_relay_port(bad.relay));
+    rig_wait(refused_twice, &bad);
+    test_relay_refuse(bad.relay, FALSE);
+    rig_wait(both_there, &bad);
+    rig_wait_lanes(&bad.rig, 2);
+    g_assert_cmpuint(bad.rig.a.lost, ==, 0);
+    bad_clear(&bad);
+}
+
+/* But it is not tried for ever. */
+static void
+test_first_in_vain(void)
+{
+    Bad bad;
+    first_init(&bad);
+    test_relay_refuse(bad.relay, TRUE);
+    rig_dial(&bad.rig, test_relay_port(bad.relay));
+    rig_wait(a_dead, &bad);
+    g_assert_error(bad.rig.a.dead, DRV_ERROR, DRV_ERROR_UNREACHABLE);
+    g_assert_cmpuint(test_relay_refused(bad.relay), ==, 8);
+    bad_clear(&bad);
+}
+
+/* What the peer refuses, or cannot be trusted with, stays so: said at once. */
+static void
+test_first_refused(void)
+{
+    Bad bad;
+    Rig other; /* of another CA */
+    first_init(&bad);
+    rig_init(&other, 1, 1, 0);
+    test_relay_set_upstream(bad.relay, other.port);
+    rig_dial(&bad.rig, test_relay_port(bad.relay));
+    rig_wait(a_dead, &bad);
+    g_assert_error(bad.rig.a.dead, DRV_ERROR, DRV_ERROR_TLS);
+    g_assert_cmpuint(test_relay_accepted(bad.relay), ==, 1);
+    bad_clear(&bad);
+    rig_clear(&other);
+}
+
 static gboolean
 b_dead(gpointer data)
 {
@@ -322,6 +392,9 @@ main(int argc, char **argv)
     g_test_add_func("/resume/away", test_away);
     g_test_add_func("/resume/silence", test_silence);
     g_test_add_func("/resume/blocked-receiver", test_blocked_receiver);
+    g_test_add_func("/resume/first/broken", test_first_broken);
+    g_test_add_func("/resume/first/in-vain", test_first_in_vain);
+    g_test_add_func("/resume/first/refused", test_first_refused);
     g_test_add_func("/resume/restarted", test_restarted);
     g_test_add_func("/resume/close-tells", test_close_tells);
     return g_test_run();

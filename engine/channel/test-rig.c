@@ -124,11 +124,23 @@ rig_connect(Rig *rig, guint16 port)
     rig_connect_host(rig, "127.0.0.1", port);
 }
 
-void
-rig_connect_host(Rig *rig, const char *host, guint16 port)
+static void
+dial(Rig *rig, const char *host, guint16 port)
 {
     rig->a.session = drv_session_connect(rig->a.transfer, host, port != 0 ? port : rig->port,
                                          rig->lanes, &ops, &rig->a);
+}
+
+void
+rig_dial(Rig *rig, guint16 port)
+{
+    dial(rig, "127.0.0.1", port);
+}
+
+void
+rig_connect_host(Rig *rig, const char *host, guint16 port)
+{
+    dial(rig, host, port);
     rig_wait(both_connected, rig);
 }
 

@@ -38,6 +38,8 @@ void rig_init_with(Rig *rig, const DrvTransferConfig *a, const DrvTransferConfig
 /* Opens the session to 'port' (0: b's own) and waits until both ends have it. */
 void rig_connect(Rig *rig, guint16 port);
 void rig_connect_host(Rig *rig, const char *host, guint16 port);
+/* Begins to open it, and does not wait. */
+void rig_dial(Rig *rig, guint16 port);
 /* Closes, frees, and checks that nothing is left behind in either pool. */
 void rig_clear(Rig *rig);
 

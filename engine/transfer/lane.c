@@ -22,7 +22,9 @@
  * it is back. */
 #define STALL_US (300 * 1000)
 #define STALL_CHECK_US (100 * 1000)
-#define GREETING_US (10 * G_USEC_PER_SEC)
+/* Who connects may try again; who accepts gives a slow link time for both. */
+#define GREETING_CONNECTS_US (5 * G_USEC_PER_SEC)
+#define GREETING_ACCEPTS_US (10 * G_USEC_PER_SEC)
 #define CLOSING_US (2 * G_USEC_PER_SEC)
 /* Bytes that may wait unsent in the kernel: few, so that frames are bound to a lane late and its
  * speed shows. */
@@ -123,6 +125,9 @@ lane_die(DrvLane *lane, const GError *error, gboolean permanent)
         return;
     no_stranger_any_more(lane);
     gboolean told = lane->state == LANE_CLOSING; /* the session knows already */
+    DrvLaneEnd how = permanent                        ? DRV_LANE_FINAL
+                     : lane->state == LANE_CONNECTING ? DRV_LANE_UNREACHED
+                                                      : DRV_LANE_BROKEN;
     lane->state = LANE_DEAD;
     drv_worker_timer_stop(lane->worker, &lane->deadline);
     drv_worker_timer_stop(lane->worker, &lane->ping);
@@ -135,7 +140,7 @@ lane_die(DrvLane *lane, const GError *error, gboolean permanent)
     drv_worker_cancel(lane->worker, &lane->tx.op);
     drv_worker_cancel(lane->worker, &lane->rx.op);
     if (lane->session != NULL && !told)
-        drv_session_lane_down(lane->session, lane, error, permanent);
+        drv_session_lane_down(lane->session, lane, error, how);
     else if (lane->session == NULL && error != NULL)
         g_info("a connection ended before it had greeted: %s", error->message);
     /* Not at once: whoever is on the stack may still look at the lane's buffers. */
@@ -161,6 +166,12 @@ lane_close_after_flush(DrvLane *lane)
     shutdown(lane->fd, SHUT_WR);
 }
 
+static gint64
+greeting_us(const DrvLane *lane)
+{
+    return lane->connects ? GREETING_CONNECTS_US : GREETING_ACCEPTS_US;
+}
+
 static void
 deadline_passed(DrvTimer *timer)
 {
@@ -174,7 +185,7 @@ deadline_passed(DrvTimer *timer)
         error = g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
                             "%s accepted the connection and then said nothing for %d s: is it a "
                             "droverd?",
-                            lane_label(lane), (int)(GREETING_US / G_USEC_PER_SEC));
+                            lane_label(lane), (int)(greeting_us(lane) / G_USEC_PER_SEC));
     lane_die(lane, error, FALSE);
 }
 
@@ -464,7 +475,7 @@ begin_tls(DrvLane *lane)
     g_autoptr(GError) error = NULL;
     lane->state = LANE_HANDSHAKE;
     lane->rx.last = g_get_monotonic_time();
-    drv_worker_timer(lane->worker, &lane->deadline, lane->rx.last + GREETING_US);
+    drv_worker_timer(lane->worker, &lane->deadline, lane->rx.last + greeting_us(lane));
     set_socket_options(lane->fd);
     lane->compressor = drv_compressor_new();
     if (!lane_tx_init(lane) || !lane_rx_init(lane)) {

@@ -15,14 +15,19 @@
  * taken it: a peer that talks faster than we listen runs out of credit.
  *
  * The side that opened the session connects its lanes. The first must succeed, or the session is
- * over before it began; from then on every lane that is lost is tried again until the session is
- * closed, with pauses that grow to a second.
+ * over before it began: whoever mistyped an address is to hear of it. But a connection that was
+ * made and broke before the peer had greeted is tried again a few times, for seconds, as that may
+ * be the network. From then on every lane that is lost is tried again until the session is closed,
+ * with pauses that grow to a second.
  */
 
 #define CONTROL_CHANNEL 0
 #define CONTROL_CREDIT 64
 #define RETRY_FIRST_MS 50
 #define RETRY_MAX_MS 1000
+/* The first connection: so often, and no more after so long. */
+#define FIRST_TRIES 8
+#define FIRST_US (8 * G_USEC_PER_SEC)
 /* How long a session that a peer opened is kept without any lane. Jobs have given up long before.
  */
 #define KEEP_S 3600
@@ -445,6 +450,13 @@ slot_is_up(DrvSession *session, guint slot)
     return up;
 }
 
+static gboolean
+may_try_first_again(DrvSession *session, const SessionDown *down)
+{
+    return down->how == DRV_LANE_BROKEN && session->slots[down->slot].failures + 1 < FIRST_TRIES &&
+           g_get_monotonic_time() - session->dialed_us < FIRST_US;
+}
+
 void
 session_control_down(gpointer target, gpointer data)
 {
@@ -459,11 +471,18 @@ session_control_down(gpointer target, gpointer data)
      * may pass: only the peer's own refusal of the session ends it. */
     gboolean refused = g_error_matches(error, DRV_ERROR, DRV_ERROR_NOT_FOUND) ||
                        g_error_matches(error, DRV_ERROR, DRV_ERROR_PROTOCOL);
-    if (session->connects && !session->ever_connected && !down->permanent && aim_at_next(session)) {
+    gboolean permanent = down->how == DRV_LANE_FINAL;
+    if (session->connects && !session->ever_connected && may_try_first_again(session, down)) {
+        g_info("the first connection: %s: it is tried again", error->message);
+        dial_later(session, down->slot);
+        return;
+    }
+    if (session->connects && !session->ever_connected && !permanent && aim_at_next(session)) {
+        session->slots[down->slot].failures = 0;
         dial(session, down->slot);
         return;
     }
-    if (session->connects && (!session->ever_connected || (down->permanent && refused))) {
+    if (session->connects && (!session->ever_connected || (permanent && refused))) {
         drv_session_fail(session, error);
         return;
     }
@@ -503,6 +522,7 @@ resolved(GObject *source, GAsyncResult *result, gpointer data)
     }
     session->addresses = addresses;
     aim_at_next(session);
+    session->dialed_us = g_get_monotonic_time();
     want_lanes(session, 1);
 }
 

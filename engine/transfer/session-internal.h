@@ -59,6 +59,7 @@ struct _DrvSession {
     GSource *expiry; /* of an accepted session without lanes */
     gboolean told_connected;
     gboolean ever_connected;
+    gint64 dialed_us;  /* monotonic: the first connection was tried for the first time */
     guint lanes_asked; /* 0: choose */
     DialSlot slots[DRV_MAX_LANES];
     GList *addresses; /* of GInetAddress: the name's others, to be tried for the first connection */
@@ -75,7 +76,7 @@ DrvChannel *session_open_control(DrvSession *session);
 typedef struct {
     guint slot;
     GError *error;
-    gboolean permanent;
+    DrvLaneEnd how;
     gboolean was_up; /* FALSE: its connecting failed */
 } SessionDown;
 void session_control_up(gpointer target, gpointer data);

@@ -43,9 +43,15 @@ gboolean drv_session_welcomed(DrvSession *session, const DrvHello *welcome,
                               const guint8 fingerprint[32], const char *peer_name);
 /* The lane is usable. Takes a reference. FALSE when the session is dead. */
 gboolean drv_session_lane_up(DrvSession *session, DrvLane *lane);
-/* The lane is no longer, or its connecting failed. 'permanent': trying again is of no use. */
-void drv_session_lane_down(DrvSession *session, DrvLane *lane, const GError *error,
-                           gboolean permanent);
+/* How a lane came to its end. */
+typedef enum {
+    DRV_LANE_UNREACHED, /* no connection was made */
+    DRV_LANE_BROKEN,    /* one was, and then it broke or fell silent */
+    DRV_LANE_FINAL,     /* trying again is of no use */
+} DrvLaneEnd;
+
+/* The lane is no longer, or its connecting failed. */
+void drv_session_lane_down(DrvSession *session, DrvLane *lane, const GError *error, DrvLaneEnd how);
 /* A lane that the session connected gets no answer: another is connected to take its place. It may
  * come to itself until then; said again as long as it lasts. */
 void drv_session_lane_stalled(DrvSession *session, DrvLane *lane);

@@ -227,7 +227,7 @@ drv_session_lane_up(DrvSession *session, DrvLane *lane)
 }
 
 void
-drv_session_lane_down(DrvSession *session, DrvLane *lane, const GError *error, gboolean permanent)
+drv_session_lane_down(DrvSession *session, DrvLane *lane, const GError *error, DrvLaneEnd how)
 {
     guint slot = drv_lane_slot(lane);
     g_mutex_lock(&session->lock);
@@ -241,7 +241,7 @@ drv_session_lane_down(DrvSession *session, DrvLane *lane, const GError *error, g
     down->error = error != NULL ? g_error_copy(error)
                                 : g_error_new_literal(DRV_ERROR, DRV_ERROR_UNREACHABLE,
                                                       "the connection was closed");
-    down->permanent = permanent;
+    down->how = how;
     down->was_up = was_up;
     drv_session_post_control(session, session_control_down, session, down);
     if (mine)
