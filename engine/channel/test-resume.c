@@ -375,6 +375,94 @@ test_close_tells(void)
     bad_clear(&bad);
 }
 
+static void
+test_messages_before_the_close(void)
+{
+    Bad bad;
+    bad_init(&bad, 2, 3);
+    for (guint i = 0; i < MESSAGES; i++)
+        send_number(&bad.rig.a, i);
+    drv_session_close(bad.rig.a.session);
+    send_number(&bad.rig.a, MESSAGES); /* after it: goes nowhere */
+    expect_numbers(&bad.rig.b, MESSAGES);
+    rig_wait(b_dead, &bad);
+    g_assert_cmpstr(bad.rig.b.dead->message, ==, "a has ended the session");
+    g_assert_cmpuint(bad.rig.b.messages->len, ==, MESSAGES);
+    bad_clear(&bad);
+}
+
+static void
+note_connected(DrvSession *session, gpointer data)
+{
+    *(gboolean *)data = TRUE;
+}
+
+/* A daemon of its own, which says something and ends: from then on it runs no main loop. */
+static gpointer
+short_life(gpointer data)
+{
+    static const DrvSessionOps ops = {.connected = note_connected};
+    Rig *rig = data;
+    gboolean connected = FALSE;
+    g_autoptr(GMainContext) context = g_main_context_new();
+    g_main_context_push_thread_default(context);
+    DrvTransferConfig config = {.name = "c", .pki_dir = rig->pki_b, .threads = 2};
+    DrvTransfer *transfer = drv_transfer_new(&config, NULL);
+    DrvSession *session =
+        drv_session_connect(transfer, "127.0.0.1", rig->port, 2, &ops, &connected);
+    while (!connected)
+        g_main_context_iteration(context, TRUE);
+    for (guint i = 0; i < MESSAGES; i++)
+        send_number(&(RigEnd){.session = session}, i);
+    drv_transfer_free(transfer);
+    drv_session_unref(session);
+    g_main_context_pop_thread_default(context);
+    return NULL;
+}
+
+static gboolean
+there_and_dead(gpointer data)
+{
+    RigEnd *end = data;
+    return end->messages->len == MESSAGES && end->dead != NULL;
+}
+
+static void
+test_messages_before_the_end(void)
+{
+    Rig rig;
+    rig_init(&rig, 2, 1, 0);
+    GThread *thread = g_thread_new("daemon", short_life, &rig);
+    rig_wait(there_and_dead, &rig.b);
+    expect_numbers(&rig.b, MESSAGES);
+    g_thread_join(thread);
+    rig_clear(&rig);
+}
+
+static gboolean
+a_has_no_lanes(gpointer data)
+{
+    DrvSessionStats stats;
+    drv_session_get_stats(((Bad *)data)->rig.a.session, &stats);
+    return stats.lanes == 0;
+}
+
+/* A peer that takes nothing is not waited for much longer. */
+static void
+test_close_in_vain(void)
+{
+    Bad bad;
+    bad_init(&bad, 1, 1);
+    test_relay_stall(bad.relay, TRUE);
+    send_number(&bad.rig.a, 0);
+    drv_session_close(bad.rig.a.session);
+    g_assert_true(drv_session_is_dead(bad.rig.a.session));
+    rig_wait(a_has_no_lanes, &bad);
+    g_assert_cmpuint(bad.rig.b.messages->len, ==, 0);
+    test_relay_stall(bad.relay, FALSE);
+    bad_clear(&bad);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -397,5 +485,8 @@ main(int argc, char **argv)
     g_test_add_func("/resume/first/refused", test_first_refused);
     g_test_add_func("/resume/restarted", test_restarted);
     g_test_add_func("/resume/close-tells", test_close_tells);
+    g_test_add_func("/resume/messages-before-the-close", test_messages_before_the_close);
+    g_test_add_func("/resume/messages-before-the-end", test_messages_before_the_end);
+    g_test_add_func("/resume/close-in-vain", test_close_in_vain);
     return g_test_run();
 }

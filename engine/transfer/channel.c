@@ -128,11 +128,16 @@ finish(DrvChannel *channel, const GError *error)
     drv_session_post_control(channel->session, tell_finished, NULL, f);
 }
 
+gboolean
+drv_channel_is_settled(const DrvChannel *channel)
+{
+    return channel->waiting_flags == 0 && channel->tx.delivered == channel->tx.next;
+}
+
 static void
 finish_if_done(DrvChannel *channel)
 {
-    gboolean sent_all = channel->sent_flags != 0 && channel->waiting_flags == 0 &&
-                        channel->tx.delivered == channel->tx.next;
+    gboolean sent_all = channel->sent_flags != 0 && drv_channel_is_settled(channel);
     gboolean received_all = channel->received_flags != 0;
     g_mutex_lock(&channel->stats_lock);
     channel->stats.sent_all = sent_all;
@@ -234,6 +239,9 @@ take_ack(gpointer target, gpointer data)
     g_mutex_unlock(&channel->stats_lock);
     finish_if_done(channel);
     offer_room(channel);
+    if (channel->started && !channel->stopped && channel->endpoint->ops->settled != NULL &&
+        drv_channel_is_settled(channel))
+        channel->endpoint->ops->settled(channel->endpoint);
 }
 
 void

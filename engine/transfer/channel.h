@@ -76,6 +76,8 @@ gboolean drv_channel_may_send(DrvChannel *channel);
 /* Sends a piece; takes the chunk. Bytes need drv_channel_may_send(); flags without bytes may be
  * sent at any time. After DRV_DATA_EOF only a _RESET may follow, after that nothing. */
 void drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags);
+/* Whether all that was sent has been delivered at the peer's end. */
+gboolean drv_channel_is_settled(const DrvChannel *channel);
 /* The flags sent so far. */
 guint16 drv_channel_sent_flags(const DrvChannel *channel);
 /* The oldest unanswered piece given by 'deliver' has reached its place (or was rightly dropped). */

@@ -31,6 +31,8 @@
 /* How long a session that a peer opened is kept without any lane. Jobs have given up long before.
  */
 #define KEEP_S 3600
+/* How long a session that is closed goes on for the messages that were sent before. */
+#define PATIENCE_MS 2000
 
 /* --- the control channel --- */
 
@@ -48,6 +50,28 @@ control_pump(ControlEndpoint *endpoint)
         memcpy(chunk->data, data, len);
         drv_channel_send(endpoint->channel, chunk, (guint32)len, 0);
     }
+}
+
+static void
+session_flushed(gpointer target, gpointer data)
+{
+    drv_session_drop(target);
+}
+
+static void
+tell_if_flushed(ControlEndpoint *endpoint)
+{
+    if (!endpoint->flushing || endpoint->stopped || endpoint->waiting.length > 0 ||
+        (endpoint->channel != NULL && !drv_channel_is_settled(endpoint->channel)))
+        return;
+    endpoint->flushing = FALSE;
+    drv_session_post_control(endpoint->session, session_flushed, endpoint->session, NULL);
+}
+
+static void
+control_settled(DrvEndpoint *base)
+{
+    tell_if_flushed((ControlEndpoint *)base);
 }
 
 static void
@@ -117,6 +141,7 @@ static const DrvEndpointOps control_ops = {
     .start = control_start,
     .deliver = control_deliver,
     .room = control_room,
+    .settled = control_settled,
     .stop = control_stop,
 };
 
@@ -160,13 +185,30 @@ void
 drv_session_send(DrvSession *session, GBytes *message)
 {
     g_return_if_fail(g_bytes_get_size(message) <= DRV_MESSAGE_MAX);
-    if (session->control == NULL)
+    if (session->control == NULL || session->closed)
         return;
     Outgoing *out = g_new0(Outgoing, 1);
     out->endpoint = &session->control_endpoint;
     out->channel = drv_channel_ref(session->control);
     out->message = g_bytes_ref(message);
     drv_worker_post(drv_channel_worker(session->control), take_outgoing, NULL, out);
+}
+
+static void
+take_flush(gpointer target, gpointer data)
+{
+    g_autoptr(DrvChannel) channel = target;
+    ControlEndpoint *endpoint = data;
+    endpoint->flushing = TRUE;
+    tell_if_flushed(endpoint);
+}
+
+/* After what was sent before it: mail from one thread keeps its order. */
+static void
+flush(DrvSession *session)
+{
+    drv_worker_post(drv_channel_worker(session->control), take_flush,
+                    drv_channel_ref(session->control), &session->control_endpoint);
 }
 
 /* --- ids --- */
@@ -219,7 +261,7 @@ drop_lanes(DrvSession *session, gboolean bye)
 }
 
 static void
-end_channels(DrvSession *session, const GError *why)
+end_channels(DrvSession *session, const GError *why, gboolean control)
 {
     g_autoptr(GPtrArray) channels =
         g_ptr_array_new_with_free_func((GDestroyNotify)drv_channel_unref);
@@ -228,7 +270,8 @@ end_channels(DrvSession *session, const GError *why)
     gpointer value;
     g_hash_table_iter_init(&iter, session->channels);
     while (g_hash_table_iter_next(&iter, NULL, &value))
-        g_ptr_array_add(channels, drv_channel_ref(value));
+        if (control || value != session->control)
+            g_ptr_array_add(channels, drv_channel_ref(value));
     g_mutex_unlock(&session->lock);
     for (guint i = 0; i < channels->len; i++)
         drv_channel_session_dead(channels->pdata[i], why);
@@ -264,10 +307,14 @@ dissolve(DrvSession *session, const GError *why, gboolean bye)
     stop_dialing(session);
     drop_lanes(session, bye);
     drop_acks(session);
-    end_channels(session, why);
+    end_channels(session, why, TRUE);
     if (session->expiry != NULL) {
         g_source_destroy(session->expiry);
         g_clear_pointer(&session->expiry, g_source_unref);
+    }
+    if (session->patience != NULL) {
+        g_source_destroy(session->patience);
+        g_clear_pointer(&session->patience, g_source_unref);
     }
     g_clear_pointer(&session->control, drv_channel_unref);
     drv_transfer_forget_session(session->transfer, session);
@@ -285,14 +332,47 @@ session_control_dead(gpointer target, gpointer data)
         session->ops->dead(session, why, session->ops_data);
 }
 
+static GError *
+closed_error(void)
+{
+    return g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED, "the session was closed");
+}
+
+void
+drv_session_drop(DrvSession *session)
+{
+    session->closed = TRUE;
+    g_autoptr(GError) why = closed_error();
+    g_autoptr(DrvSession) keep = drv_session_ref(session);
+    dissolve(session, why, TRUE);
+}
+
+static gboolean
+out_of_patience(gpointer data)
+{
+    drv_session_drop(data);
+    return G_SOURCE_REMOVE;
+}
+
 void
 drv_session_close(DrvSession *session)
 {
+    if (session->closed)
+        return;
+    if (session->dissolved || !drv_session_is_connected(session)) {
+        drv_session_drop(session);
+        return;
+    }
+    g_autoptr(GError) why = closed_error();
+    flush(session);
     session->closed = TRUE;
-    g_autoptr(GError) why =
-        g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED, "the session was closed");
-    g_autoptr(DrvSession) keep = drv_session_ref(session);
-    dissolve(session, why, TRUE);
+    g_mutex_lock(&session->lock);
+    session->closing = TRUE;
+    g_mutex_unlock(&session->lock);
+    end_channels(session, why, FALSE);
+    session->patience = g_timeout_source_new(PATIENCE_MS);
+    g_source_set_callback(session->patience, out_of_patience, session, NULL);
+    g_source_attach(session->patience, g_main_context_get_thread_default());
 }
 
 /* --- connecting --- */
@@ -565,7 +645,7 @@ gboolean
 drv_session_is_dead(DrvSession *session)
 {
     g_mutex_lock(&session->lock);
-    gboolean dead = session->dead != NULL;
+    gboolean dead = session->dead != NULL || session->closing;
     g_mutex_unlock(&session->lock);
     return dead;
 }

@@ -13,6 +13,7 @@ typedef struct {
     DrvChannel *channel; /* on the worker, from start to stop */
     GQueue waiting;      /* on the worker: of GBytes */
     gboolean stopped;    /* on the worker */
+    gboolean flushing;   /* on the worker: the session ends when all is delivered */
 } ControlEndpoint;
 
 typedef struct {
@@ -47,6 +48,7 @@ struct _DrvSession {
     gint64 rtt_us;
     guint64 wire;
     GError *dead;
+    gboolean closing; /* no channel is opened any more */
 
     /* control thread only */
     const DrvSessionOps *ops;
@@ -55,6 +57,7 @@ struct _DrvSession {
     guint32 next_channel;
     ControlEndpoint control_endpoint; /* its fields belong to the control channel's worker */
     gboolean closed;
+    GSource *patience; /* of a session that is being closed, with messages that go first */
     gboolean dissolved;
     GSource *expiry; /* of an accepted session without lanes */
     gboolean told_connected;

@@ -24,6 +24,8 @@ void drv_session_settle(DrvSession *session, DrvChannel *channel, guint64 receiv
 void drv_session_requeue(DrvSession *session, DrvChannel *channel, GQueue *frames, guint64 serial);
 void drv_session_set_class(DrvSession *session, DrvChannel *channel, DrvClass class);
 gint64 drv_session_rtt_us(DrvSession *session);
+/* Like drv_session_close(), and waits for nothing. On the control thread. */
+void drv_session_drop(DrvSession *session);
 /* Runs func on the control thread; the session is kept until then. */
 void drv_session_post_control(DrvSession *session, DrvMailFunc func, gpointer target,
                               gpointer data);

@@ -373,12 +373,16 @@ drv_session_add_channel(DrvSession *session, DrvChannel *channel, GError **error
 {
     gpointer key = GUINT_TO_POINTER(drv_channel_id(channel));
     g_mutex_lock(&session->lock);
-    gboolean good = session->dead == NULL && !g_hash_table_contains(session->channels, key);
+    gboolean good = session->dead == NULL && !session->closing &&
+                    !g_hash_table_contains(session->channels, key);
     if (good)
         g_hash_table_insert(session->channels, key, drv_channel_ref(channel));
     else if (session->dead != NULL)
         g_set_error(error, DRV_ERROR, DRV_ERROR_STATE, "the session has ended: %s",
                     session->dead->message);
+    else if (session->closing)
+        g_set_error_literal(error, DRV_ERROR, DRV_ERROR_STATE,
+                            "the session has ended: the session was closed");
     else
         g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL, "channel %u is open already",
                     drv_channel_id(channel));

@@ -40,7 +40,8 @@ void drv_session_want_lanes(DrvSession *session, guint lanes);
 
 /* Ends the session for a reason that no reconnecting mends: all who use it are told. Any thread. */
 void drv_session_fail(DrvSession *session, const GError *error);
-/* Ends the session and its channels, telling the peer. No more calls come. May be called again. */
+/* Ends the session and its channels, telling the peer. Messages sent before go first: for that it
+ * goes on for up to two seconds if it is connected. No more calls come. May be called again. */
 void drv_session_close(DrvSession *session);
 
 DrvSession *drv_session_ref(DrvSession *session);

@@ -23,6 +23,8 @@
 #define ACCEPT_PAUSE_US (100 * 1000)
 #define BIND_PAUSE_US (20 * 1000)
 #define BIND_TRIES 100
+/* Sessions that are closed with the daemon have so long for the last messages. */
+#define LAST_WORDS_US G_USEC_PER_SEC
 /* AES-GCM keys are good for some 2^24.5 records (RFC 8446, 5.5); a new one well before. */
 #define REKEY_BYTES (G_GUINT64_CONSTANT(64) << 30)
 
@@ -117,12 +119,25 @@ static void
 close_all(DrvTransfer *transfer)
 {
     while (transfer->sessions->len > 0)
-        drv_session_close(transfer->sessions->pdata[0]);
+        drv_session_drop(transfer->sessions->pdata[0]);
     /* Strangers have no session, and lanes that are being connected are in none. */
     g_mutex_lock(&transfer->lock);
     for (guint i = 0; i < transfer->lanes->len; i++)
         drv_lane_close(transfer->lanes->pdata[i], TRUE);
     g_mutex_unlock(&transfer->lock);
+}
+
+/* What the jobs have said last goes first. Nobody runs the main loop any more: its mail is
+ * dispatched here. */
+static void
+say_last_words(DrvTransfer *transfer)
+{
+    gint64 until = g_get_monotonic_time() + LAST_WORDS_US;
+    for (guint i = transfer->sessions->len; i > 0; i--)
+        drv_session_close(transfer->sessions->pdata[i - 1]);
+    while (transfer->sessions->len > 0 && g_get_monotonic_time() < until)
+        if (drv_mailbox_dispatch(transfer->control) == 0)
+            g_usleep(500);
 }
 
 static void
@@ -158,6 +173,7 @@ drv_transfer_free(DrvTransfer *transfer)
     transfer->incoming = NULL;
     if (transfer->listener != NULL)
         drv_worker_call(transfer->workers[0], stop_accepting, transfer, NULL);
+    say_last_words(transfer);
     settle(transfer);
     if (transfer->trimming != NULL) {
         g_source_destroy(transfer->trimming);
