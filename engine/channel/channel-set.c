@@ -25,6 +25,7 @@ struct _DrvChannelSet {
     gpointer codec_data;
     GPtrArray *members; /* of Member, in the order of opening */
     GError *error;
+    GError *broken; /* why a socket broke */
 };
 
 static void
@@ -67,6 +68,7 @@ drv_channel_set_free(DrvChannelSet *set)
     g_ptr_array_unref(set->members);
     drv_shaper_unref(set->shaper);
     g_clear_error(&set->error);
+    g_clear_error(&set->broken);
     g_free(set);
 }
 
@@ -75,9 +77,12 @@ member_finished(DrvChannel *channel, const GError *error, gpointer data)
 {
     Member *member = data;
     DrvChannelSet *set = member->set;
+    DrvChannelStats stats;
+    drv_channel_get_stats(channel, &stats);
+    GError **kept = stats.sent_all && stats.received_all ? &set->broken : &set->error;
     member->finished = TRUE;
-    if (error != NULL && set->error == NULL)
-        set->error = g_error_copy(error);
+    if (error != NULL && *kept == NULL)
+        *kept = g_error_copy(error);
     set->changed(set, set->data);
 }
 
@@ -216,6 +221,12 @@ const GError *
 drv_channel_set_error(DrvChannelSet *set)
 {
     return set->error;
+}
+
+const GError *
+drv_channel_set_broken(DrvChannelSet *set)
+{
+    return set->broken;
 }
 
 void

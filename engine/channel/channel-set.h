@@ -45,6 +45,9 @@ guint drv_channel_set_count(DrvChannelSet *set);
 gboolean drv_channel_set_finished(DrvChannelSet *set);
 /* What ended one before its time, or NULL. Borrowed. */
 const GError *drv_channel_set_error(DrvChannelSet *set);
+/* Why a socket broke at either end, or NULL. That alone is no failure: a QEMU that has all it wants
+ * may close with bytes unread. Borrowed. */
+const GError *drv_channel_set_broken(DrvChannelSet *set);
 void drv_channel_set_class(DrvChannelSet *set, DrvClass class);
 
 /* What went in and out here, for the peer to compare. */

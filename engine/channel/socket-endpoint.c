@@ -134,6 +134,7 @@ was_read(DrvOp *op, gint32 result)
     } else if (result == 0) {
         send_last(self, self->broke ? DRV_DATA_RESET : DRV_DATA_EOF);
     } else if (result != -EINTR && result != -EAGAIN) {
+        drv_channel_broke(self->channel, g_strerror(-result));
         send_last(self, DRV_DATA_RESET);
     }
     read_on(self);
@@ -200,6 +201,7 @@ was_written(DrvOp *op, gint32 result)
          * says so and closes, while the stream's last bytes are on their way to it); the reset
          * follows that. */
         self->broke = TRUE;
+        drv_channel_broke(self->channel, g_strerror(-result));
         break_off(self);
         if (self->read_end)
             send_last(self, DRV_DATA_RESET);

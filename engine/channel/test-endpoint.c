@@ -89,6 +89,15 @@ test_reader_gone(gconstpointer data)
     rig_wait(rig_pipe_finished, pipe);
     g_assert_no_error(rig.a.dead);
     g_assert_no_error(rig.b.dead);
+    /* Each end knows where it broke, and who was there, why. */
+    g_assert_error(pipe->error[0], DRV_ERROR, DRV_ERROR_IO);
+    g_assert_cmpstr(pipe->error[0]->message, ==, "the socket at the other end broke");
+    g_assert_error(pipe->error[1], DRV_ERROR, DRV_ERROR_IO);
+    if (!g_str_has_prefix(pipe->error[1]->message, "the socket here broke: "))
+        g_error("it does not say why: %s", pipe->error[1]->message);
+    DrvChannelStats stats;
+    drv_channel_get_stats(pipe->channel[0], &stats);
+    g_assert_true(stats.sent_all && stats.received_all);
     rig_pipe_free(pipe);
     rig_clear(&rig);
 }

@@ -118,6 +118,9 @@ reason_known(GObject *source, GAsyncResult *result, gpointer data)
     LiveSource *self = live_source(job);
     g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
     const char *words = qmp_get_string(qmp_node_object(reply), "error-desc");
+    const GError *broken = self->channels != NULL ? drv_channel_set_broken(self->channels) : NULL;
+    if (words == NULL && broken != NULL)
+        words = broken->message;
     live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "QEMU's migration failed%s%s",
                                 words != NULL ? ": " : "", words != NULL ? words : ""));
 }

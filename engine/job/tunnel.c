@@ -58,6 +58,9 @@ connection_changed(DrvChannelSet *set, gpointer data)
 {
     Tunnel *self = data;
     if (drv_channel_set_finished(set)) {
+        const GError *broken = drv_channel_set_broken(set);
+        if (broken != NULL)
+            g_info("tunnel %s: a connection has ended: %s", self->base.rec->id, broken->message);
         add_totals(&self->over, set);
         g_ptr_array_remove_fast(self->connections, set);
     }

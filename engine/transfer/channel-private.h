@@ -25,6 +25,7 @@ struct _DrvChannel {
     guint16 sent_flags;       /* DRV_DATA_* given to drv_channel_send() so far */
     guint16 waiting_flags;    /* of these, those that the peer has no room for yet */
     guint16 received_flags;   /* those delivered */
+    GError *reset;            /* why an endpoint broke: the first reason */
     gboolean wants_room;
     gboolean started;
     gboolean stopped;

@@ -27,6 +27,7 @@ drv_channel_unref(DrvChannel *channel)
     g_assert(channel->stopped);
     drv_tx_flow_clear(&channel->tx);
     drv_rx_flow_clear(&channel->rx);
+    g_clear_error(&channel->reset);
     drv_shaper_unref(channel->params.shaper);
     g_mutex_clear(&channel->stats_lock);
     drv_session_unref(channel->session);
@@ -116,12 +117,13 @@ tell_finished(gpointer target, gpointer data)
     g_free(finish);
 }
 
+/* 'done': both directions came to their end. */
 static void
-finish(DrvChannel *channel, const GError *error)
+finish(DrvChannel *channel, const GError *error, gboolean done)
 {
     if (channel->stopped)
         return;
-    stop(channel, error == NULL);
+    stop(channel, done);
     Finish *f = g_new0(Finish, 1);
     f->channel = drv_channel_ref(channel);
     f->error = error != NULL ? g_error_copy(error) : NULL;
@@ -144,10 +146,17 @@ finish_if_done(DrvChannel *channel)
     channel->stats.received_all = received_all;
     g_mutex_unlock(&channel->stats_lock);
     if (sent_all && received_all)
-        finish(channel, NULL);
+        finish(channel, channel->reset, TRUE);
 }
 
 /* --- sending --- */
+
+void
+drv_channel_broke(DrvChannel *channel, const char *why)
+{
+    if (channel->reset == NULL)
+        channel->reset = g_error_new(DRV_ERROR, DRV_ERROR_IO, "the socket here broke: %s", why);
+}
 
 guint16
 drv_channel_sent_flags(const DrvChannel *channel)
@@ -312,6 +321,9 @@ deliver_one(DrvChannel *channel)
         drv_session_fail(channel->session, error);
         return FALSE;
     }
+    if (frame->flags & DRV_DATA_RESET && channel->reset == NULL)
+        channel->reset =
+            g_error_new_literal(DRV_ERROR, DRV_ERROR_IO, "the socket at the other end broke");
     g_mutex_lock(&channel->stats_lock);
     channel->stats.received = channel->rx.digest;
     g_mutex_unlock(&channel->stats_lock);
@@ -401,7 +413,7 @@ take_session_death(gpointer target, gpointer data)
 {
     g_autoptr(DrvChannel) channel = target;
     g_autoptr(GError) error = data;
-    finish(channel, error);
+    finish(channel, error, FALSE);
 }
 
 void

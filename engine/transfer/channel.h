@@ -30,7 +30,8 @@ typedef struct {
     gboolean message; /* frames are messages of a few KiB at most, held on the heap: no reservation,
                          no window */
     /* Called on the control thread when both directions have ended: error is NULL if by the
-     * endpoints' own closing. */
+     * endpoints' own closing, DRV_ERROR_IO if one of them broke (of what was sent until then, all
+     * is delivered that could be), else what ended the session. */
     void (*finished)(DrvChannel *channel, const GError *error, gpointer data);
     gpointer data;
 } DrvChannelParams;
@@ -78,6 +79,8 @@ gboolean drv_channel_may_send(DrvChannel *channel);
 void drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags);
 /* Whether all that was sent has been delivered at the peer's end. */
 gboolean drv_channel_is_settled(const DrvChannel *channel);
+/* The endpoint has broken, for that reason: to be told before it sends DRV_DATA_RESET. */
+void drv_channel_broke(DrvChannel *channel, const char *why);
 /* The flags sent so far. */
 guint16 drv_channel_sent_flags(const DrvChannel *channel);
 /* The oldest unanswered piece given by 'deliver' has reached its place (or was rightly dropped). */
