@@ -193,8 +193,11 @@ test_carries(gconstpointer data)
         test_relay_storm(scene.relay, 7, way->cuts);
         test_relay_cut(scene.relay);
     }
-    carry(&scene.rig, DRV_CODEC_NONE, RIG_RANDOM, 12 * MEG + 5, 8 * MEG);
-    carry(&scene.rig, DRV_CODEC_LZ4, RIG_TEXT, 6 * MEG, 5 * MEG + 3);
+    /* A kernel that has it runs on an emulated CPU, where a megabyte takes a tenth of a second; but
+     * a storm needs bytes to cut. */
+    gsize unit = way->real && way->cuts == 0 ? MEG / 4 : MEG;
+    carry(&scene.rig, DRV_CODEC_NONE, RIG_RANDOM, 12 * unit + 5, 8 * unit);
+    carry(&scene.rig, DRV_CODEC_LZ4, RIG_TEXT, 6 * unit, 5 * unit + 3);
     if (way->cuts > 0)
         g_assert_cmpuint(test_relay_cuts(scene.relay), >, before + 5);
     g_assert_no_error(scene.rig.a.dead);
@@ -219,7 +222,7 @@ test_worn_out(gconstpointer data)
     Scene scene;
     DrvSessionStats stats;
     DrvTransferConfig config = {.threads = 2,
-                                .rekey_bytes = MEG,
+                                .rekey_bytes = MEG / 4,
                                 .kernel_tls = who != OPENSSL,
                                 .ktls_send = who == FAKE ? test_sealer_take : NULL};
     if (skips(who == REAL))
@@ -227,7 +230,7 @@ test_worn_out(gconstpointer data)
     scene_init(&scene, who == REAL, &config, &config, 2);
     scene_connect(&scene);
     rig_wait_lanes(&scene.rig, 2);
-    carry(&scene.rig, DRV_CODEC_NONE, RIG_RANDOM, 16 * MEG, 16 * MEG);
+    carry(&scene.rig, DRV_CODEC_NONE, RIG_RANDOM, 2 * MEG, 2 * MEG);
     drv_session_get_stats(scene.rig.a.session, &stats);
     if (who == OPENSSL)
         g_assert_cmpuint(stats.reconnects, ==, 0);
@@ -303,11 +306,11 @@ add_carries(void)
     static const Way ways[] = {
         {FALSE, {TRUE, TRUE}, 1, 0},  {FALSE, {TRUE, FALSE}, 3, 0}, {FALSE, {FALSE, TRUE}, 3, 0},
         {FALSE, {TRUE, TRUE}, 4, 30}, {TRUE, {TRUE, TRUE}, 1, 0},   {TRUE, {TRUE, FALSE}, 3, 0},
-        {TRUE, {FALSE, TRUE}, 3, 0},  {TRUE, {TRUE, TRUE}, 4, 30},
+        {TRUE, {FALSE, TRUE}, 3, 0},  {TRUE, {TRUE, TRUE}, 4, 15},
     };
     for (guint i = 0; i < G_N_ELEMENTS(ways); i++) {
         g_autofree char *name = g_strdup_printf(
-            "/ktls/carries/%s/%s%s/%u-lanes/%u-cuts", ways[i].real ? "kernel" : "fake",
+            "/ktls/carries/%s/%s%s-%u-lanes-%u-cuts", ways[i].real ? "kernel" : "fake",
             ways[i].side[0] ? "a" : "", ways[i].side[1] ? "b" : "", ways[i].lanes, ways[i].cuts);
         g_test_add_data_func(name, &ways[i], test_carries);
     }
