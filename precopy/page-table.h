@@ -10,8 +10,9 @@
  */
 typedef struct _DrvPageTable DrvPageTable;
 
-#define DRV_PAGE_LEN 4096u /* the only size of target pages that is not passed on as opaque bytes  \
-                            */
+#define DRV_PAGE_LEN                                                                               \
+    4096u /* the only size of target pages that is not passed on as opaque bytes                   \
+           */
 #define DRV_PIECE_LEN 512u
 #define DRV_PAGE_PIECES (DRV_PAGE_LEN / DRV_PIECE_LEN)
 #define DRV_PAGE_SECRET 192u /* random bytes */

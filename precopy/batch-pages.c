@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * A run of pages goes into a batch in steps of at most 32 pages, each in three stages:
+ *
+ *     look    without the lock: zero? hashes
+ *     decide  under the table's lock: what each page becomes, as far as there is room; remembered
+ *     put     without the lock: the records, and the payloads that they carry
+ *
+ * Room is reckoned twice, when deciding and when putting, by the same function on two copies of
+ * DrvBatchRoom: what was decided fits.
+ */
+#include "precopy/batch-writer-private.h"
+
+#define STEP 32u
+#define MAX_PAGE ((guint64)1 << 32)
+
+static gboolean
+is_zero(const guint8 *page)
+{
+    return page[0] == 0 && memcmp(page, page + 1, DRV_PAGE_LEN - 1) == 0;
+}
+
+/* A page as it was looked at. */
+typedef struct {
+    const guint8 *content;
+    gboolean zero;
+    DrvPageHash hash; /* of a placeable block's page that is not zero */
+    DrvBatchPages pages;
+} Look;
+
+typedef struct {
+    const DrvStreamEvent *event;
+    DrvTableBlock *block;
+    gboolean placeable;
+    gsize id_len;
+    guint64 first; /* page, of the whole run */
+} Run;
+
+static Run
+run_of(DrvBatchWriter *writer, const DrvStream *stream, const DrvStreamEvent *event)
+{
+    const DrvRamBlock *block = drv_stream_block(stream, event->pages.block);
+    DrvTableBlock *known = drv_page_table_block(writer->table, event->pages.block);
+    return (Run){.event = event,
+                 .block = known,
+                 .placeable = drv_table_block_placeable(known),
+                 .id_len = strnlen(block->id, sizeof block->id),
+                 .first = event->pages.offset / DRV_PAGE_LEN};
+}
+
+/* The pages from 'done' on, to be sent as they are in the stream. */
+static DrvBatchPages
+pages_of(const Run *run, guint32 done, guint32 count)
+{
+    const DrvStreamEvent *event = run->event;
+    gboolean zero = event->pages.kind == DRV_PAGES_ZERO;
+    return (DrvBatchPages){.verdict.kind = zero ? DRV_RECORD_ZERO : DRV_RECORD_LITERAL,
+                           .block = event->pages.block,
+                           .placeable = run->placeable,
+                           .has_id = done == 0 && event->pages.head > DRV_STREAM_WORD,
+                           .fill = zero ? event->pages.fill : 0,
+                           .id_len = run->id_len,
+                           .first = run->first + done,
+                           .count = count};
+}
+
+static void
+look(const DrvPageTable *table, const Run *run, guint32 i, Look *seen)
+{
+    seen->content = drv_stream_payload(run->event, i);
+    seen->zero = is_zero(seen->content);
+    seen->pages = pages_of(run, i, 1);
+    if (seen->zero) {
+        seen->pages.verdict.kind = DRV_RECORD_ZERO;
+        seen->pages.as_page = !run->placeable;
+    } else if (run->placeable) {
+        drv_page_table_hash(table, seen->content, &seen->hash);
+    }
+    if (run->placeable) /* nobody re-emits it: what QEMU's head said does not matter */
+        seen->pages.has_id = FALSE;
+}
+
+/* How many pages to look at: those that fit when none is of any use. */
+static guint32
+step(const DrvBatchWriter *writer, guint32 left)
+{
+    gsize literal = (writer->size - writer->room.used) / (DRV_STREAM_WORD + DRV_PAGE_LEN);
+    return (guint32)CLAMP(literal, 1, MIN(left, STEP));
+}
+
+/* Whether the batch may hold pages of the block; then 'number' is what it has or would get. */
+static gboolean
+may_enter(DrvBatchWriter *writer, const Run *run, guint64 *number)
+{
+    DrvPageTable *table = writer->table;
+    if (run->placeable && drv_page_table_is_lost(table))
+        return FALSE;
+    *number = writer->head.number != 0 ? writer->head.number : drv_page_table_next(table);
+    return run->block == NULL || drv_page_table_enter(run->block, *number, &writer->head.after);
+}
+
+/* Decides what 'n' pages become; returns how many of them go in. */
+static guint32
+decide(DrvBatchWriter *writer, const Run *run, Look *seen, guint32 n)
+{
+    DrvBatchRoom room = writer->room;
+    guint64 number;
+    guint32 i = 0;
+    drv_page_table_lock(writer->table);
+    for (gboolean entered = may_enter(writer, run, &number); entered && i < n; i++) {
+        DrvBatchPages *pages = &seen[i].pages;
+        const DrvPageHash *hash = seen[i].zero ? NULL : &seen[i].hash;
+        if (run->placeable && !drv_page_table_judge(writer->table, number, run->block, pages->first,
+                                                    hash, &pages->verdict))
+            break;
+        if (!drv_batch_take_room(&room, writer->size, pages))
+            break;
+        drv_batch_number(writer, DRV_BATCH_WAIT_NONE);
+        if (run->placeable)
+            drv_page_table_settle(writer->table, number, run->block, pages->first, hash,
+                                  &pages->verdict, &writer->head.after);
+    }
+    drv_page_table_unlock(writer->table);
+    return i;
+}
+
+/* Plain pages from 'done' on, a step; returns how many went in. */
+static guint32
+add_plain(DrvBatchWriter *writer, const Run *run, guint32 done)
+{
+    Look seen[STEP];
+    guint32 n = step(writer, run->event->pages.count - done);
+    for (guint32 i = 0; i < n; i++) {
+        look(writer->table, run, done + i, &seen[i]);
+        if (run->placeable)
+            drv_page_table_prefetch(writer->table, run->block, run->first + done + i,
+                                    seen[i].zero ? 0 : seen[i].hash.key);
+    }
+    n = decide(writer, run, seen, n);
+    for (guint32 i = 0; i < n; i++)
+        drv_batch_put_pages(writer, &seen[i].pages, seen[i].content,
+                            DRV_STREAM_WORD + DRV_PAGE_LEN);
+    return n;
+}
+
+/* The most zero pages that there is room for. */
+static guint32
+zero_step(const DrvBatchWriter *writer, const Run *run, guint32 left)
+{
+    const DrvBatchRoom *room = &writer->room;
+    if (run->placeable)
+        return MIN(left, DRV_BATCH_MAX_PLACED - room->placed);
+    gsize extra = 1 + run->id_len;
+    gsize bytes = writer->size - room->emitted;
+    return bytes > extra ? (guint32)MIN(left, (bytes - extra) / (DRV_STREAM_WORD + 1)) : 0;
+}
+
+/* How many of the placeable zero pages the table lets go into the batch. */
+static guint32
+settle_zeros(DrvBatchWriter *writer, const Run *run, guint64 number, const DrvBatchPages *pages)
+{
+    DrvPageTable *table = writer->table;
+    DrvPageHash filled;
+    const DrvPageHash *hash = NULL;
+    if (pages->fill != 0) {
+        guint8 content[DRV_PAGE_LEN];
+        memset(content, pages->fill, sizeof content);
+        drv_page_table_hash(table, content, &filled);
+        hash = &filled;
+    }
+    for (guint32 i = 0; i < pages->count; i++) {
+        DrvVerdict verdict;
+        if (!drv_page_table_judge(table, number, run->block, pages->first + i, hash, &verdict))
+            return i;
+        drv_batch_number(writer, DRV_BATCH_WAIT_NONE);
+        verdict = (DrvVerdict){.kind = DRV_RECORD_ZERO, .mask = 0xff};
+        drv_page_table_settle(table, number, run->block, pages->first + i, hash, &verdict,
+                              &writer->head.after);
+    }
+    return pages->count;
+}
+
+/* Zero pages from 'done' on; returns how many went in. */
+static guint32
+add_zeros(DrvBatchWriter *writer, const Run *run, guint32 done)
+{
+    DrvBatchPages pages =
+        pages_of(run, done, zero_step(writer, run, run->event->pages.count - done));
+    DrvBatchRoom trial = writer->room;
+    guint64 number;
+    pages.has_id &= !run->placeable;
+    if (pages.count == 0 || !drv_batch_take_room(&trial, writer->size, &pages))
+        return 0;
+    drv_page_table_lock(writer->table);
+    if (!may_enter(writer, run, &number))
+        pages.count = 0;
+    else if (run->placeable)
+        pages.count = settle_zeros(writer, run, number, &pages);
+    else
+        drv_batch_number(writer, DRV_BATCH_WAIT_NONE);
+    drv_page_table_unlock(writer->table);
+    if (pages.count > 0)
+        drv_batch_put_pages(writer, &pages, NULL, (gsize)pages.count * (DRV_STREAM_WORD + 1));
+    return pages.count;
+}
+
+gboolean
+drv_batch_is_regular(const DrvBatchWriter *writer, const DrvStream *stream,
+                     const DrvStreamEvent *event)
+{
+    const DrvTableBlock *known = drv_page_table_block(writer->table, event->pages.block);
+    const DrvRamBlock *block = drv_stream_block(stream, event->pages.block);
+    const guint8 *id = event->piece.unit + DRV_STREAM_WORD;
+    gsize id_len = strnlen(block->id, sizeof block->id);
+    guint64 last = event->pages.offset / DRV_PAGE_LEN + event->pages.count - 1;
+    if (event->pages.kind != DRV_PAGES_ZERO && event->pages.kind != DRV_PAGES_NORMAL)
+        return FALSE;
+    if (event->pages.page_len != DRV_PAGE_LEN || event->piece.len != event->piece.unit_len ||
+        last >= MAX_PAGE || (known != NULL && last >= drv_table_block_pages(known)))
+        return FALSE;
+    return event->pages.head == DRV_STREAM_WORD ||
+           (id[0] == id_len && memcmp(id + 1, block->id, id_len) == 0);
+}
+
+gboolean
+drv_batch_add_run(DrvBatchWriter *writer, const DrvStream *stream, const DrvStreamEvent *event,
+                  guint32 *done)
+{
+    Run run = run_of(writer, stream, event);
+    if (writer->has_blocks)
+        return FALSE;
+    guint32 n = event->pages.kind == DRV_PAGES_ZERO ? add_zeros(writer, &run, *done)
+                                                    : add_plain(writer, &run, *done);
+    *done += n;
+    return n > 0;
+}
