@@ -97,7 +97,7 @@ may_enter(DrvBatchWriter *writer, const Run *run, guint64 *number)
     if (run->placeable && drv_page_table_is_lost(table))
         return FALSE;
     *number = writer->head.number != 0 ? writer->head.number : drv_page_table_next(table);
-    return run->block == NULL || drv_page_table_enter(run->block, *number, &writer->head.after);
+    return drv_batch_enter(writer, run->block);
 }
 
 /* Decides what 'n' pages become; returns how many of them go in. */

@@ -14,7 +14,7 @@ enum {
     DRV_LITERAL_HEAD = DRV_RECORD_HEAD + 4 + 4,  /* first32 count32 */
     DRV_DELTA_HEAD = DRV_RECORD_HEAD + 4 + 1,    /* page32 mask8 */
     DRV_DUP_HEAD = DRV_RECORD_HEAD + 4 + 2 + 4,  /* page32 from_block16 from32 */
-    DRV_CURRENT_HEAD = DRV_RECORD_HEAD + 4,      /* page32 */
+    DRV_NAME_HEAD = DRV_RECORD_HEAD + 4,         /* page32 */
 };
 
 enum {
@@ -22,6 +22,8 @@ enum {
     DRV_RECORD_AS_PAGE = 0x02, /* ZERO, with fill 0 */
     DRV_RECORD_IS_OUT = 0x04,  /* BLOCK */
 };
+
+#define DRV_NAME_PAYLOAD 3 /* a delta's head: 1, and its length, 0, in 16 bits */
 
 /* Pages that one batch has placed, at most: it bounds what a few bytes can make a receiver do. */
 #define DRV_BATCH_MAX_PLACED 16384u
@@ -31,6 +33,10 @@ enum {
 static inline guint64
 drv_pages_emitted(DrvRecordKind kind, gboolean as_page, guint32 count, gsize id_len)
 {
-    gsize payload = kind == DRV_RECORD_ZERO && !as_page ? 1 : DRV_PAGE_LEN;
+    gsize payload = DRV_PAGE_LEN;
+    if (kind == DRV_RECORD_NAME)
+        payload = DRV_NAME_PAYLOAD;
+    else if (kind == DRV_RECORD_ZERO && !as_page)
+        payload = 1;
     return 1 + id_len + count * (guint64)(DRV_STREAM_WORD + payload);
 }

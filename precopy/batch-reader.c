@@ -17,7 +17,7 @@ flags_allowed(DrvRecordKind kind)
     case DRV_RECORD_OPAQUE:
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:
-    case DRV_RECORD_CURRENT:
+    case DRV_RECORD_NAME:
         return 0;
     }
     return 0;
@@ -64,7 +64,7 @@ parse_content(DrvCursor *in, DrvRecord *record)
         record->from_block = drv_cursor_get_u16(in);
         record->from = drv_cursor_get_u32(in);
         return TRUE;
-    case DRV_RECORD_CURRENT:
+    case DRV_RECORD_NAME:
         record->first = drv_cursor_get_u32(in);
         return TRUE;
     }
@@ -148,7 +148,7 @@ check_record(Check *check, const DrvRecord *record)
     case DRV_RECORD_LITERAL:
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:
-    case DRV_RECORD_CURRENT:
+    case DRV_RECORD_NAME:
         return check_pages(check, record);
     }
     g_assert_not_reached();

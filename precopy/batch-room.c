@@ -25,6 +25,14 @@ drv_batch_number(DrvBatchWriter *writer, DrvBatchWait wait)
 }
 
 gboolean
+drv_batch_enter(DrvBatchWriter *writer, const DrvTableBlock *block)
+{
+    guint64 number =
+        writer->head.number != 0 ? writer->head.number : drv_page_table_next(writer->table);
+    return block == NULL || drv_page_table_enter(block, number, &writer->head.after);
+}
+
+gboolean
 drv_batch_take_bytes(DrvBatchRoom *room, gsize size, gsize bytes, guint64 emitted, guint32 placed)
 {
     if (bytes > size - room->used || emitted > size - room->emitted ||
@@ -63,8 +71,8 @@ record_head(DrvRecordKind kind)
         return DRV_DELTA_HEAD;
     case DRV_RECORD_DUP:
         return DRV_DUP_HEAD;
-    case DRV_RECORD_CURRENT:
-        return DRV_CURRENT_HEAD;
+    case DRV_RECORD_NAME:
+        return DRV_NAME_HEAD;
     }
     g_assert_not_reached();
 }
@@ -90,7 +98,7 @@ drv_batch_take_room(DrvBatchRoom *room, gsize size, const DrvBatchPages *pages)
     gboolean more = continues(&room->open, pages);
     gsize bytes = payload_len(pages) + (more ? 0 : record_head(kind));
     guint64 emitted = 0;
-    if (!pages->placeable || kind == DRV_RECORD_CURRENT)
+    if (!pages->placeable)
         emitted = drv_pages_emitted(kind, pages->as_page, pages->count, pages->id_len) -
                   (more ? drv_pages_emitted(kind, pages->as_page, 0, pages->id_len) : 0);
     gsize count_at = room->used + DRV_RECORD_HEAD + sizeof(guint32);
@@ -164,7 +172,7 @@ put_new_record(DrvCursor *out, const DrvBatchPages *pages)
         drv_cursor_put_u16(out, (guint16)pages->verdict.from_block);
         drv_cursor_put_u32(out, pages->verdict.from);
         return;
-    case DRV_RECORD_CURRENT:
+    case DRV_RECORD_NAME:
         return;
     case DRV_RECORD_OPAQUE:
     case DRV_RECORD_BLOCK:
@@ -223,6 +231,8 @@ drv_batch_put_pages(DrvBatchWriter *writer, const DrvBatchPages *pages, const gu
     writer->has_pages = TRUE;
     writer->last_block = (gint)pages->block;
     writer->last_page = pages->first + pages->count - 1;
+    if (!pages->placeable)
+        writer->qemu_block = writer->last_block;
     writer->raw += raw;
     count_pages(writer, pages);
 }

@@ -51,6 +51,7 @@ struct _DrvBatchWriter {
     gboolean lost;     /* the table is, and this stream's QEMU knows what CONTINUE refers to */
     gint last_block;   /* of the last page added; -1: none */
     guint64 last_page;
+    gint qemu_block; /* of the last page added that QEMU is given */
 };
 
 /* What a batch has to be after. */
@@ -81,6 +82,10 @@ void drv_batch_put_pages(DrvBatchWriter *writer, const DrvBatchPages *pages, con
 /* Under the table's lock: gives the batch a number if it has none. FALSE: another batch that this
  * one must come after has a higher number already. */
 gboolean drv_batch_number(DrvBatchWriter *writer, DrvBatchWait wait);
+
+/* Under the table's lock: whether the batch may hold pages of the block, and what it has to wait
+ * for then. 'block' may be NULL. */
+gboolean drv_batch_enter(DrvBatchWriter *writer, const DrvTableBlock *block);
 
 /* ---- batch-pages.c: runs of pages ---- */
 

@@ -14,7 +14,7 @@ drv_batch_writer_new(DrvPageTable *table)
 {
     DrvBatchWriter *writer = g_new0(DrvBatchWriter, 1);
     writer->table = table;
-    writer->last_block = -1;
+    writer->last_block = writer->qemu_block = -1;
     return writer;
 }
 
@@ -163,30 +163,33 @@ add_block(DrvBatchWriter *writer, const DrvStream *stream, const DrvStreamEvent 
 
 /* ---- losing the way ---- */
 
-/* QEMU's next CONTINUE refers to the last page that was in the stream, and it may not have seen
- * that one. */
+/*
+ * QEMU's CONTINUE refers to the last page that was in the stream, and where that was placed beside
+ * QEMU, this must be told the block before it reads pages again. It must be told within a section
+ * of the RAM, so it is at the end of each, and where the way is lost in the middle of one.
+ */
 static gboolean
-add_current(DrvBatchWriter *writer, const DrvStream *stream)
+name_block(DrvBatchWriter *writer, const DrvStream *stream)
 {
-    guint number = (guint)writer->last_block;
-    if (writer->last_block < 0 ||
-        !drv_table_block_placeable(drv_page_table_block(writer->table, number)))
+    if (writer->last_block == writer->qemu_block)
         return TRUE;
-    const DrvRamBlock *block = drv_stream_block(stream, number);
-    DrvBatchPages pages = {.verdict.kind = DRV_RECORD_CURRENT,
-                           .block = number,
-                           .id_len = strnlen(block->id, sizeof block->id),
+    guint block = (guint)writer->last_block;
+    DrvBatchPages pages = {.verdict.kind = DRV_RECORD_NAME,
+                           .block = block,
+                           .id_len = strlen(drv_stream_block(stream, block)->id),
                            .first = writer->last_page,
                            .count = 1};
     DrvBatchRoom trial = writer->room;
     if (writer->has_blocks || !drv_batch_take_room(&trial, writer->size, &pages))
         return FALSE;
     drv_page_table_lock(writer->table);
-    gboolean given = drv_batch_number(writer, DRV_BATCH_WAIT_LOST);
+    gboolean entered = drv_batch_enter(writer, drv_page_table_block(writer->table, block));
+    if (entered)
+        drv_batch_number(writer, DRV_BATCH_WAIT_NONE);
     drv_page_table_unlock(writer->table);
-    if (given)
+    if (entered)
         drv_batch_put_pages(writer, &pages, NULL, 0);
-    return given;
+    return entered;
 }
 
 /* Whether QEMU would have to place pages that the event holds, or may hold. */
@@ -209,7 +212,7 @@ keep_the_way(DrvBatchWriter *writer, const DrvStream *stream, const DrvStreamEve
         drv_page_table_lose(writer->table);
     if (!drv_page_table_lost(writer->table))
         return TRUE;
-    writer->lost = add_current(writer, stream);
+    writer->lost = name_block(writer, stream);
     return writer->lost;
 }
 
@@ -236,6 +239,8 @@ drv_batch_writer_add(DrvBatchWriter *writer, const DrvStream *stream, const DrvS
             *done = bytes_before(event, *done);
             writer->as_bytes = TRUE;
         }
+        if (event->kind == DRV_STREAM_RAM_EOS && !writer->lost && !name_block(writer, stream))
+            return FALSE;
         if (event->kind == DRV_STREAM_RAM_BLOCK && !writer->lost)
             return add_block(writer, stream, event, done);
         if (writer->as_bytes)

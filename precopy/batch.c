@@ -43,7 +43,7 @@ drv_batch_is_placed(const DrvBatchBlock *blocks, const DrvRecord *record)
         return blocks[record->block].placeable;
     case DRV_RECORD_OPAQUE:
     case DRV_RECORD_BLOCK:
-    case DRV_RECORD_CURRENT:
+    case DRV_RECORD_NAME:
         return FALSE;
     }
     g_assert_not_reached();
@@ -82,6 +82,17 @@ emit_pages(DrvEmit *emit, DrvCursor *out, const DrvBatchBlock *blocks, const Drv
     }
 }
 
+/* A page's delta that has no changes, as XBZRLE says it: any QEMU reads it, whatever its
+ * capabilities are. */
+static void
+emit_name(DrvEmit *emit, DrvCursor *out, const DrvBatchBlock *blocks, const DrvRecord *record)
+{
+    static const guint8 nothing[DRV_NAME_PAYLOAD] = {0x01, 0, 0};
+    emit->block = -1;
+    drv_emit_page(emit, out, &blocks[record->block].ram, record->block, DRV_PAGES_XBZRLE,
+                  record->first * DRV_PAGE_LEN, nothing, sizeof nothing);
+}
+
 static void
 emit_block(DrvCursor *out, const DrvRecord *record)
 {
@@ -109,7 +120,7 @@ drv_batch_relay(DrvCursor *out, const DrvBatchBlock *blocks, const DrvRecord *re
         return;
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:
-    case DRV_RECORD_CURRENT:
+    case DRV_RECORD_NAME:
         /* Of placeable blocks, and in relay there are none: the reader saw to it. */
         break;
     }
@@ -118,7 +129,7 @@ drv_batch_relay(DrvCursor *out, const DrvBatchBlock *blocks, const DrvRecord *re
 
 void
 drv_batch_direct(DrvEmit *emit, DrvCursor *out, const DrvBatchBlock *blocks,
-                 const DrvRecord *record, const guint8 *current)
+                 const DrvRecord *record)
 {
     if (drv_batch_is_placed(blocks, record))
         return;
@@ -133,9 +144,8 @@ drv_batch_direct(DrvEmit *emit, DrvCursor *out, const DrvBatchBlock *blocks,
     case DRV_RECORD_LITERAL:
         emit_pages(emit, out, blocks, record);
         return;
-    case DRV_RECORD_CURRENT:
-        drv_emit_page(emit, out, &blocks[record->block].ram, record->block, DRV_PAGES_NORMAL,
-                      record->first * DRV_PAGE_LEN, current, DRV_PAGE_LEN);
+    case DRV_RECORD_NAME:
+        emit_name(emit, out, blocks, record);
         return;
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:

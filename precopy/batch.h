@@ -32,11 +32,10 @@ typedef enum {
     DRV_RECORD_DELTA,      /* block, first, mask, bytes: the pieces, one for each bit */
     DRV_RECORD_DUP,        /* block, first, from_block, from */
     /*
-     * block, first: a page that was placed, to be given to QEMU with the content it has now, so
-     * that QEMU's CONTINUE refers to this block. Comes once, before the first of the opaque bytes
-     * in which pages may hide.
+     * block, first: QEMU's CONTINUE is to refer to this block from here on, as the last page in the
+     * stream was this one, and QEMU did not see it. Changes nothing in the page.
      */
-    DRV_RECORD_CURRENT,
+    DRV_RECORD_NAME,
 } DrvRecordKind;
 
 typedef struct {
@@ -46,7 +45,7 @@ typedef struct {
     gboolean is_out;  /* BLOCK: its bytes came before, as opaque ones */
     guint block;
     guint64 first; /* page of the block */
-    guint32 count; /* pages; 1 for DELTA, DUP, CURRENT */
+    guint32 count; /* pages; 1 for DELTA, DUP, NAME */
     guint8 fill;
     guint8 mask; /* bit i: piece i, from byte i * DRV_PIECE_LEN on */
     guint from_block;
@@ -71,13 +70,10 @@ void drv_batch_block(const DrvRecord *record, gboolean placeable, DrvBatchBlock 
  * for a whole batch. */
 void drv_batch_relay(DrvCursor *out, const DrvBatchBlock *blocks, const DrvRecord *record);
 
-/*
- * Direct: writes what QEMU has to be given of the record: nothing for pages of placeable blocks.
- * At most DRV_BATCH_MAX bytes for a whole batch. 'current' is the content of a CURRENT record's
- * page, read from the guest's RAM when all of head.after was placed; otherwise ignored.
- */
+/* Direct: writes what QEMU has to be given of the record, which is nothing for pages of placeable
+ * blocks. At most DRV_BATCH_MAX bytes for a whole batch. */
 void drv_batch_direct(DrvEmit *emit, DrvCursor *out, const DrvBatchBlock *blocks,
-                      const DrvRecord *record, const guint8 *current);
+                      const DrvRecord *record);
 
 /* The record's pages are for whom writes to the guest's RAM: ZERO, LITERAL, DELTA and DUP of
  * placeable blocks. */

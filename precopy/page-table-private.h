@@ -54,8 +54,9 @@ void drv_page_table_list(DrvTableBlock *block, guint64 number);
 /* Whether the batch may hold any page of the block; raises 'after' to what it must wait for. */
 gboolean drv_page_table_enter(const DrvTableBlock *block, guint64 number, guint64 *after);
 
-/* What a page of a placeable block is to be sent as; 'hash' NULL: it is zero. FALSE: a batch with a
- * higher number has to do with the page, so this one may not write it any more. */
+/* What a page of a placeable block is to be sent as; 'hash' NULL: it is zero. FALSE: this batch may
+ * not write it, as one with a higher number has to do with it, or this one has read it. Another
+ * batch may: one that has no number yet always does. */
 gboolean drv_page_table_judge(DrvPageTable *table, guint64 number, const DrvTableBlock *block,
                               guint64 page, const DrvPageHash *hash, DrvVerdict *verdict);
 

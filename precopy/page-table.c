@@ -354,6 +354,13 @@ may_follow(const DrvPageTable *table, guint64 number, guint32 stamp)
     return stamp <= number;
 }
 
+/* Of a page that this batch has read, it is not known any more who read it before. */
+static gboolean
+read_by_itself(const DrvPageTable *table, guint64 number, guint32 stamp)
+{
+    return stamp == number && stamp != table->last_stamp;
+}
+
 static void
 wait_for(const DrvPageTable *table, guint64 number, guint32 stamp, guint64 *after)
 {
@@ -460,7 +467,7 @@ drv_page_table_judge(DrvPageTable *table, guint64 number, const DrvTableBlock *b
     const Stamp *stamp = &block->stamps[page];
     *verdict = (DrvVerdict){.kind = DRV_RECORD_ZERO};
     if (!may_follow(table, number, number_in(stamp->written)) ||
-        !may_follow(table, number, stamp->read))
+        !may_follow(table, number, stamp->read) || read_by_itself(table, number, stamp->read))
         return FALSE;
     if (hash == NULL)
         return TRUE;

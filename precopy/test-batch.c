@@ -28,7 +28,7 @@ typedef struct {
     gsize size;
 
     guint64 number; /* of the last batch */
-    guint records[DRV_RECORD_CURRENT + 1];
+    guint records[DRV_RECORD_NAME + 1];
     guint64 pages;
     GArray *blocks; /* DrvBatchBlock */
     GByteArray *out;
