@@ -1,30 +1,70 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* seeds DIR: writes what the fuzzers begin with to DIR/stream and DIR/multifd. */
+/* seeds DIR: writes what the fuzzers begin with to DIR/stream, DIR/multifd, DIR/batch, DIR/relay.
+ */
+#include "precopy/batch-writer.h"
 #include "precopy/test-sample.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 static void
-write_seeds(const char *dir, const char *target, const char *name, const GByteArray *sample)
+write_seed(const char *dir, const char *target, const char *name, guint number, const guint8 *data,
+           gsize len)
 {
+    g_autoptr(GError) error = NULL;
     g_autofree char *folder = g_build_filename(dir, target, NULL);
+    g_autofree char *path = g_strdup_printf("%s/%s-%u", folder, name, number);
     if (g_mkdir_with_parents(folder, 0755) != 0) {
         perror(folder);
         exit(1);
     }
-    for (guint8 how = 0; how < 16; how++) {
-        g_autoptr(GError) error = NULL;
-        g_autofree char *path = g_strdup_printf("%s/%s-%u", folder, name, how);
+    if (!g_file_set_contents(path, (const char *)data, (gssize)len, &error)) {
+        fprintf(stderr, "seeds: %s\n", error->message);
+        exit(1);
+    }
+}
+
+/* The sample in each of the ways that its first byte can say. */
+static void
+write_seeds(const char *dir, const char *target, const char *name, const GByteArray *sample,
+            guint ways)
+{
+    for (guint how = 0; how < ways; how++) {
         g_autoptr(GByteArray) seed = g_byte_array_new();
-        g_byte_array_append(seed, &how, 1);
+        guint8 first = (guint8)how;
+        g_byte_array_append(seed, &first, 1);
         g_byte_array_append(seed, sample->data, sample->len);
-        if (!g_file_set_contents(path, (const char *)seed->data, seed->len, &error)) {
-            fprintf(stderr, "seeds: %s\n", error->message);
-            exit(1);
+        write_seed(dir, target, name, how, seed->data, seed->len);
+    }
+}
+
+/* The batches that the sample becomes, where its first block is placeable and where none is. */
+static void
+write_batches(const char *dir, const char *name, const GByteArray *sample, gboolean placeable)
+{
+    static const guint8 pieces[DRV_PAGE_SECRET] = {1}, digest[DRV_PAGE_SECRET] = {2};
+    g_autoptr(DrvPageTable) table = drv_page_table_new(pieces, digest, 1 << 16);
+    g_autoptr(DrvBatchWriter) writer = drv_batch_writer_new(table);
+    g_autoptr(DrvStream) stream = drv_stream_new();
+    guint8 room[DRV_BATCH_MIN];
+    DrvStreamEvent event;
+    guint n = 0;
+    drv_batch_writer_begin(writer, room, sizeof room);
+    drv_stream_push(stream, sample->data, sample->len);
+    while (drv_stream_next(stream, &event)) {
+        guint32 done = 0;
+        if (event.kind == DRV_STREAM_RAM_BLOCK) {
+            const DrvRamBlock *block = drv_stream_block(stream, event.block);
+            drv_page_table_add_block(table, event.block, block->id, block->size,
+                                     placeable && event.block == 0, NULL);
+        }
+        while (!drv_batch_writer_add(writer, stream, &event, &done)) {
+            write_seed(dir, "batch", name, n++, room, drv_batch_writer_finish(writer));
+            drv_batch_writer_begin(writer, room, sizeof room);
         }
     }
+    write_seed(dir, "batch", name, n, room, drv_batch_writer_finish(writer));
 }
 
 int
@@ -37,8 +77,12 @@ main(int argc, char **argv)
     g_autoptr(GByteArray) multifd = sample_multifd();
     g_autoptr(GByteArray) stream = sample_stream(FALSE, 2);
     g_autoptr(GByteArray) iterables = sample_stream(TRUE, 2);
-    write_seeds(argv[1], "stream", "plain", stream);
-    write_seeds(argv[1], "stream", "iterables", iterables);
-    write_seeds(argv[1], "multifd", "multifd", multifd);
+    write_seeds(argv[1], "stream", "plain", stream, 16);
+    write_seeds(argv[1], "stream", "iterables", iterables, 16);
+    write_seeds(argv[1], "multifd", "multifd", multifd, 16);
+    write_seeds(argv[1], "relay", "plain", stream, 64);
+    write_seeds(argv[1], "relay", "iterables", iterables, 64);
+    write_batches(argv[1], "relay", stream, FALSE);
+    write_batches(argv[1], "direct", iterables, TRUE);
     return 0;
 }
