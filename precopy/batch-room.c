@@ -228,7 +228,6 @@ drv_batch_put_pages(DrvBatchWriter *writer, const DrvBatchPages *pages, const gu
                                                 pages->block, pages->first, content);
     g_assert(out.pos == writer->room.used && drv_cursor_ok(&out));
 
-    writer->has_pages = TRUE;
     writer->last_block = (gint)pages->block;
     writer->last_page = pages->first + pages->count - 1;
     if (!pages->placeable)

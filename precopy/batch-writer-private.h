@@ -42,7 +42,7 @@ struct _DrvBatchWriter {
     gsize size;
     DrvBatchHead head;
     DrvBatchRoom room;
-    gboolean has_blocks, has_pages;
+    gboolean has_blocks;
     gsize raw; /* bytes of the stream */
     DrvPageCounts counts;
 

@@ -33,7 +33,7 @@ drv_batch_writer_begin(DrvBatchWriter *writer, guint8 *out, gsize size)
     writer->size = size;
     writer->head = (DrvBatchHead){0};
     writer->room = (DrvBatchRoom){.used = DRV_BATCH_HEAD};
-    writer->has_blocks = writer->has_pages = FALSE;
+    writer->has_blocks = FALSE;
     writer->counts = (DrvPageCounts){0};
     writer->raw = 0;
 }
@@ -139,7 +139,8 @@ add_block(DrvBatchWriter *writer, const DrvStream *stream, const DrvStreamEvent 
     gsize emitted = is_out ? 0 : event->piece.unit_len;
     DrvTableBlock *block = drv_page_table_block(writer->table, event->block);
 
-    if (writer->has_pages || (is_out && !add_opaque(writer, stream, &event->piece, done)))
+    /* There are no pages in the batch: the stream has none before the end of its only list. */
+    if (is_out && !add_opaque(writer, stream, &event->piece, done))
         return FALSE;
     gsize at = writer->room.used;
     if (!drv_batch_take_bytes(&writer->room, writer->size, DRV_BLOCK_HEAD + id_len, emitted, 0))

@@ -320,7 +320,8 @@ drv_page_table_lost_at(const DrvPageTable *table)
 void
 drv_page_table_list(DrvTableBlock *block, guint64 number)
 {
-    block->listed = number;
+    if (block->listed == 0) /* another channel may list it again */
+        block->listed = number;
 }
 
 gboolean

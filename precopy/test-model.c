@@ -223,8 +223,6 @@ model_devices(Model *model)
 {
     guint8 room[300] = {0};
     DrvCursor out = drv_cursor_writer(room, sizeof room);
-    for (guint i = 1; i < MODEL_CHANNELS; i++)
-        model_finish(model, i);
     model_section(model, DRV_SECTION_END);
     model_section_end(model);
     drv_emit_section(&out, DRV_SECTION_FULL, 9, "cpu", 12);
@@ -232,7 +230,8 @@ model_devices(Model *model)
     drv_emit_footer(&out, 9);
     model_feed(model, 0, room, out.pos);
     model_flush(model, 0);
-    model_finish(model, 0);
+    for (guint i = 0; i < MODEL_CHANNELS; i++)
+        model_finish(model, i);
 }
 
 ModelBatch *
@@ -350,16 +349,17 @@ qemu_event(Model *model, const DrvStreamEvent *event)
     }
 }
 
+/* In the stream's order, which is that of a channel's batches. */
 static void
 give_qemu(Model *model)
 {
     DrvStreamEvent event;
     for (; model->given < model->batches->len; model->given++) {
         ModelBatch *batch = model->batches->pdata[model->given];
-        if (!batch->placed)
-            return;
         if (batch->channel != 0)
             continue;
+        if (!batch->placed)
+            return;
         emit_batch(model, batch);
         drv_stream_push(model->qemu, batch->for_qemu->data, batch->for_qemu->len);
         while (drv_stream_next(model->qemu, &event))

@@ -117,6 +117,7 @@ check_random(guint32 seed, guint channels, gsize size, gsize dedup_memory, guint
     g_assert_true(model_is_equal(model));
     g_assert_cmpuint(model->devices, ==, 1);
     g_assert_false(model->rushed);
+    g_assert_false(drv_page_table_lost(model->table));
 
     drv_page_table_counts(model->table, &counts);
     g_assert_cmpuint(counts.zero, >, 0);
@@ -342,10 +343,52 @@ test_order(void)
     guint64 third = model_last(model);
     memset(model_page(model, 0, 0), 0, DRV_PAGE_LEN);
     g_assert_cmpuint(after_of(model, 0, 0), ==, third);
-    /* The devices wait for everything. */
+}
+
+/* What the devices find in the guest's RAM is complete, whatever channel the pages came by. */
+static void
+test_devices_wait(void)
+{
+    for (guint32 seed = 0; seed < 5; seed++) {
+        g_autoptr(Model) model = begun();
+        g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
+        model_begin(model, 1);
+        model_finish(model, 0);
+        model_finish(model, 1);
+        for (guint b = 0; b < MODEL_BLOCKS; b++)
+            for (guint p = 0; p < model_pages(b); p++) {
+                fill(model, b, p, b * 1000 + p + 1);
+                model_send(model, b == 1, b, p);
+            }
+        model_section_end(model);
+        /* The main channel's last batch is open, and the other has begun one after it. */
+        model_devices(model);
+        g_assert_false(drv_page_table_lost(model->table));
+        g_assert_cmpuint(model_last(model), >, 3 + 300 / 31);
+        model_place_all(model, rand);
+        g_assert_true(model_is_equal(model));
+        g_assert_cmpuint(model->devices, ==, 1);
+        g_assert_false(model->rushed);
+    }
+}
+
+/* A batch that is begun is too old for them once another channel has begun one. */
+static void
+test_devices_begin_anew(void)
+{
+    g_autoptr(Model) model = begun();
+    model_begin(model, 1);
+    model_finish(model, 0);
+    model_finish(model, 1);
+    model_send(model, 0, 0, 0);
+    guint64 number = model_last(model) + 1;
+    model_send(model, 1, 0, 1);
+    model_section_end(model);
     model_devices(model);
-    ModelBatch *last = model_batch(model, model_last(model));
-    g_assert_cmpuint(last->head.after, ==, last->head.number - 1);
+    g_assert_cmpuint(model_last(model), ==, number + 2);
+    g_assert_cmpuint(model_batch(model, number)->head.after, <, number - 1);
+    g_assert_cmpuint(model_batch(model, number + 2)->head.after, ==, number + 1);
+    g_assert_cmpuint(model_batch(model, number + 2)->channel, ==, 0);
 }
 
 /* A batch that reads a page and then writes it has to wait for others that have read it: they are
@@ -482,12 +525,13 @@ test_wrong_page(void)
 /* ---- QEMU places everything itself ---- */
 
 static void
-put_iterable(Model *model, DrvSectionType type)
+put_iterable(Model *model, DrvSectionType type, gboolean empty)
 {
     guint8 room[100];
     DrvCursor out = drv_cursor_writer(room, sizeof room);
     drv_emit_section(&out, type, 3, "dirty-bitmap", 1);
-    drv_cursor_put_u32(&out, 0x7e000000);
+    if (!empty)
+        drv_cursor_put_u32(&out, 0x7e000000);
     drv_emit_footer(&out, 3);
     model_feed(model, 0, room, out.pos);
 }
@@ -519,9 +563,9 @@ send_some(Model *model, guint channel, guint32 seed, guint first, guint n)
 
 /* Ends a migration of which not all pages were sent. */
 static void
-check_end(Model *model)
+check_end(Model *model, guint32 seed)
 {
-    g_autoptr(GRand) rand = g_rand_new_with_seed(3);
+    g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
     model_devices(model);
     model_place_all(model, rand);
     g_assert_true(drv_page_table_lost(model->table));
@@ -531,20 +575,27 @@ check_end(Model *model)
 
 /* Another device's section in between: the next page continues a block that QEMU saw none of. */
 static void
-test_lost_at_a_section(void)
+check_lost_at_a_section(gboolean empty)
 {
     g_autoptr(Model) model = begun();
     send_some(model, 0, 1, 0, 100);
     model_section_end(model);
     g_assert_false(drv_page_table_lost(model->table));
-    put_iterable(model, DRV_SECTION_START);
-    g_assert_true(drv_page_table_lost(model->table));
+    put_iterable(model, DRV_SECTION_START, empty);
     model_section(model, DRV_SECTION_PART);
+    g_assert_true(drv_page_table_lost(model->table));
     send_some(model, 0, 500, 50, 20);
     model_section_end(model);
-    check_end(model);
+    check_end(model, 3);
     g_assert_cmpuint(records_of(model, DRV_RECORD_NAME), ==, 1);
     g_assert_cmpuint(records_of(model, DRV_RECORD_DELTA), ==, 0);
+}
+
+static void
+test_lost_at_a_section(void)
+{
+    check_lost_at_a_section(FALSE);
+    check_lost_at_a_section(TRUE);
 }
 
 /* The block of the last page is one that QEMU has seen. */
@@ -556,13 +607,13 @@ test_lost_after_qemus_own_page(void)
     fill(model, 2, 0, 77);
     model_send(model, 0, 2, 0);
     model_section_end(model);
-    put_iterable(model, DRV_SECTION_START);
+    put_iterable(model, DRV_SECTION_START, FALSE);
     model_section(model, DRV_SECTION_PART);
     fill(model, 2, 1, 78);
     model_send(model, 0, 2, 1);
     send_some(model, 0, 500, 50, 20);
     model_section_end(model);
-    check_end(model);
+    check_end(model, 3);
     g_assert_cmpuint(records_of(model, DRV_RECORD_NAME), ==, 0);
     g_assert_cmpmem(model->dest[2], 2 * DRV_PAGE_LEN, model->source[2], 2 * DRV_PAGE_LEN);
 }
@@ -585,7 +636,7 @@ test_lost_by_a_flush(void)
     model_feed(model, 0, room + 1000, out.pos - 1000);
     send_some(model, 0, 500, 6, 20);
     model_section_end(model);
-    check_end(model);
+    check_end(model, 3);
     g_assert_cmpuint(records_of(model, DRV_RECORD_NAME), ==, 1);
 }
 
@@ -600,26 +651,32 @@ test_lost_by_xbzrle(void)
     g_assert_true(drv_page_table_lost(model->table));
     send_some(model, 0, 500, 4, 20);
     model_section_end(model);
-    check_end(model);
+    check_end(model, 3);
 }
 
-/* Somebody else lost the way, while another channel has an open batch with pages to be placed. */
+/* Somebody else lost the way, while another channel has an open batch with pages to be placed: what
+ * QEMU places comes after those. */
 static void
 test_lost_by_another(void)
 {
-    g_autoptr(Model) model = begun();
-    model_begin(model, 1);
-    model_finish(model, 1);
-    send_some(model, 0, 1, 0, 60);
-    send_some(model, 1, 1, 60, 45); /* some in a batch that is not finished */
-    drv_page_table_lose(model->table);
-    fill(model, 0, 70, 4711);
-    model_send(model, 0, 0, 70);
-    model_section_end(model);
-    model_finish(model, 0);
-    model_finish(model, 1);
-    g_assert_cmpuint(records_of(model, DRV_RECORD_NAME), ==, 1);
-    check_end(model);
+    for (guint32 seed = 0; seed < 20; seed++) {
+        g_autoptr(Model) model = begun();
+        model_begin(model, 1);
+        model_finish(model, 1);
+        send_some(model, 0, 1, 0, 60);
+        send_some(model, 1, 1, 60, 45);
+        drv_page_table_lose(model->table);
+        fill(model, 0, 70, 4711);
+        model_send(model, 0, 0, 70);
+        fill(model, 0, 104, 4712);
+        model_send(model, 0, 0, 104);
+        model_section_end(model);
+        model_finish(model, 0);
+        model_finish(model, 1);
+        g_assert_cmpuint(records_of(model, DRV_RECORD_NAME), ==, 1);
+        check_end(model, seed);
+        g_assert_cmpmem(model->dest[0], 105 * DRV_PAGE_LEN, model->source[0], 105 * DRV_PAGE_LEN);
+    }
 }
 
 /* ---- the table ---- */
@@ -817,6 +874,8 @@ main(int argc, char **argv)
     g_test_add_func("/pages/swap", test_swap);
     g_test_add_func("/pages/filled", test_filled);
     g_test_add_func("/pages/order", test_order);
+    g_test_add_func("/pages/devices-wait", test_devices_wait);
+    g_test_add_func("/pages/devices-begin-anew", test_devices_begin_anew);
     g_test_add_func("/pages/order-of-own-reads", test_order_of_own_reads);
     g_test_add_func("/pages/order-of-channels", test_order_of_channels);
     g_test_add_func("/pages/placed-too-early", test_placed_too_early);
