@@ -248,6 +248,26 @@ model_last(const Model *model)
     return model->batches->len;
 }
 
+void
+model_fill(Model *model, guint block, guint page, guint32 seed)
+{
+    g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
+    guint8 *content = model_page(model, block, page);
+    for (guint i = 0; i < DRV_PAGE_LEN; i += 4) {
+        guint32 value = g_rand_int(rand);
+        memcpy(content + i, &value, 4);
+    }
+}
+
+Model *
+model_begun(void)
+{
+    Model *model = model_new(DRV_BATCH_MAX, DRV_DEDUP_MEMORY_DEFAULT);
+    model_begin(model, 0);
+    model_section(model, DRV_SECTION_PART);
+    return model;
+}
+
 /* ---- the destination ---- */
 
 static guint8 *

@@ -57,11 +57,15 @@ typedef struct {
 } Model;
 
 Model *model_new(gsize size, gsize dedup_memory);
+Model *model_begun(void); /* within a section of the RAM already */
 void model_free(Model *model);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Model, model_free)
 
 guint model_pages(guint block);
 guint8 *model_page(Model *model, guint block, guint page);
+
+/* Random content, the same for the same seed. */
+void model_fill(Model *model, guint block, guint page, guint32 seed);
 
 /* What QEMU writes to a channel. */
 void model_begin(Model *model, guint channel); /* header, blocks */
