@@ -13,7 +13,7 @@
 static void
 free_block(gpointer data)
 {
-    DrvRamBlock *block = data;
+    DrvVmBlock *block = data;
     g_free(block->block);
     g_free(block);
 }
@@ -59,7 +59,7 @@ set(char **field, const char *value)
 static void
 add_block(GPtrArray *blocks, const char *name, guint64 size)
 {
-    DrvRamBlock *block = g_new0(DrvRamBlock, 1);
+    DrvVmBlock *block = g_new0(DrvVmBlock, 1);
     block->block = g_strdup(name);
     block->size = size;
     g_ptr_array_add(blocks, block);
@@ -267,7 +267,7 @@ drv_vm_to_json(const DrvVm *vm)
     json_object_set_int_member(object, "cpus", vm->cpus);
     json_object_set_int_member(object, "memory", (gint64)vm->memory);
     for (guint i = 0; i < vm->blocks->len; i++) {
-        DrvRamBlock *b = vm->blocks->pdata[i];
+        DrvVmBlock *b = vm->blocks->pdata[i];
         JsonObject *block = json_object_new();
         json_object_set_string_member(block, "block", b->block);
         json_object_set_int_member(block, "size", (gint64)b->size);
@@ -305,11 +305,11 @@ drv_vm_from_json(JsonObject *object)
 
 /* --- comparing --- */
 
-static const DrvRamBlock *
+static const DrvVmBlock *
 find_block(const DrvVm *vm, const char *name)
 {
     for (guint i = 0; i < vm->blocks->len; i++) {
-        const DrvRamBlock *block = vm->blocks->pdata[i];
+        const DrvVmBlock *block = vm->blocks->pdata[i];
         if (g_str_equal(block->block, name))
             return block;
     }
@@ -333,8 +333,8 @@ static gboolean
 blocks_compatible(const DrvVm *source, const DrvVm *dest, GError **error)
 {
     for (guint i = 0; i < source->blocks->len; i++) {
-        const DrvRamBlock *block = source->blocks->pdata[i];
-        const DrvRamBlock *other = find_block(dest, block->block);
+        const DrvVmBlock *block = source->blocks->pdata[i];
+        const DrvVmBlock *other = find_block(dest, block->block);
         if (other == NULL)
             return mismatch(error,
                             "the destination's QEMU has no RAM block '%s': start it with the same "
@@ -348,7 +348,7 @@ blocks_compatible(const DrvVm *source, const DrvVm *dest, GError **error)
                             block->block, block->size / 1024, other->size / 1024);
     }
     for (guint i = 0; i < dest->blocks->len; i++) {
-        const DrvRamBlock *block = dest->blocks->pdata[i];
+        const DrvVmBlock *block = dest->blocks->pdata[i];
         if (find_block(source, block->block) == NULL)
             return mismatch(error,
                             "the destination's QEMU has a RAM block '%s' that the source has not: "

@@ -10,7 +10,7 @@
 typedef struct {
     char *block;  /* RAM block id, as in the migration stream */
     guint64 size; /* bytes, the most it can grow to */
-} DrvRamBlock;
+} DrvVmBlock;
 
 typedef struct {
     char *name;      /* of the guest; "" when it has none */
@@ -23,7 +23,7 @@ typedef struct {
     gboolean kvm;
     guint cpus;
     guint64 memory;    /* bytes at start */
-    GPtrArray *blocks; /* of DrvRamBlock */
+    GPtrArray *blocks; /* of DrvVmBlock */
 } DrvVm;
 
 void drv_vm_free(DrvVm *vm);
