@@ -33,6 +33,7 @@ typedef struct {
     gint64 deadline; /* monotonic, in microseconds; 0: none */
     guint open;      /* questions that are not answered yet */
     guint asked;
+    GError *error; /* the first that an open question met */
 } Search;
 
 /* Where is this byte? */
@@ -58,6 +59,7 @@ search_free(gpointer data)
     Search *self = data;
     g_clear_pointer(&self->listed, g_array_unref);
     drv_guest_blocks_free(self->found);
+    g_clear_error(&self->error);
     g_free(self);
 }
 
@@ -78,11 +80,22 @@ ask(GTask *task, const char *line, GAsyncReadyCallback callback, gpointer data)
                            g_task_get_cancellable(task), callback, data);
 }
 
-/* Takes the reference to the task. */
+/* These two take the reference to the task. */
+static void
+finish_error(GTask *task, GError *error)
+{
+    g_task_return_error(task, error);
+    g_object_unref(task);
+}
+
 static void
 finish(GTask *task)
 {
     Search *self = g_task_get_task_data(task);
+    if (self->error != NULL) {
+        finish_error(task, g_steal_pointer(&self->error));
+        return;
+    }
     for (guint i = 0; i < self->found->n; i++) {
         DrvGuestBlock *block = &self->found->blocks[i];
         if (block->why != NULL)
@@ -108,8 +121,8 @@ hva_answered(GObject *source, GAsyncResult *result, gpointer data)
     g_autofree char *text = qmp_client_human_finish(QMP_CLIENT(source), result, &error);
     guint64 hva;
     if (text == NULL) {
-        if (!g_task_had_error(task))
-            g_task_return_error(task, g_steal_pointer(&error));
+        if (self->error == NULL)
+            self->error = g_steal_pointer(&error);
     } else if (!drv_guest_parse_hva(text, question->address, block->id, &hva) ||
                hva < question->offset) {
         block->why = "QEMU does not say its address where its memory map has it";
@@ -120,10 +133,7 @@ hva_answered(GObject *source, GAsyncResult *result, gpointer data)
     }
     if (--self->open > 0)
         return;
-    if (g_task_had_error(task))
-        g_object_unref(task);
-    else
-        finish(task);
+    finish(task);
 }
 
 static void
@@ -165,8 +175,7 @@ mtree_answered(GObject *source, GAsyncResult *result, gpointer data)
     GError *error = NULL;
     g_autofree char *text = qmp_client_human_finish(QMP_CLIENT(source), result, &error);
     if (text == NULL) {
-        g_task_return_error(task, error);
-        g_object_unref(task);
+        finish_error(task, error);
         return;
     }
     g_autoptr(GArray) ranges = drv_guest_parse_mtree(text);
@@ -204,8 +213,7 @@ ramblock_answered(GObject *source, GAsyncResult *result, gpointer data)
     if (text != NULL)
         self->listed = drv_guest_parse_ramblock(text, &self->tells, &error);
     if (self->listed == NULL) {
-        g_task_return_error(task, error);
-        g_object_unref(task);
+        finish_error(task, error);
         return;
     }
     take_listed(self);
