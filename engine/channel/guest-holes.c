@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -93,7 +92,7 @@ keep_unmapped(int pagemap, guint64 page, guint n, gboolean *known)
         known[i] = known[i] && i < have && (entries[i] & PAGEMAP_USED) == 0;
 }
 
-/* Leaves known[i] TRUE only for pages that lie wholly in holes of the file. */
+/* Leaves known[i] TRUE only for pages that lie wholly in holes of the file. -1 has none. */
 static void
 keep_holes(int fd, guint64 start, guint n, gboolean *known)
 {
@@ -124,8 +123,6 @@ drv_guest_known_zero(const DrvGuestRam *ram, const DrvGuestPart *part, guint64 f
         known[i] = TRUE;
     if (!part->shared)
         keep_unmapped(ram->pagemap, part->info.hva / DRV_GUEST_PAGE + first, n, known);
-    if (part->is_file && part->fd < 0)
-        memset(known, 0, n * sizeof *known);
-    else if (part->is_file)
+    if (part->is_file)
         keep_holes(part->fd, part->fd_start + first * DRV_GUEST_PAGE, n, known);
 }

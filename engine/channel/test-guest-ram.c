@@ -202,24 +202,76 @@ test_zero(void)
     guint8 page[DRV_GUEST_PAGE] = {0};
     guint64 written = 77;
     for (guint i = 0; i < FAKE_GOOD; i++) {
-        fake_poke(&fake, i, 3 * PAGE, page, PAGE);            /* memory, but zero */
-        fake_poke(&fake, i, 100 * PAGE + 4095, "x", 1);       /* the last byte of one */
-        fake_poke(&fake, i, 101 * PAGE, "x", 1);              /* the first of its neighbour */
+        fake_poke(&fake, i, 3 * PAGE, page, PAGE);      /* memory, but zero */
+        fake_poke(&fake, i, 100 * PAGE + 4095, "x", 1); /* the last byte of one */
+        fake_poke(&fake, i, 101 * PAGE, "x", 1);        /* the first of its neighbour */
+        fake_poke(&fake, i, 102 * PAGE, page, PAGE);    /* zero between them */
+        fake_poke(&fake, i, 103 * PAGE, "x", 1);
         fake_poke(&fake, i, (FAKE_PAGES - 2) * PAGE, "x", 1); /* in the next window */
         fake_poke(&fake, i, (FAKE_PAGES - 1) * PAGE, "x", 1); /* beyond */
         g_assert_true(drv_guest_ram_zero(ram, i, PAGE, FAKE_SIZE - 2 * PAGE, &written, &error));
         g_assert_no_error(error);
         guint64 full = i == FAKE_PRIVATE ? FAKE_FULL / PAGE : 0;
-        g_assert_cmpuint(written, ==, (3 + full) * PAGE);
+        g_assert_cmpuint(written, ==, (4 + full) * PAGE);
         if (i != FAKE_MEMFD && i != FAKE_SHARED)
-            g_assert_cmpuint(fake_mapped(&fake, i), ==, 5 + full + 1); /* opening looked at one */
+            g_assert_cmpuint(fake_mapped(&fake, i), ==, 7 + full + 1); /* opening looked at one */
         if (i == FAKE_MEMFD)
-            g_assert_cmpuint(fake_allocated(fake.memfd), <=, 6 * PAGE);
+            g_assert_cmpuint(fake_allocated(fake.memfd), <=, 8 * PAGE);
         assert_bytes(&fake, i, 0, FAKE_SIZE - PAGE, 0);
         assert_bytes(&fake, i, FAKE_SIZE - PAGE, 1, 'x');
         g_assert_true(drv_guest_ram_zero(ram, i, PAGE, FAKE_SIZE - 2 * PAGE, &written, &error));
         g_assert_cmpuint(written, ==, 0);
     }
+    fake_stop(&fake);
+}
+
+/* Threads that do all there is at once, each to pages of its own. */
+typedef struct {
+    DrvGuestRam *ram;
+    guint number;
+} Worker;
+
+#define WORKERS 4u
+
+static gpointer
+work(gpointer data)
+{
+    Worker *self = data;
+    g_autoptr(GError) error = NULL;
+    guint8 content[DRV_GUEST_PAGE], again[DRV_GUEST_PAGE];
+    for (guint64 page = self->number; page < FAKE_PAGES * 8; page += WORKERS) {
+        guint block = (guint)(page / FAKE_PAGES) % FAKE_GOOD;
+        guint64 offset = page % FAKE_PAGES * PAGE;
+        fill(content, block, offset, PAGE);
+        DrvGuestRun runs[2] = {{block, offset, content, PAGE / 2},
+                               {block, offset + PAGE / 2, content + PAGE / 2, PAGE / 2}};
+        drv_guest_ram_zero(self->ram, block, offset, PAGE, NULL, &error);
+        g_assert_no_error(error);
+        drv_guest_ram_write(self->ram, runs, 2, &error);
+        g_assert_no_error(error);
+        drv_guest_ram_read(self->ram, block, offset, again, PAGE, &error);
+        g_assert_no_error(error);
+        g_assert_cmpmem(again, PAGE, content, PAGE);
+    }
+    return NULL;
+}
+
+static void
+test_threads(void)
+{
+    Fake fake;
+    fake_start(&fake);
+    g_autoptr(DrvGuestRam) ram = fake_open(&fake);
+    Worker workers[WORKERS];
+    GThread *threads[WORKERS];
+    for (guint i = 0; i < WORKERS; i++) {
+        workers[i] = (Worker){ram, i};
+        threads[i] = g_thread_new("work", work, &workers[i]);
+    }
+    for (guint i = 0; i < WORKERS; i++)
+        g_thread_join(threads[i]);
+    for (guint i = 0; i < FAKE_GOOD; i++)
+        assert_filled(&fake, i, 0, FAKE_SIZE);
     fake_stop(&fake);
 }
 
@@ -382,6 +434,7 @@ main(int argc, char **argv)
     g_test_add_func("/guest-ram/whole", test_whole);
     g_test_add_func("/guest-ram/bounds", test_bounds);
     g_test_add_func("/guest-ram/zero", test_zero);
+    g_test_add_func("/guest-ram/threads", test_threads);
     g_test_add_func("/guest-ram/gone", test_gone);
     g_test_add_func("/guest-ram/unplugged", test_unplugged);
     g_test_add_func("/guest-ram/other-user", test_other_user);
