@@ -2,7 +2,7 @@
 #pragma once
 
 #include "precopy/emit.h"
-#include "precopy/page-table.h"
+#include "precopy/page.h"
 
 /*
  * A batch: a piece of QEMU's main stream as records, the content of one frame. docs/pages.md has

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "precopy/batch.h"
+#include "precopy/page-table.h"
 
 /* What the batch writers do with the table. */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include <glib.h>
+#include "precopy/page.h"
 
 /*
  * What the source remembers of a job's pages (docs/pages.md): hashes of what was sent last, and
@@ -10,12 +10,6 @@
  */
 typedef struct _DrvPageTable DrvPageTable;
 
-#define DRV_PAGE_LEN                                                                               \
-    4096u /* the only size of target pages that is not passed on as opaque bytes                   \
-           */
-#define DRV_PIECE_LEN 512u
-#define DRV_PAGE_PIECES (DRV_PAGE_LEN / DRV_PIECE_LEN)
-#define DRV_PAGE_SECRET 192u /* random bytes */
 #define DRV_DEDUP_MEMORY_DEFAULT ((gsize)16 << 20)
 
 /* Pages by what they became, and bytes. */

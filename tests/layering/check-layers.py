@@ -93,9 +93,12 @@ def forbidden(name, included):
     return None
 
 
-def module_of(name, text):
-    """What x.c, x.h and x-private.h are together, with the files x-more.c that share the last."""
+def module_of(name, text, names):
+    """What x.c, x.h and x-private.h are together, with the files x-more.c that share the last and
+    have no header of their own."""
     path = pathlib.PurePosixPath(name)
+    if str(path.with_suffix(".h")) in names and not PRIVATE.search(path.name):
+        return str(path.parent / path.stem)
     headers = [path.name] + [pathlib.PurePosixPath(included).name for included in INCLUDE.findall(text)
                              if os.path.dirname(included) == str(path.parent)]
     for header in headers:
@@ -109,7 +112,7 @@ def check_cycles(root, names):
     """Two modules of a folder of which each includes the other, if only by way of a third."""
     texts = {name: (root / name).read_text(errors="replace") for name in names
              if name.endswith(C_SUFFIXES) and not os.path.basename(name).startswith("test-")}
-    modules = {name: module_of(name, text) for name, text in texts.items()}
+    modules = {name: module_of(name, text, texts) for name, text in texts.items()}
     used = {name: {modules[included] for included in INCLUDE.findall(text)
                    if included in modules
                    and os.path.dirname(included) == os.path.dirname(name)} - {modules[name]}
