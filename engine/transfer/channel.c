@@ -180,11 +180,20 @@ drv_channel_may_send(DrvChannel *channel)
     return room;
 }
 
+void
+drv_channel_add_pages(DrvChannel *channel, DrvCodec codec, guint32 pages)
+{
+    g_mutex_lock(&channel->stats_lock);
+    channel->stats.pages[codec] += pages;
+    g_mutex_unlock(&channel->stats_lock);
+}
+
 static void
-push(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags)
+push(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags, guint32 pages)
 {
     g_autoptr(DrvFrame) frame = drv_frame_new(chunk, len, flags);
     frame->channel = channel;
+    frame->pages = pages;
     drv_tx_flow_push(&channel->tx, frame);
     g_mutex_lock(&channel->stats_lock);
     channel->stats.sent = channel->tx.digest;
@@ -194,6 +203,13 @@ push(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags)
 
 void
 drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags)
+{
+    drv_channel_send_pages(channel, chunk, len, flags, 0);
+}
+
+void
+drv_channel_send_pages(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags,
+                       guint32 pages)
 {
     g_assert(channel->sent_flags == 0 ||
              (len == 0 && flags == DRV_DATA_RESET && !(channel->sent_flags & DRV_DATA_RESET)));
@@ -208,14 +224,14 @@ drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flag
         drv_chunk_free(chunk);
         return;
     }
-    push(channel, chunk, len, flags);
+    push(channel, chunk, len, flags, pages);
 }
 
 static void
 offer_room(DrvChannel *channel)
 {
     if (!channel->stopped && channel->waiting_flags != 0 && drv_tx_flow_room(&channel->tx)) {
-        push(channel, NULL, 0, channel->waiting_flags);
+        push(channel, NULL, 0, channel->waiting_flags, 0);
         channel->waiting_flags = 0;
     }
     if (channel->wants_room && has_room(channel)) {

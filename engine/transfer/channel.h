@@ -42,7 +42,8 @@ typedef struct {
     guint64 acknowledged; /* raw bytes of 'sent' that the peer's endpoint has taken */
     guint64 wire_tx;      /* frames of this channel, headers and repetitions included */
     guint64 wire_rx;
-    gboolean sent_all; /* the local endpoint said its last, and the peer has it */
+    guint64 pages[DRV_CODEC_COUNT]; /* sent whole, by the codec of their frames */
+    gboolean sent_all;              /* the local endpoint said its last, and the peer has it */
     gboolean received_all;
 } DrvChannelStats;
 
@@ -81,6 +82,9 @@ void drv_channel_send(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16
 gboolean drv_channel_is_settled(const DrvChannel *channel);
 /* The endpoint has broken, for that reason: to be told before it sends DRV_DATA_RESET. */
 void drv_channel_broke(DrvChannel *channel, const char *why);
+/* The same for a piece in which so many pages lie whole, for the statistics. */
+void drv_channel_send_pages(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags,
+                            guint32 pages);
 /* The flags sent so far. */
 guint16 drv_channel_sent_flags(const DrvChannel *channel);
 /* The oldest unanswered piece given by 'deliver' has reached its place (or was rightly dropped). */
@@ -96,5 +100,6 @@ void drv_channel_lane_lost(DrvChannel *channel, guint64 serial);
 /* Any thread: the session has ended. */
 void drv_channel_session_dead(DrvChannel *channel, const GError *error);
 void drv_channel_add_wire(DrvChannel *channel, guint64 tx, guint64 rx);
+void drv_channel_add_pages(DrvChannel *channel, DrvCodec codec, guint32 pages);
 DrvCodec drv_channel_codec(DrvChannel *channel);
 gboolean drv_channel_is_message(const DrvChannel *channel);

@@ -25,6 +25,7 @@ typedef struct {
     guint64 seq; /* fixed once pushed */
     guint32 len;
     guint16 flags; /* DRV_DATA_* */
+    guint32 pages; /* whole pages in it, to be counted by the codec that it goes out with */
     DrvChecksum checksum;
     DrvChunk *chunk; /* owned; NULL when len is 0 */
 

@@ -283,6 +283,10 @@ load_data(DrvLane *lane)
         .wire_len = wire > 0 ? (guint32)wire : frame->len,
         .checksum = frame->checksum,
     };
+    if (frame->pages > 0) {
+        drv_channel_add_pages(tx->channel, header.codec, frame->pages);
+        frame->pages = 0; /* not once more after a cut */
+    }
     load(tx, &header, wire > 0 ? tx->encoded : frame->len > 0 ? frame->chunk->data : NULL);
 }
 
