@@ -44,6 +44,12 @@ drv_batch_writer_is_empty(const DrvBatchWriter *writer)
     return writer->head.number == 0;
 }
 
+guint32
+drv_batch_writer_literal(const DrvBatchWriter *writer)
+{
+    return (guint32)writer->counts.literal;
+}
+
 gsize
 drv_batch_writer_finish(DrvBatchWriter *writer)
 {

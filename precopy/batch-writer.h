@@ -2,6 +2,7 @@
 #pragma once
 
 #include "precopy/batch.h"
+#include "precopy/page-table.h"
 
 /*
  * Makes batches of a main stream's events: one writer a channel, used by one thread at a time; all
@@ -43,6 +44,9 @@ gboolean drv_batch_writer_add(DrvBatchWriter *writer, const DrvStream *stream,
                               const DrvStreamEvent *event, guint32 *done);
 
 gboolean drv_batch_writer_is_empty(const DrvBatchWriter *writer);
+
+/* Pages that went in whole, so far or until it was finished. */
+guint32 drv_batch_writer_literal(const DrvBatchWriter *writer);
 
 /* The length of the batch; 0 when nothing was added, and nothing is to be sent then. */
 gsize drv_batch_writer_finish(DrvBatchWriter *writer);

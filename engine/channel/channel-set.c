@@ -306,5 +306,7 @@ drv_channel_set_totals(DrvChannelSet *set, DrvChannelTotals *totals)
         totals->raw += stats.sent.bytes + stats.received.bytes;
         totals->delivered += stats.acknowledged;
         totals->wire += stats.wire_tx + stats.wire_rx;
+        for (guint k = 0; k < DRV_CODEC_COUNT; k++)
+            totals->pages[k] += stats.pages[k];
     }
 }

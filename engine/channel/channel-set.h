@@ -57,9 +57,10 @@ JsonArray *drv_channel_set_digests(DrvChannelSet *set);
 gboolean drv_channel_set_compare(DrvChannelSet *set, JsonArray *theirs, GError **error);
 
 typedef struct {
-    guint64 raw;       /* bytes from and to the local endpoints */
-    guint64 delivered; /* bytes sent that the peer's endpoints have taken */
-    guint64 wire;      /* bytes of frames, both directions, repetitions included */
+    guint64 raw;                    /* bytes from and to the local endpoints */
+    guint64 delivered;              /* bytes sent that the peer's endpoints have taken */
+    guint64 wire;                   /* bytes of frames, both directions, repetitions included */
+    guint64 pages[DRV_CODEC_COUNT]; /* sent whole, by codec */
 } DrvChannelTotals;
 
 void drv_channel_set_totals(DrvChannelSet *set, DrvChannelTotals *totals);

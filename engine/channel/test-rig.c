@@ -212,7 +212,8 @@ finished(DrvChannel *channel, const GError *error, gpointer data)
 }
 
 static void
-open_half(Pipe *pipe, guint side, guint32 id, DrvCodec codec, guint tx_credit, guint rx_credit)
+open_half(Pipe *pipe, guint side, guint32 id, DrvCodec codec, DrvChannelCodec *coder,
+          guint tx_credit, guint rx_credit)
 {
     g_autoptr(GError) error = NULL;
     RigEnd *end = side == 0 ? &pipe->rig->a : &pipe->rig->b;
@@ -231,13 +232,14 @@ open_half(Pipe *pipe, guint side, guint32 id, DrvCodec codec, guint tx_credit, g
         .finished = finished,
         .data = pipe,
     };
-    DrvEndpoint *endpoint = drv_socket_endpoint_new(pair[1], drv_codec_opaque_new());
+    DrvEndpoint *endpoint = drv_socket_endpoint_new(pair[1], coder);
     pipe->channel[side] = drv_channel_open(end->session, endpoint, &params, &error);
     g_assert_no_error(error);
 }
 
 static Pipe *
-open_pipe(Rig *rig, DrvCodec codec, gboolean grant, guint *credit_of_b)
+open_pipe(Rig *rig, DrvCodec codec, DrvChannelCodec *coder_a, DrvChannelCodec *coder_b,
+          gboolean grant, guint *credit_of_b)
 {
     Pipe *pipe = g_new0(Pipe, 1);
     pipe->rig = rig;
@@ -247,8 +249,8 @@ open_pipe(Rig *rig, DrvCodec codec, gboolean grant, guint *credit_of_b)
     guint b = drv_pool_reserve(drv_transfer_pool(rig->b.transfer), 64, DRV_CREDIT_LEAST);
     g_assert_cmpuint(MIN(a, b), >, 0);
     /* Nothing is in the sockets before both halves stand, so neither end sends to a stranger. */
-    open_half(pipe, 1, id, codec, a, b);
-    open_half(pipe, 0, id, codec, grant ? b : 0, a);
+    open_half(pipe, 1, id, codec, coder_b, a, b);
+    open_half(pipe, 0, id, codec, coder_a, grant ? b : 0, a);
     *credit_of_b = b;
     return pipe;
 }
@@ -256,14 +258,21 @@ open_pipe(Rig *rig, DrvCodec codec, gboolean grant, guint *credit_of_b)
 Pipe *
 rig_pipe(Rig *rig, DrvCodec codec)
 {
+    return rig_pipe_coded(rig, codec, drv_codec_opaque_new(), drv_codec_opaque_new());
+}
+
+Pipe *
+rig_pipe_coded(Rig *rig, DrvCodec codec, DrvChannelCodec *a, DrvChannelCodec *b)
+{
     guint credit;
-    return open_pipe(rig, codec, TRUE, &credit);
+    return open_pipe(rig, codec, a, b, TRUE, &credit);
 }
 
 Pipe *
 rig_pipe_ungranted(Rig *rig, guint *credit)
 {
-    return open_pipe(rig, DRV_CODEC_NONE, FALSE, credit);
+    return open_pipe(rig, DRV_CODEC_NONE, drv_codec_opaque_new(), drv_codec_opaque_new(), FALSE,
+                     credit);
 }
 
 void

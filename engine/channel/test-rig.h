@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "engine/channel/codec.h"
 #include "engine/transfer/test-pki.h"
 #include "engine/transfer/transfer.h"
 
@@ -59,6 +60,8 @@ typedef struct {
 } Pipe;
 
 Pipe *rig_pipe(Rig *rig, DrvCodec codec);
+/* The same with other codecs than the opaque one; takes them. */
+Pipe *rig_pipe_coded(Rig *rig, DrvCodec codec, DrvChannelCodec *a, DrvChannelCodec *b);
 /* The same with a's half opened before b has promised room. */
 Pipe *rig_pipe_ungranted(Rig *rig, guint *credit);
 /* Closes what the test has not. */

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/channel/ram-apply.h"
+
+#include "common/error.h"
+
+#include <string.h>
+
+/* Runs that are written together, and pages of them that are made up here. */
+#define WRITES 256
+#define PAGES 32
+
+typedef struct {
+    DrvGuestRam *ram;
+    const DrvRamBlocks *blocks;
+    const guint8 *secret;
+    guint64 digest;
+
+    DrvGuestRun writes[WRITES];
+    guint n_writes;
+    guint8 *pages; /* made when needed */
+    guint n_pages;
+
+    /* Pages that may have something pending, all of one block and in ascending order. */
+    guint block;
+    guint64 low, high; /* high is the first after them */
+} Apply;
+
+gboolean
+drv_ram_blocks_add(DrvRamBlocks *blocks, DrvGuestRam *ram, const DrvRecord *record, GError **error)
+{
+    if (record->block != blocks->n || blocks->n == DRV_STREAM_MAX_BLOCKS) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
+                    "the peer names RAM block %u where number %u is to come", record->block,
+                    blocks->n);
+        return FALSE;
+    }
+    DrvBatchBlock *block = &blocks->blocks[blocks->n];
+    drv_batch_block(record, FALSE, block);
+    gint found = drv_guest_ram_find(ram, block->ram.id, strlen(block->ram.id), block->ram.size);
+    block->placeable = found >= 0;
+    blocks->reach[blocks->n++] = found >= 0 ? (guint)found : 0;
+    return TRUE;
+}
+
+static DrvGuestRun
+run_at(const Apply *self, guint block, guint64 page, const void *data, gsize len)
+{
+    return (DrvGuestRun){
+        .block = self->blocks->reach[block],
+        .offset = page * DRV_PAGE_LEN,
+        .data = data,
+        .len = len,
+    };
+}
+
+static gboolean
+read_page(const Apply *self, guint block, guint64 page, guint8 *out, GError **error)
+{
+    return drv_guest_ram_read(self->ram, self->blocks->reach[block], page * DRV_PAGE_LEN, out,
+                              DRV_PAGE_LEN, error);
+}
+
+static gboolean
+write_all(Apply *self, GError **error)
+{
+    guint n = self->n_writes;
+    self->n_writes = self->n_pages = 0;
+    return n == 0 || drv_guest_ram_write(self->ram, self->writes, n, error);
+}
+
+static gboolean
+write_run(Apply *self, DrvGuestRun run, GError **error)
+{
+    if (self->n_writes == WRITES && !write_all(self, error))
+        return FALSE;
+    self->writes[self->n_writes++] = run;
+    return TRUE;
+}
+
+/* The pieces of a page that a delta has changed, those that touch each other as one. */
+static gboolean
+write_delta(Apply *self, const DrvRecord *record, const guint8 *page, GError **error)
+{
+    for (guint i = 0; i < DRV_PAGE_PIECES; i++) {
+        guint first = i;
+        while (i < DRV_PAGE_PIECES && record->mask & 1u << i)
+            i++;
+        if (i == first)
+            continue;
+        DrvGuestRun run = run_at(self, record->block, record->first, page + first * DRV_PIECE_LEN,
+                                 (i - first) * DRV_PIECE_LEN);
+        run.offset += first * DRV_PIECE_LEN;
+        if (!write_run(self, run, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* A page that is made of one that is there: read, changed, looked at and queued to be written. */
+static gboolean
+change(Apply *self, const DrvRecord *record, GError **error)
+{
+    gboolean dup = record->kind == DRV_RECORD_DUP;
+    if ((self->n_pages == PAGES || self->n_writes + DRV_PAGE_PIECES > WRITES) &&
+        !write_all(self, error))
+        return FALSE;
+    if (self->pages == NULL)
+        self->pages = g_malloc(PAGES * DRV_PAGE_LEN);
+    guint8 *page = self->pages + self->n_pages++ * DRV_PAGE_LEN;
+    if (!read_page(self, dup ? record->from_block : record->block,
+                   dup ? record->from : record->first, page, error))
+        return FALSE;
+    if (!dup)
+        drv_batch_patch(record, page);
+    self->digest += drv_batch_digest(self->secret, record->block, record->first, page);
+    return dup ? write_run(self, run_at(self, record->block, record->first, page, DRV_PAGE_LEN),
+                           error)
+               : write_delta(self, record, page, error);
+}
+
+static gboolean
+fill(Apply *self, const DrvRecord *record, GError **error)
+{
+    if (record->fill == 0)
+        return drv_guest_ram_zero(self->ram, self->blocks->reach[record->block],
+                                  record->first * DRV_PAGE_LEN,
+                                  (guint64)record->count * DRV_PAGE_LEN, NULL, error);
+    guint8 page[DRV_PAGE_LEN];
+    memset(page, record->fill, sizeof page);
+    for (guint i = 0; i < record->count; i++) {
+        DrvGuestRun run = run_at(self, record->block, record->first + i, page, DRV_PAGE_LEN);
+        if (!drv_guest_ram_write(self->ram, &run, 1, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/*
+ * Records are to be applied in their order, and a page may come twice or be the source of a
+ * duplicate. What is pending goes out first where that could matter: within a round QEMU's pages
+ * ascend, so it seldom does.
+ */
+static gboolean
+keep_order(Apply *self, const DrvRecord *record, GError **error)
+{
+    gboolean touched = self->high > 0;
+    gboolean ascends = record->block == self->block && record->first >= self->high;
+    gboolean reads = record->kind == DRV_RECORD_DUP && record->from_block == self->block &&
+                     record->from >= self->low && record->from < self->high;
+    if (touched && (!ascends || reads)) {
+        if (!write_all(self, error))
+            return FALSE;
+        self->high = 0;
+    }
+    if (self->high == 0)
+        self->low = record->first;
+    self->block = record->block;
+    self->high = record->first + record->count;
+    return TRUE;
+}
+
+static gboolean
+apply(Apply *self, const DrvRecord *record, GError **error)
+{
+    if (!drv_batch_is_placed(self->blocks->blocks, record))
+        return TRUE;
+    if (!keep_order(self, record, error))
+        return FALSE;
+    switch (record->kind) {
+    case DRV_RECORD_ZERO:
+        return fill(self, record, error);
+    case DRV_RECORD_LITERAL:
+        return write_run(self,
+                         run_at(self, record->block, record->first, record->bytes,
+                                (gsize)record->count * DRV_PAGE_LEN),
+                         error);
+    case DRV_RECORD_DELTA:
+    case DRV_RECORD_DUP:
+        return change(self, record, error);
+    default:
+        return TRUE;
+    }
+}
+
+gboolean
+drv_ram_apply(DrvGuestRam *ram, const DrvRamBlocks *blocks, DrvBatchReader *reader,
+              const guint8 digest[DRV_PAGE_SECRET], GError **error)
+{
+    Apply self = {.ram = ram, .blocks = blocks, .secret = digest};
+    DrvRecord record;
+    gboolean good = TRUE;
+    while (good && drv_batch_reader_next(reader, &record))
+        good = apply(&self, &record, error);
+    good = good && write_all(&self, error) && drv_batch_check(&reader->head, self.digest, error);
+    g_free(self.pages);
+    return good;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/channel/codec.h"
+#include "precopy/batch-writer.h"
+
+/*
+ * The source's half of direct mode: QEMU's stream becomes batches of pages (docs/pages.md), which
+ * the other end places into the guest's memory. One for all channels of a job.
+ */
+typedef struct _DrvRamSender DrvRamSender;
+
+/* 'placeable': the blocks whose pages the receiver places itself, by id and size; 'digest' the
+ * secret that it was told. Errors: no random numbers. */
+DrvRamSender *drv_ram_sender_new(const DrvRamBlock *placeable, guint n,
+                                 const guint8 digest[DRV_PAGE_SECRET], gsize dedup_memory,
+                                 GError **error);
+DrvRamSender *drv_ram_sender_ref(DrvRamSender *sender);
+void drv_ram_sender_unref(DrvRamSender *sender);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvRamSender, drv_ram_sender_unref)
+
+/* The codec of the main stream's channel: takes pages out towards the peer; what comes back passes
+ * as it is. */
+DrvChannelCodec *drv_ram_sender_codec(DrvRamSender *sender);
+
+typedef struct {
+    DrvPageCounts pages;
+    guint64 stream;      /* bytes that QEMU has sent */
+    guint64 state;       /* bytes of memory held for the pages' hashes */
+    gboolean understood; /* the stream still is: pages are placed */
+} DrvRamSenderStats;
+
+/* Any thread. */
+void drv_ram_sender_get_stats(DrvRamSender *sender, DrvRamSenderStats *stats);

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/error.h"
+#include "engine/channel/ram-place.h"
+#include "engine/channel/ram-send.h"
+#include "engine/channel/test-relay.h"
+#include "engine/channel/test-rig.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/*
+ * What is tested: QEMU's stream goes in at one end, and at the other the pages are in the guest's
+ * memory (this process's own) and the rest of the stream comes out, whatever the network does.
+ */
+#define PAGE ((gsize)DRV_PAGE_LEN)
+#define ROUNDS 8
+#define DEVICE_BYTES 5000u
+
+enum { MAIN, EXTRA, ROM, BLOCKS };
+static const struct {
+    const char *id;
+    guint pages;
+    gboolean placeable;
+} layout[BLOCKS] = {{"pc.ram", 2500, TRUE}, {"mem1", 130, TRUE}, {"pc.rom", 40, FALSE}};
+
+typedef struct {
+    Rig rig;
+    TestRelay *relay;
+    Pipe *pipe;
+    DrvRamSender *sender;
+    DrvRamPlacer *placer;
+    GError *failed;
+    GRand *rand;
+
+    guint8 *source[BLOCKS]; /* the guest's memory, and what it becomes */
+    guint8 *dest[BLOCKS];
+    guint8 device[DEVICE_BYTES];
+    guint8 device_out[DEVICE_BYTES];
+
+    /* What the source's QEMU does: the test's own when NULL. */
+    void (*between)(gpointer scene, guint round);
+    gint rounds_out; /* atomic: those of which all bytes are in the socket */
+} Scene;
+
+/* --- the guest --- */
+
+static guint8 *
+new_memory(guint pages)
+{
+    guint8 *p =
+        mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    g_assert_true(p != MAP_FAILED);
+    return p;
+}
+
+static void
+fill_random(Scene *s, guint8 *p, gsize len)
+{
+    for (gsize i = 0; i < len; i += 4) {
+        guint32 x = g_rand_int(s->rand);
+        memcpy(p + i, &x, 4);
+    }
+}
+
+/* Something happens to a page. */
+static void
+write_page(Scene *s, guint block, guint page)
+{
+    guint8 *p = s->source[block] + page * PAGE;
+    guint8 *other =
+        s->source[block] + (guint)g_rand_int_range(s->rand, 0, (gint)layout[block].pages) * PAGE;
+    switch (g_rand_int_range(s->rand, 0, 5)) {
+    case 0:
+        memset(p, 0, PAGE);
+        break;
+    case 1:
+        fill_random(s, p, PAGE);
+        break;
+    case 2: /* a few bytes */
+        fill_random(s, p + (guint)g_rand_int_range(s->rand, 0, 4096 / 8) * 8, 8);
+        break;
+    case 3:
+        memmove(p, other, PAGE);
+        break;
+    default: /* nothing */
+        break;
+    }
+}
+
+/* --- the source's QEMU --- */
+
+static void
+put(Scene *s, DrvCursor *out, gboolean all)
+{
+    guint8 *buffer = out->data;
+    if (!all && out->pos < 60000)
+        return;
+    for (gsize done = 0; done < out->pos;) {
+        ssize_t n = send(s->pipe->fd[0], buffer + done, out->pos - done, MSG_NOSIGNAL);
+        if (n <= 0)
+            break; /* the other end has given up: seen elsewhere */
+        done += (gsize)n;
+    }
+    out->pos = 0;
+}
+
+static void
+put_round(Scene *s, DrvEmit *emit, DrvCursor *out, const DrvRamBlock *blocks, guint round)
+{
+    drv_emit_section(out, round == ROUNDS - 1 ? DRV_SECTION_END : DRV_SECTION_PART, 2, NULL, 0);
+    for (guint b = 0; b < BLOCKS; b++) {
+        for (guint i = 0; i < layout[b].pages; i++) {
+            const guint8 *page = s->source[b] + i * PAGE;
+            gboolean zero = page[0] == 0 && memcmp(page, page + 1, PAGE - 1) == 0;
+            if (round > 0 && g_rand_int_range(s->rand, 0, 4) > 0)
+                continue;
+            if (round > 0)
+                write_page(s, b, i);
+            zero = page[0] == 0 && memcmp(page, page + 1, PAGE - 1) == 0;
+            drv_emit_page(emit, out, &blocks[b], b, zero ? DRV_PAGES_ZERO : DRV_PAGES_NORMAL,
+                          i * PAGE, page, zero ? 1 : PAGE);
+            put(s, out, FALSE);
+        }
+    }
+    drv_emit_eos(out);
+    drv_emit_footer(out, 2);
+}
+
+static gpointer
+run_source(gpointer data)
+{
+    Scene *s = data;
+    g_autofree guint8 *buffer = g_malloc(70000);
+    DrvCursor out = drv_cursor_writer(buffer, 70000);
+    DrvEmit emit = DRV_EMIT_INIT;
+    DrvRamBlock blocks[BLOCKS] = {0};
+    for (guint b = 0; b < BLOCKS; b++) {
+        g_strlcpy(blocks[b].id, layout[b].id, sizeof blocks[b].id);
+        blocks[b].size = layout[b].pages * PAGE;
+    }
+    drv_emit_header(&out);
+    drv_emit_section(&out, DRV_SECTION_START, 2, "ram", 4);
+    drv_emit_blocks(&out, blocks, BLOCKS);
+    drv_emit_eos(&out);
+    drv_emit_footer(&out, 2);
+    for (guint round = 0; round < ROUNDS; round++) {
+        put_round(s, &emit, &out, blocks, round);
+        put(s, &out, TRUE);
+        g_atomic_int_inc(&s->rounds_out);
+        if (s->between != NULL)
+            s->between(s, round);
+    }
+    drv_emit_section(&out, DRV_SECTION_FULL, 7, "device", 1);
+    drv_cursor_put_bytes(&out, s->device, DEVICE_BYTES);
+    drv_emit_footer(&out, 7);
+    drv_cursor_put_u8(&out, 0);
+    put(s, &out, TRUE);
+    shutdown(s->pipe->fd[0], SHUT_WR);
+    return NULL;
+}
+
+/* --- the destination's QEMU --- */
+
+static void
+load(Scene *s, DrvStream *stream, const DrvStreamEvent *event, GByteArray *after)
+{
+    if (drv_stream_ram_ended(stream) && event->kind == DRV_STREAM_OPAQUE)
+        g_byte_array_append(after, event->piece.bytes, (guint)event->piece.len);
+    if (event->kind != DRV_STREAM_RAM_PAGES)
+        return;
+    g_assert_cmpuint(event->pages.block, ==, ROM); /* all others are not its business */
+    for (guint32 i = 0; i < event->pages.count; i++) {
+        guint8 *page = s->dest[ROM] + event->pages.offset + i * PAGE;
+        if (event->pages.kind == DRV_PAGES_ZERO)
+            memset(page, event->pages.fill, PAGE);
+        else
+            memcpy(page, drv_stream_payload(event, i), PAGE);
+    }
+}
+
+static gpointer
+run_dest(gpointer data)
+{
+    Scene *s = data;
+    g_autoptr(DrvStream) stream = drv_stream_new();
+    g_autoptr(GByteArray) after = g_byte_array_new();
+    guint8 buffer[32768];
+    DrvStreamEvent event;
+    ssize_t n;
+    while ((n = recv(s->pipe->fd[1], buffer, sizeof buffer, 0)) > 0) {
+        drv_stream_push(stream, buffer, (gsize)n);
+        while (drv_stream_next(stream, &event))
+            load(s, stream, &event, after);
+    }
+    if (drv_stream_flush(stream, &event))
+        load(s, stream, &event, after);
+    shutdown(s->pipe->fd[1], SHUT_WR);
+    if (after->len >= DEVICE_BYTES)
+        memcpy(s->device_out, after->data, DEVICE_BYTES);
+    return NULL;
+}
+
+/* --- the scene --- */
+
+static void
+placing_failed(const GError *error, gpointer data)
+{
+    Scene *s = data;
+    g_assert_null(s->failed);
+    s->failed = g_error_copy(error);
+}
+
+static void
+scene_init(Scene *s, guint threads, guint lanes, gboolean relay)
+{
+    guint8 secret[DRV_PAGE_SECRET];
+    DrvRamBlock placeable[BLOCKS] = {0};
+    DrvGuestBlock reach[BLOCKS] = {0};
+    GError *error = NULL;
+    guint n = 0;
+    memset(s, 0, sizeof *s);
+    s->rand = g_rand_new_with_seed((guint32)g_test_rand_int());
+    rig_init(&s->rig, threads, lanes, 0);
+    s->relay = relay ? test_relay_new(s->rig.port) : NULL;
+    rig_connect(&s->rig, relay ? test_relay_port(s->relay) : 0);
+    rig_wait_lanes(&s->rig, lanes);
+    for (guint b = 0; b < BLOCKS; b++) {
+        s->source[b] = new_memory(layout[b].pages);
+        s->dest[b] = new_memory(layout[b].pages);
+        for (guint i = 0; i < layout[b].pages; i++)
+            for (guint k = 0; k < 2; k++)
+                write_page(s, b, i);
+        if (!layout[b].placeable)
+            continue;
+        g_strlcpy(placeable[n].id, layout[b].id, sizeof placeable[n].id);
+        g_strlcpy(reach[n].id, layout[b].id, sizeof reach[n].id);
+        placeable[n].size = reach[n].size = layout[b].pages * PAGE;
+        reach[n++].hva = (guint64)(gsize)s->dest[b];
+    }
+    fill_random(s, s->device, DEVICE_BYTES - DEVICE_BYTES % 4);
+    fill_random(s, s->dest[MAIN] + 100 * PAGE, 500 * PAGE); /* its firmware was there before */
+    fill_random(s, secret, sizeof secret);
+    s->sender = drv_ram_sender_new(placeable, n, secret, DRV_DEDUP_MEMORY_DEFAULT, &error);
+    g_assert_no_error(error);
+    DrvGuestRam *ram = drv_guest_ram_open(getpid(), reach, n, &error);
+    g_assert_no_error(error);
+    s->placer = drv_ram_placer_new(s->rig.b.transfer, ram, secret, placing_failed, s);
+}
+
+static void
+scene_clear(Scene *s)
+{
+    if (s->pipe != NULL)
+        rig_pipe_free(s->pipe);
+    drv_ram_sender_unref(s->sender);
+    drv_ram_placer_drop(s->placer);
+    rig_clear(&s->rig);
+    g_clear_pointer(&s->relay, test_relay_free);
+    g_clear_error(&s->failed);
+    g_rand_free(s->rand);
+    for (guint b = 0; b < BLOCKS; b++) {
+        munmap(s->source[b], layout[b].pages * PAGE);
+        munmap(s->dest[b], layout[b].pages * PAGE);
+    }
+}
+
+static void
+migrate(Scene *s, DrvCodec codec)
+{
+    s->pipe = rig_pipe_coded(&s->rig, codec, drv_ram_sender_codec(s->sender),
+                             drv_ram_placer_codec(s->placer));
+    GThread *threads[] = {g_thread_new("source", run_source, s), g_thread_new("dest", run_dest, s)};
+    rig_join(threads, G_N_ELEMENTS(threads));
+    rig_wait(rig_pipe_finished, s->pipe);
+}
+
+static void
+check_arrived(Scene *s)
+{
+    DrvRamSenderStats stats;
+    g_assert_no_error(s->failed);
+    g_assert_no_error(s->pipe->error[0]);
+    g_assert_no_error(s->pipe->error[1]);
+    g_assert_true(drv_ram_placer_check(s->placer, NULL));
+    for (guint b = 0; b < BLOCKS; b++)
+        for (guint i = 0; i < layout[b].pages; i++)
+            if (memcmp(s->source[b] + i * PAGE, s->dest[b] + i * PAGE, PAGE) != 0)
+                g_error("page %u of %s is wrong", i, layout[b].id);
+    g_assert_cmpmem(s->device, DEVICE_BYTES, s->device_out, DEVICE_BYTES);
+    drv_ram_sender_get_stats(s->sender, &stats);
+    g_assert_true(stats.understood);
+    g_assert_cmpuint(stats.pages.zero, >, 100);
+    g_assert_cmpuint(stats.pages.dup, >, 100);
+    g_assert_cmpuint(stats.pages.delta, >, 100);
+    g_assert_cmpuint(stats.pages.literal, >, 100);
+}
+
+typedef struct {
+    guint threads, lanes;
+    DrvCodec codec;
+    guint cuts;
+} How;
+
+static void
+test_arrives(gconstpointer data)
+{
+    const How *how = data;
+    Scene s;
+    scene_init(&s, how->threads, how->lanes, how->cuts > 0);
+    if (how->cuts > 0) {
+        test_relay_storm(s.relay, (guint32)g_test_rand_int(), how->cuts);
+        test_relay_cut(s.relay);
+    }
+    migrate(&s, how->codec);
+    check_arrived(&s);
+    scene_clear(&s);
+}
+
+/* --- what must not be --- */
+
+static gboolean
+has_failed(gpointer data)
+{
+    return ((Scene *)data)->failed != NULL;
+}
+
+/* Somebody else writes to the destination's memory: what later builds upon it is seen to be
+ * wrong. */
+static void
+spoil(gpointer data, guint round)
+{
+    Scene *s = data;
+    for (guint i = 0; round == 2 && i < layout[MAIN].pages; i += 2)
+        s->dest[MAIN][i * PAGE + 77] ^= 1;
+}
+
+static void
+test_spoilt(void)
+{
+    Scene s;
+    scene_init(&s, 2, 2, FALSE);
+    s.between = spoil;
+    migrate(&s, DRV_CODEC_NONE);
+    rig_wait(has_failed, &s);
+    g_assert_error(s.failed, DRV_ERROR, DRV_ERROR_MISMATCH);
+    g_assert_false(drv_ram_placer_check(s.placer, NULL));
+    scene_clear(&s);
+}
+
+/* A peer that sends no batches, or nonsense in them. */
+static void
+test_hostile(void)
+{
+    for (guint round = 0; round < 3; round++) {
+        Scene s;
+        guint8 buffer[4096];
+        scene_init(&s, 1, 1, FALSE);
+        s.pipe = rig_pipe_coded(&s.rig, DRV_CODEC_NONE, drv_codec_opaque_new(),
+                                drv_ram_placer_codec(s.placer));
+        fill_random(&s, buffer, sizeof buffer);
+        if (round > 0) /* with a head that could be one */
+            memset(buffer, 0, 24);
+        if (round > 0)
+            buffer[7] = 1;
+        g_assert_cmpint(send(s.pipe->fd[0], buffer, round == 2 ? 25 : sizeof buffer, 0), >, 0);
+        rig_wait(has_failed, &s);
+        g_assert_error(s.failed, DRV_ERROR, DRV_ERROR_PROTOCOL);
+        scene_clear(&s);
+    }
+}
+
+/* Ends in the middle, with batches on their way. */
+static void
+test_abandoned(void)
+{
+    for (guint round = 0; round < 20; round++) {
+        Scene s;
+        scene_init(&s, 3, 2, FALSE);
+        s.pipe = rig_pipe_coded(&s.rig, DRV_CODEC_NONE, drv_ram_sender_codec(s.sender),
+                                drv_ram_placer_codec(s.placer));
+        GThread *threads[] = {g_thread_new("source", run_source, &s),
+                              g_thread_new("dest", run_dest, &s)};
+        while (g_atomic_int_get(&s.rounds_out) < (gint)(round % 3))
+            g_main_context_iteration(NULL, FALSE);
+        drv_channel_close(s.pipe->channel[round % 2]);
+        if (round % 4 < 2)
+            drv_channel_close(s.pipe->channel[1 - round % 2]);
+        else
+            shutdown(s.pipe->fd[1 - round % 2], SHUT_RDWR);
+        rig_join(threads, G_N_ELEMENTS(threads));
+        g_assert_no_error(s.failed);
+        scene_clear(&s);
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    static const How hows[] = {
+        {1, 1, DRV_CODEC_NONE, 0}, {3, 1, DRV_CODEC_LZ4, 0},   {2, 4, DRV_CODEC_AUTO, 0},
+        {4, 8, DRV_CODEC_NONE, 0}, {1, 2, DRV_CODEC_NONE, 30}, {3, 4, DRV_CODEC_LZ4, 30},
+    };
+    g_test_init(&argc, &argv, NULL);
+    for (guint i = 0; i < G_N_ELEMENTS(hows); i++) {
+        g_autofree char *path =
+            g_strdup_printf("/ram/arrives/%u-threads-%u-lanes-%s-%u-cuts", hows[i].threads,
+                            hows[i].lanes, drv_codec_name(hows[i].codec), hows[i].cuts);
+        g_test_add_data_func(path, &hows[i], test_arrives);
+    }
+    g_test_add_func("/ram/spoilt", test_spoilt);
+    g_test_add_func("/ram/hostile", test_hostile);
+    g_test_add_func("/ram/abandoned", test_abandoned);
+    return g_test_run();
+}
