@@ -298,8 +298,9 @@ _ALL = (
     System("drover-auto", "drover as it is", DroverMover),
     System("drover-auto-multifd", f"drover over QEMU's multifd, {CHANNELS} channels", DroverMover,
            options=("--multifd", str(CHANNELS))),
-    System("drover-direct", "drover, --mode direct", DroverMover, options=("--mode", "direct"),
-           mode="direct"),
+    System("drover-relay", "drover, --mode relay", DroverMover, options=("--mode", "relay")),
+    System("drover-relay-none", "drover, --mode relay --codec none", DroverMover,
+           options=("--mode", "relay", "--codec", "none")),
     System("drover-auto-cut1s", "drover as it is, the link cut for 1 s midway", DroverMover,
            cut_s=1),
 )

@@ -258,6 +258,7 @@ step_listen(gpointer owner)
 static const DrvStep prepare_steps[] = {
     {"the destination's QMP socket cannot be used", step_connect},
     {"the destination's VM does not fit", step_describe},
+    {"the destination's guest memory cannot be written", dest_reach_ram},
     {"the destination's QEMU does not stay paused", step_stay_paused},
     {"the destination's QEMU refuses the migration capabilities", step_set_capabilities},
     {"the destination's QEMU refuses the migration parameters", step_set_parameters},
@@ -276,8 +277,13 @@ prepared(gpointer owner, GError *error)
     self->channels =
         drv_channel_set_new(drv_services_transfer(self->base.services), 1 + (guint)self->multifd,
                             DRV_CODEC_NONE, DRV_CLASS_CONTROL, NULL, dest_channels_changed, self);
+    drv_channel_set_use_codec(self->channels, dest_codec, self);
     JsonObject *ok = json_object_new();
     json_object_set_object_member(ok, "vm", drv_vm_to_json(self->vm));
+    if (self->direct != NULL)
+        json_object_set_object_member(ok, "direct", g_steal_pointer(&self->direct));
+    else if (self->relay_reason != NULL)
+        json_object_set_string_member(ok, "relay_reason", self->relay_reason);
     drv_peer_answer(self->peer, self->prepare, ok);
     self->prepare = 0;
 }

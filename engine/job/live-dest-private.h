@@ -2,8 +2,10 @@
 #pragma once
 
 #include "engine/channel/channel-set.h"
+#include "engine/channel/ram-place.h"
 #include "engine/host/vm.h"
 #include "engine/job/job.h"
+#include "engine/job/spec.h"
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"
 
@@ -19,6 +21,7 @@ typedef struct {
 
     char *dest_qmp;
     gint64 multifd;
+    DrvSpecMode mode; /* that is asked for */
     guint drop_timeout_s;
     gboolean was_running;
     DrvVm *source_vm;
@@ -26,6 +29,9 @@ typedef struct {
     QmpClient *qmp;
     gboolean plain_incoming; /* migrate-incoming knows no exit-on-error */
     DrvVm *vm;
+    DrvRamPlacer *placer; /* direct mode; NULL: QEMU places all pages */
+    JsonObject *direct;   /* what the source has to know for it ... */
+    char *relay_reason;   /* ... or why it is not that */
     DrvChannelSet *channels;
     int log_fd; /* QEMU's standard error, if that is a file: its last words are worth having; else
                    -1 */
@@ -69,5 +75,9 @@ void dest_run_guest(LiveDest *self);
 
 /* live-dest-prepare.c: makes QEMU listen, answers the source. */
 void dest_prepare(LiveDest *self);
+/* live-dest-ram.c: a step that finds out whether the guest's memory can be written. */
+void dest_reach_ram(gpointer owner);
+/* The codec of channel 'index'. */
+DrvChannelCodec *dest_codec(guint index, gpointer data);
 /* What QEMU has written since we came, its last line; NULL if that cannot be known. */
 char *dest_last_words(LiveDest *self);

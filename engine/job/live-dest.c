@@ -226,6 +226,10 @@ check_loaded(LiveDest *self)
     if (drv_job_state(&self->base) != DRV_STATE_COPYING || !self->completed ||
         !drv_channel_set_finished(self->channels))
         return;
+    if (self->placer != NULL && !drv_ram_placer_check(self->placer, &error)) {
+        dest_fail(self, g_steal_pointer(&error));
+        return;
+    }
     if (!drv_job_move(&self->base, DRV_STATE_LOADED, &error)) {
         dest_fail(self, g_steal_pointer(&error));
         return;
@@ -304,6 +308,7 @@ give_back(LiveDest *self)
     drv_steps_drop(&self->steps);
     dest_clear_source(&self->drop);
     g_clear_pointer(&self->channels, drv_channel_set_free);
+    g_clear_pointer(&self->placer, drv_ram_placer_drop);
     drop_qmp(self);
     if (self->log_fd >= 0)
         close(self->log_fd);
@@ -522,6 +527,8 @@ dest_free(DrvJob *job)
     drop_peer(self);
     drv_vm_free(self->vm);
     drv_vm_free(self->source_vm);
+    g_clear_pointer(&self->direct, json_object_unref);
+    g_free(self->relay_reason);
     g_free(self->dest_qmp);
     g_free(self);
 }
@@ -542,6 +549,8 @@ new_dest(DrvServices *services, DrvJobRecord *rec, JsonObject *spec)
     LiveDest *self = g_new0(LiveDest, 1);
     self->dest_qmp = g_strdup(drv_json_string(spec, "dest_qmp", ""));
     self->multifd = CLAMP(drv_json_int(spec, "multifd", 0), 0, 255);
+    self->mode = (DrvSpecMode)CLAMP(drv_json_int(spec, "mode", DRV_SPEC_MODE_RELAY),
+                                    DRV_SPEC_MODE_AUTO, DRV_SPEC_MODE_DIRECT);
     self->drop_timeout_s = (guint)CLAMP(drv_json_int(spec, "drop_timeout_s", 60), 1, 86400);
     self->was_running = drv_json_flag(spec, "was_running", TRUE);
     self->source_vm = drv_vm_from_json(drv_json_object(spec, "vm"));

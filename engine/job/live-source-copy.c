@@ -229,6 +229,7 @@ sample_rates(LiveSource *self)
     DrvChannelTotals totals;
     gint64 now = g_get_monotonic_time();
     drv_channel_set_totals(self->channels, &totals);
+    totals.raw = live_ram_bytes(self, &totals);
     double seconds = (double)(now - p->sampled_us) / G_USEC_PER_SEC;
     if (p->sampled_us > 0 && seconds > 0.05) {
         double raw = (double)(totals.raw - p->sampled_raw) / seconds;
@@ -373,23 +374,6 @@ live_progress(DrvJob *job)
 /* --- the report --- */
 
 static JsonObject *
-report_ram(const LiveSource *self, const DrvChannelTotals *totals)
-{
-    static const char *const unused[] = {"dup", "delta", "lz4", "zstd"};
-    JsonObject *ram = json_object_new();
-    JsonObject *pages = json_object_new();
-    json_object_set_int_member(pages, "zero", self->progress.zero_pages);
-    /* In relay mode the stream is compressed as a whole: pages are not told apart. */
-    for (guint i = 0; i < G_N_ELEMENTS(unused); i++)
-        json_object_set_int_member(pages, unused[i], 0);
-    json_object_set_int_member(pages, "raw", self->progress.normal_pages);
-    json_object_set_int_member(ram, "bytes", (gint64)totals->raw);
-    json_object_set_int_member(ram, "wire_bytes", (gint64)totals->wire);
-    json_object_set_object_member(ram, "pages", pages);
-    return ram;
-}
-
-static JsonObject *
 report_disk(void)
 {
     JsonObject *disk = json_object_new();
@@ -431,7 +415,9 @@ live_report(LiveSource *self, DrvJobState state)
         json_object_set_string_member(o, "error", self->base.error->message);
     else
         json_object_set_null_member(o, "error");
-    json_object_set_string_member(o, "mode", "relay");
+    json_object_set_string_member(o, "mode", self->sender != NULL ? "direct" : "relay");
+    if (self->relay_reason != NULL)
+        json_object_set_string_member(o, "relay_reason", self->relay_reason);
     json_object_set_string_member(o, "accel", self->vm != NULL && self->vm->kvm ? "kvm" : "tcg");
     json_object_set_int_member(
         o, "total_ms", self->begin_us > 0 ? (g_get_monotonic_time() - self->begin_us) / 1000 : 0);
@@ -440,7 +426,7 @@ live_report(LiveSource *self, DrvJobState state)
     json_object_set_int_member(o, "rounds", self->progress.rounds);
     json_object_set_int_member(o, "lanes", MAX(link.lanes, 1));
     json_object_set_int_member(o, "reconnects", self->reconnects_before + link.reconnects);
-    json_object_set_object_member(o, "ram", report_ram(self, &totals));
+    json_object_set_object_member(o, "ram", live_report_ram(self, &totals));
     json_object_set_object_member(o, "disk", report_disk());
     JsonObject *cpu = json_object_new();
     json_object_set_double_member(

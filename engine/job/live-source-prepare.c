@@ -201,8 +201,9 @@ peer_prepared(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer ticke
     LiveSource *self = live_redeem(ticket, &keep);
     if (self == NULL)
         return;
-    if (error != NULL) {
-        drv_steps_fail(&self->steps, g_error_copy(error));
+    GError *wrong = error != NULL ? g_error_copy(error) : NULL;
+    if (wrong != NULL || !live_choose_mode(self, ok, &wrong)) {
+        drv_steps_fail(&self->steps, wrong);
         return;
     }
     g_free(self->base.rec->peer);
@@ -219,6 +220,7 @@ step_prepare_peer(gpointer owner)
     json_object_set_string_member(args, "name", self->base.rec->vm);
     json_object_set_string_member(args, "dest_qmp", self->spec->dest_qmp);
     json_object_set_int_member(args, "multifd", self->spec->multifd);
+    json_object_set_int_member(args, "mode", self->spec->mode);
     json_object_set_int_member(args, "drop_timeout_s", self->spec->drop_timeout_s);
     json_object_set_boolean_member(args, "was_running", self->was_running);
     json_object_set_object_member(args, "vm", drv_vm_to_json(self->vm));
@@ -272,6 +274,7 @@ step_listen(gpointer owner)
     self->channels = drv_channel_set_new(drv_services_transfer(self->base.services),
                                          1 + (guint)self->spec->multifd, codecs[self->spec->codec],
                                          DRV_CLASS_RAM, self->shaper, live_channels_changed, self);
+    drv_channel_set_use_codec(self->channels, live_codec, self);
     self->listener = drv_listener_new(path, live_on_connection, self, &error);
     if (self->listener == NULL)
         drv_steps_fail(&self->steps, error);

@@ -3,6 +3,7 @@
 
 #include "engine/channel/channel-set.h"
 #include "engine/channel/listener.h"
+#include "engine/channel/ram-send.h"
 #include "engine/host/vm.h"
 #include "engine/job/job.h"
 #include "engine/job/spec.h"
@@ -43,6 +44,8 @@ typedef struct {
     DrvVm *vm;
     DrvPeer *peer;
     DrvListener *listener;
+    DrvRamSender *sender; /* direct mode; NULL: QEMU places all pages */
+    char *relay_reason;   /* ... and why, if that was for the destination to decide */
     DrvChannelSet *channels;
     DrvShaper *shaper;
     GQueue connections; /* descriptors of QEMU's connections that wait for their channel */
@@ -102,6 +105,15 @@ void live_use_qmp(LiveSource *self, QmpClient *client);
 void live_drop_qmp(LiveSource *self);
 void live_use_peer(LiveSource *self);
 void live_drop_peer(LiveSource *self);
+
+/* live-source-ram.c: the mode that the destination's answer to job.prepare offers. FALSE: it makes
+ * no sense, or is not what the user insists on. */
+gboolean live_choose_mode(LiveSource *self, JsonObject *ok, GError **error);
+/* The codec of channel 'index'. */
+DrvChannelCodec *live_codec(guint index, gpointer data);
+/* Bytes that QEMU has sent, and the report's "ram". */
+guint64 live_ram_bytes(LiveSource *self, const DrvChannelTotals *totals);
+JsonObject *live_report_ram(LiveSource *self, const DrvChannelTotals *totals);
 
 /* live-source-copy.c */
 void live_copy_started(LiveSource *self);

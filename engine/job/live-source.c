@@ -359,6 +359,8 @@ live_free(DrvJob *job)
     g_clear_pointer(&self->digests, json_array_unref);
     drv_vm_free(self->vm);
     drv_shaper_unref(self->shaper);
+    drv_ram_sender_unref(self->sender);
+    g_free(self->relay_reason);
     drv_job_spec_free(self->spec);
     g_free(self->peer_error);
     g_free(self->stranded);
@@ -379,10 +381,9 @@ static const DrvJobOps live_ops = {
 gboolean
 drv_live_available(const DrvJobSpec *spec, GError **error)
 {
-    const char *what = spec->mode == DRV_SPEC_MODE_DIRECT       ? "--mode direct"
-                       : spec->verify == DRV_SPEC_VERIFY_MEMORY ? "--verify memory"
-                       : spec->disks == DRV_SPEC_DISKS_MIRROR   ? "--disks mirror"
-                                                                : NULL;
+    const char *what = spec->verify == DRV_SPEC_VERIFY_MEMORY ? "--verify memory"
+                       : spec->disks == DRV_SPEC_DISKS_MIRROR ? "--disks mirror"
+                                                              : NULL;
     if (what != NULL)
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "%s is not in this version of drover", what);
     return what == NULL;

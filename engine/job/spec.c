@@ -39,6 +39,8 @@ static const Member members[] = {
     {"lanes", KIND_NUMBER, AT(lanes), .min = 1, .max = 16, .zero = "automatic"},
     {"codec", KIND_CHOICE, AT(codec), .choices = {"auto", "none", "lz4", "zstd"}},
     {"mode", KIND_CHOICE, AT(mode), .choices = {"auto", "relay", "direct"}},
+    {"dedup_memory", KIND_NUMBER, AT(dedup_memory), .min = 65536,
+     .max = G_GINT64_CONSTANT(16) << 30, .standard = 16 << 20, .zero = "no duplicates are found"},
     {"multifd", KIND_NUMBER, AT(multifd), .min = 1, .max = 255, .zero = "none"},
     /* Slower than 64 KiB/s not even a guest's devices arrive within any drop timeout. */
     {"bandwidth", KIND_NUMBER, AT(bandwidth), .min = 65536, .max = G_GINT64_CONSTANT(1) << 40,

@@ -24,17 +24,18 @@ typedef enum { DRV_SPEC_VERIFY_STREAM, DRV_SPEC_VERIFY_MEMORY, DRV_SPEC_VERIFY_N
 typedef enum { DRV_SPEC_DISKS_NONE, DRV_SPEC_DISKS_MIRROR } DrvSpecDisks;
 
 typedef struct {
-    char *qmp;             /* "qmp": absolute path of the source QEMU's socket; required */
-    char *to;              /* "to": ADDR:PORT of the destination daemon; required */
-    char *dest_qmp;        /* "dest_qmp": the waiting QEMU's socket over there; required */
-    char *name;            /* "name": what the VM is called in reports; NULL: as QEMU calls it */
-    gint64 lanes;          /* "lanes": connections, 1 to 16; 0: drover chooses */
-    DrvSpecCodec codec;    /* "codec": auto, none, lz4, zstd */
-    DrvSpecMode mode;      /* "mode": auto, relay, direct */
-    gint64 multifd;        /* "multifd": QEMU's multifd channels, 1 to 255; 0: none */
-    gint64 bandwidth;      /* "bandwidth": bytes a second on the wire, from 64 KiB; 0: unlimited */
-    gint64 downtime_ms;    /* "downtime_ms": 1 to 2000000 (QEMU's own limit), default 300 */
-    gint64 timeout_s;      /* "timeout_s": of the whole job, at most 30 days; 0: none */
+    char *qmp;           /* "qmp": absolute path of the source QEMU's socket; required */
+    char *to;            /* "to": ADDR:PORT of the destination daemon; required */
+    char *dest_qmp;      /* "dest_qmp": the waiting QEMU's socket over there; required */
+    char *name;          /* "name": what the VM is called in reports; NULL: as QEMU calls it */
+    gint64 lanes;        /* "lanes": connections, 1 to 16; 0: drover chooses */
+    DrvSpecCodec codec;  /* "codec": auto, none, lz4, zstd */
+    DrvSpecMode mode;    /* "mode": auto, relay, direct */
+    gint64 dedup_memory; /* "dedup_memory": bytes spent on finding duplicates, to 16 GiB; 0: none */
+    gint64 multifd;      /* "multifd": QEMU's multifd channels, 1 to 255; 0: none */
+    gint64 bandwidth;    /* "bandwidth": bytes a second on the wire, from 64 KiB; 0: unlimited */
+    gint64 downtime_ms;  /* "downtime_ms": 1 to 2000000 (QEMU's own limit), default 300 */
+    gint64 timeout_s;    /* "timeout_s": of the whole job, at most 30 days; 0: none */
     DrvSpecVerify verify;  /* "verify": stream (default), memory, none */
     DrvSpecDisks disks;    /* "disks": none, mirror */
     gint64 drop_timeout_s; /* "drop_timeout_s": how long a lost link is waited for, 1 to 86400,

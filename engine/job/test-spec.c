@@ -44,13 +44,15 @@ test_everything(void)
     static const char text[] =
         "{\"qmp\":\"/run/a.qmp\",\"to\":\"[fd00::2]:7001\",\"dest_qmp\":\"/run/b.qmp\","
         "\"name\":\"w\xc3\xb6rk er\",\"lanes\":16,\"codec\":\"zstd\",\"mode\":\"direct\","
-        "\"multifd\":255,\"bandwidth\":65536,\"downtime_ms\":2000000,\"timeout_s\":3600,"
+        "\"dedup_memory\":65536,\"multifd\":255,\"bandwidth\":65536,\"downtime_ms\":2000000,"
+        "\"timeout_s\":3600,"
         "\"verify\":\"none\",\"disks\":\"mirror\",\"drop_timeout_s\":1,\"keep_source\":true}";
     g_autoptr(DrvJobSpec) spec = parse(text);
     g_assert_cmpstr(spec->name, ==, "w\xc3\xb6rk er");
     g_assert_cmpint(spec->lanes, ==, 16);
     g_assert_cmpint(spec->codec, ==, DRV_SPEC_CODEC_ZSTD);
     g_assert_cmpint(spec->mode, ==, DRV_SPEC_MODE_DIRECT);
+    g_assert_cmpint(spec->dedup_memory, ==, 65536);
     g_assert_cmpint(spec->multifd, ==, 255);
     g_assert_cmpint(spec->bandwidth, ==, 65536);
     g_assert_cmpint(spec->downtime_ms, ==, 2000000);

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages that drover places into the destination's memory itself: all of it byte for byte."""
+import pytest
+
+from conftest import binary, need_accel
+from harness import qemu
+from harness.handover import Hosts, migrate_exactly
+from harness.qemu import MIB, Guest, Machine
+from harness.relay import Relay
+from harness.scene import Scene, one_sentence
+
+# Every page has content of its own; those written meanwhile change in a few bytes, or as a whole.
+SPARSE = "hz=1000 rate=20 beat=20 body=random"
+REWRITE = "hz=1000 rate=3 beat=20"
+WRITERS = {
+    "idle": Guest(mode="idle", pages=4096, params="hz=100 beat=2 body=random"),
+    "sparse": Guest(mode="sparse", pages=4096, params=SPARSE),
+    "rewrite": Guest(mode="rewrite", pages=2048, params=REWRITE),
+    "sparse-kvm": Guest(accel="kvm", mode="sparse", pages=4096, params=SPARSE),
+    "rewrite-kvm": Guest(accel="kvm", mode="rewrite", pages=2048, params=REWRITE),
+    "ring-kvm": Guest(accel="kvm", mode="sparse", dirty_ring=4096, pages=1024, params=SPARSE),
+}
+
+
+def direct(workdir, pki, guest, source_qemu, dest_qemu, *options, dest_guest=None, during=None):
+    with Machine(source_qemu, guest, name="src") as source, \
+            Machine(dest_qemu, dest_guest or guest, incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki) as hosts:
+        source.wait_ready()
+        report = migrate_exactly(hosts, source, dest, "--mode", "direct", *options, during=during)
+    assert report["mode"] == "direct" and "relay_reason" not in report
+    assert report["verify"]["stream"] == "match"
+    return report
+
+
+@pytest.mark.parametrize("guest", WRITERS.values(), ids=WRITERS.keys())
+def test_writers(workdir, pki, guest, any_qemu):
+    need_accel(guest.accel)
+    # Slow enough for some rounds.
+    report = direct(workdir, pki, guest, any_qemu, any_qemu, "--bandwidth", 24 * MIB)
+    pages = report["ram"]["pages"]
+    if guest.mode != "idle":
+        assert pages["delta"] > 0
+    # What is remembered of the pages: at most 2 % of the guest's memory, and the index.
+    assert 0 < report["ram"]["state_bytes"] < guest.memory * MIB * 0.02 + 17 * MIB
+
+
+def test_linux(workdir, pki, any_qemu):
+    """Device states that look into memory when they are loaded, and a guest that checks its own."""
+    report = direct(workdir, pki, Guest(kind="linux", memory=256), any_qemu, any_qemu)
+    assert report["ram"]["pages"]["dup"] > 0
+
+
+@pytest.mark.parametrize("codec", ("none", "lz4", "zstd", "auto"))
+@pytest.mark.parametrize("lanes", (1, 8))
+def test_codecs(workdir, pki, codec, lanes):
+    guest = Guest(mode="sparse", pages=4096, params="hz=1000 rate=20 beat=20")
+    report = direct(workdir, pki, guest, qemu.newest(), qemu.newest(), "--codec", codec,
+                    "--lanes", lanes)
+    pages = report["ram"]["pages"]
+    if codec != "auto":
+        assert not any(pages[c] for c in ("lz4", "zstd") if c != codec)
+    if codec in ("lz4", "zstd"):
+        assert pages[codec] > 0
+    assert report["lanes"] == lanes
+
+
+def test_from_one_version_to_another(workdir, pki):
+    direct(workdir, pki, WRITERS["sparse"], binary("7.2"), binary("10.0"))
+
+
+@pytest.mark.parametrize("backend", ("memfd", "memfd-private", "file"))
+def test_into_memory_of_every_kind(workdir, pki, any_qemu, backend):
+    guest = Guest(mode="sparse", pages=2048, params=SPARSE, backend=backend)
+    direct(workdir, pki, guest, any_qemu, any_qemu)
+
+
+def test_without_duplicates(workdir, pki):
+    report = direct(workdir, pki, Guest(kind="linux", memory=256), qemu.newest(), qemu.newest(),
+                    "--dedup-memory", 0)
+    assert report["ram"]["pages"]["dup"] == 0
+
+
+def test_a_broken_link(workdir, pki):
+    """Batches that were repeated, or came over another lane, are placed once and in order."""
+    guest = Guest(mode="sparse", pages=4096, params="hz=1000 rate=2 beat=2 body=random")
+    with Machine(qemu.newest(), guest, name="src") as source, \
+            Machine(qemu.newest(), guest, incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki) as hosts, Relay(*hosts.b.address.rsplit(":", 1)) as relay:
+        source.wait_ready()
+
+        def during(_):
+            for part in (1, 2, 4, 8):
+                relay.wait_bytes(part * MIB)
+                relay.cut(reset=True)
+                relay.restore()
+
+        report = migrate_exactly(hosts, source, dest, "--mode", "direct", "--bandwidth", 8 * MIB,
+                                 to=relay.address, during=during)
+    assert report["mode"] == "direct" and report["reconnects"] >= 4
+
+
+def test_there_and_back(workdir, pki, any_qemu):
+    """The second time into a memory that is not empty."""
+    guest = WRITERS["sparse"]
+    with Machine(any_qemu, guest, name="one") as one, \
+            Machine(any_qemu, guest, incoming=True, name="two") as two, \
+            Machine(any_qemu, guest, incoming=True, name="three") as three, \
+            Hosts(workdir, pki) as hosts:
+        one.wait_ready()
+        assert migrate_exactly(hosts, one, two, "--mode", "direct")["mode"] == "direct"
+        other = hosts.swapped()
+        assert migrate_exactly(other, two, three, "--mode", "direct")["mode"] == "direct"
+
+
+# ---- when it is not to be had ----
+
+def test_relay_is_used_and_says_why(workdir, pki):
+    with Machine(qemu.newest(), WRITERS["idle"], name="src") as source, \
+            Machine(qemu.newest(), WRITERS["idle"], incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki) as hosts:
+        source.wait_ready()
+        report = migrate_exactly(hosts, source, dest, "--multifd", 2)
+    assert report["mode"] == "relay"
+    assert "multifd" in report["relay_reason"]
+
+
+def test_relay_when_asked_for(workdir, pki):
+    with Machine(qemu.newest(), WRITERS["idle"], name="src") as source, \
+            Machine(qemu.newest(), WRITERS["idle"], incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki) as hosts:
+        source.wait_ready()
+        report = migrate_exactly(hosts, source, dest, "--mode", "relay")
+    assert report["mode"] == "relay" and "relay_reason" not in report
+
+
+def test_refused_when_insisted_on(workdir):
+    with Scene(workdir, qemu.newest()) as scene:
+        result = scene.try_migrate("--mode", "direct", "--multifd", 2)
+        one_sentence(result, 1, "multifd", "--multifd out")
+        scene.check_runs_at_source(dest_gone=False)
