@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Either QEMU dies in the middle of it: what is left of the guest goes on, and the report says why."""
+import os
+import signal
+
 import pytest
 
 from conftest import binary
@@ -21,6 +24,23 @@ def test_the_destination_dies_while_copying(workdir, version, multifd):
         one_sentence(move.wait(), 1, "its QEMU")
         scene.check_runs_at_source()
         assert scene.b.wait_job("failed")["error"]["message"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_destination_that_hangs_is_not_left_behind(workdir, version):
+    """It does not answer 'quit' any more; there is nothing in it that could be lost."""
+    with Scene(workdir, binary(version)) as scene:
+        move = scene.migrate(*SLOW)
+        scene.a.wait_job("copying")
+        scene.b.wait_job("copying")
+        os.kill(scene.dest.pid, signal.SIGSTOP)
+        job = scene.a.job()["job"]
+        assert scene.a.drover("cancel", job).status == 0
+        assert move.wait().status == 4
+        scene.dest.wait_exit(20)
+        assert scene.b.wait_job("cancelled")
+        assert "is killed" in scene.b.said()
+        scene.check_runs_at_source()
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -43,10 +43,13 @@ typedef struct {
     gboolean ran_before;   /* the same before the 'cont' that is under way */
     gboolean ran;          /* QEMU's run state shows that it has */
     gboolean cancelled;
-    gint64 ran_us; /* monotonic: the guest was started; 0: not by this daemon */
+    gboolean quits; /* QEMU has answered 'quit' */
+    gint64 ran_us;  /* monotonic: the guest was started; 0: not by this daemon */
     double cpu_before;
 
     GSource *drop;
+    GSource *gone;  /* while a QEMU that was told to quit is waited for, and ... */
+    GSource *hangs; /* ... when it has had time enough */
 } LiveDest;
 
 #define QMP_TIMEOUT_MS 20000

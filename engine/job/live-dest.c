@@ -7,7 +7,10 @@
 #include "engine/job/live-dest-private.h"
 #include "engine/job/qemu-identity.h"
 
+#include <glib-unix.h>
 #include <glib/gstdio.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /*
@@ -307,6 +310,8 @@ give_back(LiveDest *self)
 {
     drv_steps_drop(&self->steps);
     dest_clear_source(&self->drop);
+    dest_clear_source(&self->hangs);
+    dest_clear_source(&self->gone);
     g_clear_pointer(&self->channels, drv_channel_set_free);
     g_clear_pointer(&self->placer, drv_ram_placer_drop);
     drop_qmp(self);
@@ -359,8 +364,10 @@ quit_tried(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(DrvJob) keep = NULL;
     g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
     LiveDest *self = dest_redeem(ticket, &keep);
-    if (self != NULL)
-        drv_steps_next(&self->steps);
+    if (self == NULL)
+        return;
+    self->quits = reply != NULL;
+    drv_steps_next(&self->steps);
 }
 
 static void
@@ -397,9 +404,65 @@ step_quit(gpointer owner)
                                  quit_tried, dest_ticket(self));
 }
 
+typedef struct {
+    LiveDest *self;
+    int pidfd;
+} Gone;
+
+static void
+free_gone(gpointer data)
+{
+    Gone *gone = data;
+    close(gone->pidfd);
+    g_free(gone);
+}
+
+static gboolean
+is_gone(int fd, GIOCondition condition, gpointer data)
+{
+    LiveDest *self = ((Gone *)data)->self;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    dest_clear_source(&self->hangs);
+    dest_clear_source(&self->gone);
+    drv_steps_next(&self->steps);
+    return G_SOURCE_REMOVE;
+}
+
+/* It hangs: no guest has run in it, and none ever will. */
+static gboolean
+end_it(gpointer data)
+{
+    Gone *gone = data;
+    g_warning("job %s: the destination's QEMU does not quit: it is killed",
+              gone->self->base.rec->id);
+    syscall(SYS_pidfd_send_signal, gone->pidfd, SIGKILL, NULL, 0);
+    return G_SOURCE_REMOVE;
+}
+
+/* No QEMU is left behind with a guest that runs elsewhere. */
+static void
+step_gone(gpointer owner)
+{
+    LiveDest *self = owner;
+    int pidfd = self->incoming && !self->may_have_run ? drv_qemu_open(self->base.detail) : -1;
+    if (pidfd < 0) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    Gone *gone = g_new(Gone, 1);
+    *gone = (Gone){self, pidfd};
+    self->gone = g_unix_fd_source_new(pidfd, G_IO_IN);
+    g_source_set_callback(self->gone, G_SOURCE_FUNC(is_gone), gone, free_gone);
+    g_source_attach(self->gone, g_main_context_get_thread_default());
+    self->hangs = g_timeout_source_new(self->quits ? QUIT_MS : 0);
+    g_source_set_callback(self->hangs, end_it, gone, NULL);
+    g_source_attach(self->hangs, g_main_context_get_thread_default());
+}
+
 static const DrvStep rollback_steps[] = {
     {"connect", step_quit_connect},
     {"quit", step_quit},
+    {"gone", step_gone},
     {NULL, NULL},
 };
 

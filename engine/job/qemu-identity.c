@@ -4,7 +4,10 @@
 #include "common/error.h"
 #include "common/json.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define MEMBER "qemu"
 /* In /proc/PID/stat, counted from the state, which follows the name in parentheses. */
@@ -12,9 +15,8 @@
 
 /* "PID@START", START in clock ticks since boot: a pid comes again, the two together do not. */
 static char *
-identify(QmpClient *client)
+identify_process(pid_t pid)
 {
-    pid_t pid = qmp_client_get_peer_pid(client);
     g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
     g_autofree char *text = NULL;
     if (pid <= 0 || !g_file_get_contents(path, &text, NULL, NULL))
@@ -24,6 +26,27 @@ identify(QmpClient *client)
     if (fields == NULL || g_strv_length(fields) <= START_TIME_FIELD)
         return NULL;
     return g_strdup_printf("%d@%s", (int)pid, fields[START_TIME_FIELD]);
+}
+
+static char *
+identify(QmpClient *client)
+{
+    return identify_process(qmp_client_get_peer_pid(client));
+}
+
+int
+drv_qemu_open(JsonObject *detail)
+{
+    const char *remembered = drv_json_string(detail, MEMBER, NULL);
+    pid_t pid = remembered != NULL ? atoi(remembered) : 0;
+    int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    /* Asked after it was opened: from here on the descriptor is that process or a dead one. */
+    g_autofree char *identity = fd >= 0 ? identify_process(pid) : NULL;
+    if (fd >= 0 && g_strcmp0(identity, remembered) != 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
 }
 
 void

@@ -15,3 +15,5 @@
 void drv_qemu_remember(JsonObject *detail, QmpClient *client);
 /* Whether it is the QEMU that was remembered, or none was; DRV_ERROR_STATE if it is another. */
 gboolean drv_qemu_is_remembered(JsonObject *detail, QmpClient *client, GError **error);
+/* A pidfd of the QEMU that was remembered; -1 when it has ended or none was. */
+int drv_qemu_open(JsonObject *detail);
