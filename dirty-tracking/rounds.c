@@ -32,6 +32,7 @@ typedef struct {
 
 typedef struct {
     guint number;
+    char *id;
     guint64 pages;
     DrvBitmap *kept[KEPT];
     Region *regions;
@@ -68,6 +69,7 @@ free_block(gpointer data)
     for (guint i = 0; i < KEPT; i++)
         drv_bitmap_free(block->kept[i]);
     g_free(block->regions);
+    g_free(block->id);
     g_free(block);
 }
 
@@ -104,10 +106,11 @@ find_block(DrvRounds *rounds, guint number)
 }
 
 static Block *
-block_new(const DrvRounds *rounds, guint number, guint64 pages)
+block_new(const DrvRounds *rounds, guint number, const char *id, guint64 pages)
 {
     Block *block = g_new0(Block, 1);
     block->number = number;
+    block->id = g_strdup(id);
     block->pages = pages;
     block->n_regions = (pages + rounds->region_pages - 1) / rounds->region_pages;
     block->regions = g_new0(Region, block->n_regions);
@@ -117,7 +120,7 @@ block_new(const DrvRounds *rounds, guint number, guint64 pages)
 }
 
 gboolean
-drv_rounds_add_block(DrvRounds *rounds, guint number, guint64 pages)
+drv_rounds_add_block(DrvRounds *rounds, guint number, const char *id, guint64 pages)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&rounds->lock);
     const Block *known = find_block(rounds, number);
@@ -127,9 +130,17 @@ drv_rounds_add_block(DrvRounds *rounds, guint number, guint64 pages)
         return FALSE;
     if (number >= rounds->blocks->len)
         g_ptr_array_set_size(rounds->blocks, (gint)number + 1);
-    rounds->blocks->pdata[number] = block_new(rounds, number, pages);
+    rounds->blocks->pdata[number] = block_new(rounds, number, id, pages);
     rounds->tracked += pages;
     return TRUE;
+}
+
+const char *
+drv_rounds_block_id(DrvRounds *rounds, guint number)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&rounds->lock);
+    const Block *block = find_block(rounds, number);
+    return block != NULL ? block->id : NULL;
 }
 
 void

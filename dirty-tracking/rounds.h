@@ -22,10 +22,12 @@ DrvRounds *drv_rounds_new(guint page_size, gint64 now_us);
 void drv_rounds_free(DrvRounds *rounds);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvRounds, drv_rounds_free)
 
-/* A RAM block of so many pages, by the number that its pages will come with. FALSE when it is not
- * tracked, because it would be too much or the number is taken by one of another size: its pages
- * then only count. */
-gboolean drv_rounds_add_block(DrvRounds *rounds, guint number, guint64 pages);
+/* A RAM block of so many pages, by the number that its pages will come with; 'id' is QEMU's name
+ * for it. FALSE when it is not tracked, because it would be too much or the number is taken by one
+ * of another size: its pages then only count. */
+gboolean drv_rounds_add_block(DrvRounds *rounds, guint number, const char *id, guint64 pages);
+/* Its name, as long as the rounds live; NULL for a number that is not tracked. */
+const char *drv_rounds_block_id(DrvRounds *rounds, guint number);
 
 /* A run of pages came by. What lies outside the blocks only counts. */
 void drv_rounds_mark(DrvRounds *rounds, guint block, guint64 first, guint64 count);

@@ -9,8 +9,8 @@ static DrvRounds *
 begin(void)
 {
     DrvRounds *rounds = drv_rounds_new(PAGE, 100 * S);
-    g_assert_true(drv_rounds_add_block(rounds, 0, 8192));
-    g_assert_true(drv_rounds_add_block(rounds, 3, 700));
+    g_assert_true(drv_rounds_add_block(rounds, 0, "b0", 8192));
+    g_assert_true(drv_rounds_add_block(rounds, 3, "b3", 700));
     return rounds;
 }
 
@@ -203,12 +203,15 @@ test_odd(void)
     g_autoptr(DrvRounds) rounds = begin();
     DrvRoundsSummary sum;
     DrvRound round;
-    g_assert_true(drv_rounds_add_block(rounds, 3, 700));
-    g_assert_false(drv_rounds_add_block(rounds, 3, 701));
-    g_assert_false(drv_rounds_add_block(rounds, DRV_ROUNDS_MAX_BLOCKS, 1));
-    g_assert_false(drv_rounds_add_block(rounds, 1, DRV_ROUNDS_MAX_PAGES));
-    g_assert_false(drv_rounds_add_block(rounds, 1, G_MAXUINT64));
-    g_assert_true(drv_rounds_add_block(rounds, 2, 0));
+    g_assert_true(drv_rounds_add_block(rounds, 3, "b3", 700));
+    g_assert_false(drv_rounds_add_block(rounds, 3, "b3", 701));
+    g_assert_false(drv_rounds_add_block(rounds, DRV_ROUNDS_MAX_BLOCKS, "many", 1));
+    g_assert_false(drv_rounds_add_block(rounds, 1, "b1", DRV_ROUNDS_MAX_PAGES));
+    g_assert_false(drv_rounds_add_block(rounds, 1, "b1", G_MAXUINT64));
+    g_assert_true(drv_rounds_add_block(rounds, 2, "b2", 0));
+    g_assert_cmpstr(drv_rounds_block_id(rounds, 3), ==, "b3");
+    g_assert_null(drv_rounds_block_id(rounds, 1));
+    g_assert_null(drv_rounds_block_id(rounds, 77));
 
     drv_rounds_mark(rounds, 0, 0, 10); /* before QEMU says that it begins */
     drv_rounds_next(rounds, 0, 101 * S);
