@@ -30,14 +30,14 @@ class Recipe:
     clones: int = 1          # so many guests at once, all of the same memory
     memory_share: float = 1  # of the profile's guest memory, each
 
-    def guest(self, memory, accel):
+    def guest(self, memory, accel, backend="prealloc"):
         memory = max(int(memory * self.memory_share), 128)
         if self.kind == "linux":
             return Guest(kind="linux", memory=max(memory, 256), work=(32, 1000))
         params = "hz=1000 beat=1" if self.mode == "idle" \
             else f"hz=1000 rate={self.rate} beat={self.rate}"
         guest = Guest(accel=accel, memory=memory, mode=self.mode, params=params,
-                      pages=self.working_set * MIB // PAGE)
+                      pages=self.working_set * MIB // PAGE, backend=backend)
         return guest.variant(images=(image_for(guest),))
 
 
@@ -103,7 +103,8 @@ def image_for(guest):
 
 def describe(guest):
     """What results.jsonl says of a guest."""
-    told = {"kind": guest.kind, "accel": guest.accel, "memory_mib": guest.memory}
+    told = {"kind": guest.kind, "accel": guest.accel, "memory_mib": guest.memory,
+            "memory_backend": guest.backend or "anonymous"}
     if guest.kind == "linux":
         return {**told, "work": list(guest.work)}
     told |= {"mode": guest.mode, "working_set_mib": guest.pages_bytes // MIB,

@@ -31,6 +31,7 @@ class Conditions:
     watch_s: float     # how long a guest is watched before it is moved
     time_limit: float
     downtime_ms: int
+    backend: str       # of the guests' memory, as in tests/harness/qemu.py
 
 
 @dataclasses.dataclass
@@ -60,7 +61,7 @@ def accelerator():
 def run(cell, conditions):
     """Measures a cell once; returns (guest description, metrics, timeline, ok, error)."""
     recipe, system = RECIPES[cell.guest], SYSTEMS[cell.system]
-    guest = recipe.guest(conditions.memory, accelerator())
+    guest = recipe.guest(conditions.memory, accelerator(), conditions.backend)
     with contextlib.ExitStack() as stack:
         workdir = stack.enter_context(_directory())
         link = stack.enter_context(links.make(cell.link))

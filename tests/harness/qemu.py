@@ -74,7 +74,7 @@ class Guest:
     # Any guest's.
     machine: str = "pc-i440fx-7.2"   # one that every tested QEMU has
     cpu: str = "qemu64"
-    backend: str = ""            # memory backend: '' (anonymous), memfd, memfd-private, file
+    backend: str = ""            # '' (anonymous), memfd, memfd-private, prealloc, file
     dirty_ring: int = 0          # KVM: entries of the dirty ring instead of the bitmap;
                                  # pace the writer (tests/README.md), or the kernel loses pages
     images: tuple = ()           # ((file, address), ...): loaded into memory before the start
@@ -122,6 +122,7 @@ class Guest:
         backend = {
             "memfd": f"memory-backend-memfd,{size},share=on",
             "memfd-private": f"memory-backend-memfd,{size},share=off",
+            "prealloc": f"memory-backend-ram,{size},prealloc=on",
             "file": f"memory-backend-file,{size},share=on,mem-path={workdir}/ram",
         }[self.backend]
         return ["-machine", f"{self.machine},memory-backend=ram0", "-object", backend]
