@@ -113,6 +113,8 @@ drv_decompress(DrvCompressor *compressor, DrvCodec codec, const guint8 *in, gsiz
 /* A codec is judged by an epoch at least so long and of so many frames. One that takes much longer
  * says nothing: there was little to send. */
 #define EPOCH_US 100000
+/* One that is tried gets less: on a fast link a whole guest is over in a few tenths of a second. */
+#define TRY_US 40000
 #define EPOCH_FRAMES 8
 #define EPOCH_MAX_US (2 * G_USEC_PER_SEC)
 #define FIRST_PAUSE_US (3 * G_USEC_PER_SEC / 2)
@@ -158,14 +160,24 @@ judge(DrvCodecChoice *choice, gint64 now_us)
     choice->next_try[codec] = now_us + choice->pause[codec];
 }
 
+/* Where lz4 makes things slower, the link is not what limits, and zstd makes them slower still. */
+static gboolean
+is_hopeless(const DrvCodecChoice *choice, DrvCodec codec)
+{
+    return codec == DRV_CODEC_ZSTD &&
+           choice->rate[DRV_CODEC_LZ4] < FAR_BEHIND * choice->rate[DRV_CODEC_NONE];
+}
+
 static DrvCodec
 whose_turn(const DrvCodecChoice *choice, gint64 now_us)
 {
     DrvCodec turn = choice->best;
     for (guint i = 0; i < DRV_CODEC_COUNT; i++) {
+        if (i == choice->best || is_hopeless(choice, (DrvCodec)i))
+            continue;
         if (choice->rate[i] == 0)
             return (DrvCodec)i;
-        if (i != choice->best && choice->next_try[i] <= now_us)
+        if (choice->next_try[i] <= now_us)
             turn = (DrvCodec)i;
     }
     return turn;
@@ -175,7 +187,8 @@ DrvCodec
 drv_codec_choice_pick(DrvCodecChoice *choice, gsize raw, gint64 now_us)
 {
     gint64 elapsed = now_us - choice->since;
-    if (elapsed >= EPOCH_US && choice->frames >= EPOCH_FRAMES) {
+    gboolean tried = choice->rate[choice->current] == 0 || choice->current != choice->best;
+    if (elapsed >= (tried ? TRY_US : EPOCH_US) && choice->frames >= EPOCH_FRAMES) {
         if (elapsed <= EPOCH_MAX_US) {
             judge(choice, now_us);
             choice->current = whose_turn(choice, now_us);

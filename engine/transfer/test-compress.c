@@ -138,6 +138,7 @@ test_auto(void)
     gint64 now = 1;
     drv_codec_choice_init(&choice, now);
     g_assert_cmpint(settle(&choice, &now, 5000, 1e6), ==, DRV_CODEC_NONE);
+    g_assert_cmpfloat(choice.rate[DRV_CODEC_ZSTD], ==, 0); /* lz4 has shown enough */
     g_assert_cmpint(settle(&choice, &now, 118, 1e6), ==, DRV_CODEC_ZSTD);
     g_assert_cmpint(settle(&choice, &now, 300, 1e6), ==, DRV_CODEC_LZ4);
     /* The far end is what limits: no codec helps, so the cheapest. */
