@@ -29,12 +29,20 @@ typedef struct {
     DrvBatchPages pages;
 } Look;
 
+/* Pages that follow each other, wherever they came from. */
 typedef struct {
-    const DrvStreamEvent *event;
     DrvTableBlock *block;
+    guint number; /* of the block */
     gboolean placeable;
     gsize id_len;
-    guint64 first; /* page, of the whole run */
+    guint64 first; /* page */
+    guint32 count;
+    gboolean has_id;
+    gboolean zero;
+    guint8 fill;           /* of zero pages */
+    const guint8 *content; /* of all others: the first ... */
+    gsize stride;          /* ... and bytes to the next */
+    gsize raw;             /* bytes that each takes in QEMU's stream */
 } Run;
 
 static Run
@@ -42,24 +50,31 @@ run_of(DrvBatchWriter *writer, const DrvStream *stream, const DrvStreamEvent *ev
 {
     const DrvRamBlock *block = drv_stream_block(stream, event->pages.block);
     DrvTableBlock *known = drv_page_table_block(writer->table, event->pages.block);
-    return (Run){.event = event,
-                 .block = known,
+    gboolean zero = event->pages.kind == DRV_PAGES_ZERO;
+    gsize stride = DRV_STREAM_WORD + event->pages.payload;
+    return (Run){.block = known,
+                 .number = event->pages.block,
                  .placeable = drv_table_block_placeable(known),
                  .id_len = strnlen(block->id, sizeof block->id),
-                 .first = event->pages.offset / DRV_PAGE_LEN};
+                 .first = event->pages.offset / DRV_PAGE_LEN,
+                 .count = event->pages.count,
+                 .has_id = event->pages.head > DRV_STREAM_WORD,
+                 .zero = zero,
+                 .fill = zero ? event->pages.fill : 0,
+                 .content = drv_stream_payload(event, 0),
+                 .stride = stride,
+                 .raw = stride};
 }
 
 /* The pages from 'done' on, to be sent as they are in the stream. */
 static DrvBatchPages
 pages_of(const Run *run, guint32 done, guint32 count)
 {
-    const DrvStreamEvent *event = run->event;
-    gboolean zero = event->pages.kind == DRV_PAGES_ZERO;
-    return (DrvBatchPages){.verdict.kind = zero ? DRV_RECORD_ZERO : DRV_RECORD_LITERAL,
-                           .block = event->pages.block,
+    return (DrvBatchPages){.verdict.kind = run->zero ? DRV_RECORD_ZERO : DRV_RECORD_LITERAL,
+                           .block = run->number,
                            .placeable = run->placeable,
-                           .has_id = done == 0 && event->pages.head > DRV_STREAM_WORD,
-                           .fill = zero ? event->pages.fill : 0,
+                           .has_id = done == 0 && run->has_id,
+                           .fill = run->fill,
                            .id_len = run->id_len,
                            .first = run->first + done,
                            .count = count};
@@ -68,7 +83,7 @@ pages_of(const Run *run, guint32 done, guint32 count)
 static void
 look(const DrvPageTable *table, const Run *run, guint32 i, Look *seen)
 {
-    seen->content = drv_stream_payload(run->event, i);
+    seen->content = run->content + i * run->stride;
     seen->zero = is_zero(seen->content);
     seen->pages = pages_of(run, i, 1);
     if (seen->zero) {
@@ -130,7 +145,7 @@ static guint32
 add_plain(DrvBatchWriter *writer, const Run *run, guint32 done)
 {
     Look seen[STEP];
-    guint32 n = step(writer, run->event->pages.count - done);
+    guint32 n = step(writer, run->count - done);
     for (guint32 i = 0; i < n; i++) {
         look(writer->table, run, done + i, &seen[i]);
         if (run->placeable)
@@ -139,8 +154,7 @@ add_plain(DrvBatchWriter *writer, const Run *run, guint32 done)
     }
     n = decide(writer, run, seen, n);
     for (guint32 i = 0; i < n; i++)
-        drv_batch_put_pages(writer, &seen[i].pages, seen[i].content,
-                            DRV_STREAM_WORD + DRV_PAGE_LEN);
+        drv_batch_put_pages(writer, &seen[i].pages, seen[i].content, run->raw);
     return n;
 }
 
@@ -186,7 +200,7 @@ static guint32
 add_zeros(DrvBatchWriter *writer, const Run *run, guint32 done)
 {
     DrvBatchPages pages =
-        pages_of(run, done, zero_step(writer, run, run->event->pages.count - done));
+        pages_of(run, done, zero_step(writer, run, run->count - done));
     DrvBatchRoom trial = writer->room;
     guint64 number;
     pages.has_id &= !run->placeable;
@@ -201,7 +215,7 @@ add_zeros(DrvBatchWriter *writer, const Run *run, guint32 done)
         drv_batch_number(writer, DRV_BATCH_WAIT_NONE);
     drv_page_table_unlock(writer->table);
     if (pages.count > 0)
-        drv_batch_put_pages(writer, &pages, NULL, (gsize)pages.count * (DRV_STREAM_WORD + 1));
+        drv_batch_put_pages(writer, &pages, NULL, (gsize)pages.count * run->raw);
     return pages.count;
 }
 
@@ -223,15 +237,43 @@ drv_batch_is_regular(const DrvBatchWriter *writer, const DrvStream *stream,
            (id[0] == id_len && memcmp(id + 1, block->id, id_len) == 0);
 }
 
+static gboolean
+add_run(DrvBatchWriter *writer, const Run *run, guint32 *done)
+{
+    if (writer->has_blocks)
+        return FALSE;
+    guint32 n = run->zero ? add_zeros(writer, run, *done) : add_plain(writer, run, *done);
+    *done += n;
+    return n > 0;
+}
+
 gboolean
 drv_batch_add_run(DrvBatchWriter *writer, const DrvStream *stream, const DrvStreamEvent *event,
                   guint32 *done)
 {
     Run run = run_of(writer, stream, event);
-    if (writer->has_blocks)
-        return FALSE;
-    guint32 n = event->pages.kind == DRV_PAGES_ZERO ? add_zeros(writer, &run, *done)
-                                                    : add_plain(writer, &run, *done);
-    *done += n;
-    return n > 0;
+    return add_run(writer, &run, done);
+}
+
+gboolean
+drv_batch_writer_add_pages(DrvBatchWriter *writer, guint block, guint64 first, guint32 count,
+                           const guint8 *content, guint32 *done)
+{
+    DrvTableBlock *known = drv_page_table_block(writer->table, block);
+    g_return_val_if_fail(drv_table_block_placeable(known) &&
+                             first + count <= drv_table_block_pages(known),
+                         FALSE);
+    Run run = {.block = known,
+               .number = block,
+               .placeable = TRUE,
+               .first = first,
+               .count = count,
+               .zero = content == NULL,
+               .content = content,
+               .stride = DRV_PAGE_LEN,
+               .raw = sizeof(guint64) + (content != NULL ? DRV_PAGE_LEN : 0)};
+    while (*done < count)
+        if (!add_run(writer, &run, done))
+            return FALSE;
+    return TRUE;
 }

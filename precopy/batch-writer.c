@@ -125,14 +125,29 @@ put_opaque(DrvBatchWriter *writer, const guint8 *bytes, gsize len)
 }
 
 static gboolean
-add_opaque(DrvBatchWriter *writer, const DrvStream *stream, const DrvPiece *piece, guint32 *done)
+add_bytes(DrvBatchWriter *writer, DrvBatchWait wait, const guint8 *bytes, gsize len, guint32 *done)
 {
-    while (*done < piece->len) {
-        if (opaque_room(writer) <= DRV_OPAQUE_HEAD || !number(writer, opaque_waits(writer, stream)))
+    while (*done < len) {
+        if (opaque_room(writer) <= DRV_OPAQUE_HEAD || !number(writer, wait))
             return FALSE;
-        *done += (guint32)put_opaque(writer, piece->bytes + *done, piece->len - *done);
+        *done += (guint32)put_opaque(writer, bytes + *done, len - *done);
     }
     return TRUE;
+}
+
+static gboolean
+add_opaque(DrvBatchWriter *writer, const DrvStream *stream, const DrvPiece *piece, guint32 *done)
+{
+    return add_bytes(writer, opaque_waits(writer, stream), piece->bytes, piece->len, done);
+}
+
+gboolean
+drv_batch_writer_add_bytes(DrvBatchWriter *writer, const guint8 *bytes, gsize len, guint32 *done)
+{
+    /* Nothing in such a channel refers to pages before: no block has to be named. */
+    writer->lost = writer->lost || drv_page_table_lost(writer->table);
+    return add_bytes(writer, writer->lost ? DRV_BATCH_WAIT_LOST : DRV_BATCH_WAIT_NONE, bytes, len,
+                     done);
 }
 
 static gboolean

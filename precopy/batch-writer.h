@@ -43,6 +43,17 @@ void drv_batch_writer_begin(DrvBatchWriter *writer, guint8 *out, gsize size);
 gboolean drv_batch_writer_add(DrvBatchWriter *writer, const DrvStream *stream,
                               const DrvStreamEvent *event, guint32 *done);
 
+/*
+ * The same for a channel that is no main stream (multifd-batch.h); a writer is used for one or the
+ * other. Pages of a placeable block that lie side by side, 'content' NULL: that are zero. FALSE
+ * also when the table is lost, and then no batch takes them.
+ */
+gboolean drv_batch_writer_add_pages(DrvBatchWriter *writer, guint block, guint64 first,
+                                    guint32 count, const guint8 *content, guint32 *done);
+/* Bytes for QEMU. Once the table is lost they come after all that was placed. */
+gboolean drv_batch_writer_add_bytes(DrvBatchWriter *writer, const guint8 *bytes, gsize len,
+                                    guint32 *done);
+
 gboolean drv_batch_writer_is_empty(const DrvBatchWriter *writer);
 
 /* Pages that went in whole, so far or until it was finished. */

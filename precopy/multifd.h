@@ -11,6 +11,15 @@
  */
 typedef struct _DrvMultifd DrvMultifd;
 
+/* A head of pages, in bytes: fields up to the offsets, and room for these, at 4096 bytes a page. */
+#define DRV_MULTIFD_FIXED_LEN 320
+#define DRV_MULTIFD_MAX_PAGES (DRV_MULTIFD_PACKET_BYTES / 4096)
+#define DRV_MULTIFD_HEAD_LEN (DRV_MULTIFD_FIXED_LEN + 8 * DRV_MULTIFD_MAX_PAGES)
+/* Where in it the numbers of pages and bytes are. */
+#define DRV_MULTIFD_NORMAL_AT 16
+#define DRV_MULTIFD_SIZE_AT 20
+#define DRV_MULTIFD_ZERO_AT 32
+
 #define DRV_MULTIFD_PACKET_BYTES (512 * 1024) /* of pages, at most, in a packet */
 
 /* Bits of a packet's flags */

@@ -39,9 +39,13 @@ typedef struct {
 struct _DrvChannelCodec {
     const DrvChannelCodecOps *ops;
     DrvChunk *spare; /* of the pool */
+    /* outgoing() is not to be called, nor anything to be read, before wake() was. What has to wait
+     * for other channels has this, and keeps no spare chunk, as those may be in want of one. */
+    gboolean held;
     /* Set by the endpoint. */
     DrvWorker *worker;
     void (*ready)(gpointer owner, DrvFrame *frame);
+    void (*wake)(gpointer owner);
     gpointer owner;
 };
 

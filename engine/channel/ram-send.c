@@ -2,6 +2,8 @@
 #include "engine/channel/ram-send.h"
 
 #include "common/error.h"
+#include "engine/channel/ram-sync.h"
+#include "precopy/multifd-batch.h"
 
 #include <openssl/rand.h>
 #include <string.h>
@@ -10,21 +12,37 @@ struct _DrvRamSender {
     gatomicrefcount refs;
     DrvPageTable *table;
     GArray *placeable; /* of DrvRamBlock; fixed */
+    gboolean multifd;  /* there are other channels; fixed */
+    DrvRamSync sync;
     GMutex lock;
     guint64 stream;
 };
 
 typedef struct {
     DrvChannelCodec base;
+    gatomicrefcount refs; /* the endpoint's, and one while it waits for others */
+    gboolean freed;
     DrvRamSender *sender;
-    DrvStream *stream;
     DrvBatchWriter *writer;
     DrvChunk *out; /* the batch being made; NULL: none */
 
-    gboolean pushed;      /* the stream has the input */
-    gboolean event_held;  /* an event is not, or not all, in a batch */
-    DrvStreamEvent event; /* ... */
-    guint32 done;         /* ... and how much of it is */
+    gboolean pushed;     /* the parser has the input */
+    gboolean event_held; /* an event is not, or not all, in a batch */
+
+    /* The main stream: */
+    DrvStream *stream;
+    DrvStreamEvent event;
+    guint32 done; /* how much of the event is in */
+    gboolean flushes, flush_at_eos;
+    /* or a multifd channel: */
+    DrvMultifd *multifd;
+    DrvMultifdBatch *packets;
+    DrvMultifdEvent part;
+
+    /* The other channels */
+    DrvRamSyncMember member;
+    gboolean at_place; /* that they have to come to as well */
+    gboolean arrived;  /* ... and have been told so */
 } RamSend;
 
 G_STATIC_ASSERT(DRV_BATCH_MAX <= DRV_FRAME_RAW_MAX);
@@ -32,8 +50,8 @@ G_STATIC_ASSERT(DRV_BATCH_MAX <= DRV_FRAME_RAW_MAX);
 /* --- the job's --- */
 
 DrvRamSender *
-drv_ram_sender_new(const DrvRamBlock *placeable, guint n, const guint8 digest[DRV_PAGE_SECRET],
-                   gsize dedup_memory, GError **error)
+drv_ram_sender_new(const DrvRamBlock *placeable, guint n, guint multifd,
+                   const guint8 digest[DRV_PAGE_SECRET], gsize dedup_memory, GError **error)
 {
     guint8 pieces[DRV_PAGE_SECRET];
     if (RAND_bytes(pieces, sizeof pieces) != 1) {
@@ -43,6 +61,8 @@ drv_ram_sender_new(const DrvRamBlock *placeable, guint n, const guint8 digest[DR
     DrvRamSender *sender = g_new0(DrvRamSender, 1);
     g_atomic_ref_count_init(&sender->refs);
     g_mutex_init(&sender->lock);
+    sender->multifd = multifd > 0;
+    drv_ram_sync_init(&sender->sync, 1 + multifd);
     sender->table = drv_page_table_new(pieces, digest, dedup_memory);
     sender->placeable = g_array_new(FALSE, FALSE, sizeof(DrvRamBlock));
     g_array_append_vals(sender->placeable, placeable, n);
@@ -63,6 +83,7 @@ drv_ram_sender_unref(DrvRamSender *sender)
         return;
     drv_page_table_free(sender->table);
     g_array_unref(sender->placeable);
+    drv_ram_sync_clear(&sender->sync);
     g_mutex_clear(&sender->lock);
     g_free(sender);
 }
@@ -93,25 +114,50 @@ is_placeable(const DrvRamSender *sender, const DrvRamBlock *block)
 
 /* --- out --- */
 
-/* The next event into 'event'; FALSE: the stream wants more bytes. */
+static void
+add_block(RamSend *self)
+{
+    g_autoptr(GError) error = NULL;
+    const DrvRamBlock *block = drv_stream_block(self->stream, self->event.block);
+    if (drv_page_table_add_block(self->sender->table, self->event.block, block->id, block->size,
+                                 is_placeable(self->sender, block), &error))
+        return;
+    /* An odd stream, or no memory: then QEMU places the pages. */
+    g_warning("the guest's pages are left to QEMU: %s", error->message);
+    drv_page_table_lose(self->sender->table);
+}
+
+/* The parser's next event; FALSE: it wants more bytes. */
 static gboolean
 next_event(RamSend *self)
 {
-    g_autoptr(GError) error = NULL;
-    if (!drv_stream_next(self->stream, &self->event))
-        return FALSE;
-    self->event_held = TRUE;
     self->done = 0;
-    if (self->event.kind == DRV_STREAM_RAM_BLOCK) {
-        const DrvRamBlock *block = drv_stream_block(self->stream, self->event.block);
-        if (!drv_page_table_add_block(self->sender->table, self->event.block, block->id,
-                                      block->size, is_placeable(self->sender, block), &error)) {
-            /* An odd stream, or no memory: then QEMU places the pages. */
-            g_warning("the guest's pages are left to QEMU: %s", error->message);
+    self->event_held = self->multifd != NULL ? drv_multifd_next(self->multifd, &self->part)
+                                             : drv_stream_next(self->stream, &self->event);
+    if (self->event_held && self->stream != NULL && self->event.kind == DRV_STREAM_RAM_BLOCK)
+        add_block(self);
+    return self->event_held;
+}
+
+/*
+ * Whether the main stream's event is one at which QEMU waits for the channels' SYNC packets. QEMU
+ * says FLUSH in the RAM's first section already, or else means every EOS.
+ */
+static gboolean
+is_place(RamSend *self)
+{
+    if (!self->sender->multifd)
+        return FALSE;
+    if (self->event.kind == DRV_STREAM_RAM_FLUSH) {
+        self->flushes = TRUE;
+        if (self->flush_at_eos)
             drv_page_table_lose(self->sender->table);
-        }
+        return TRUE;
     }
-    return TRUE;
+    if (self->event.kind != DRV_STREAM_RAM_EOS)
+        return FALSE;
+    self->flush_at_eos = !self->flushes;
+    return self->flush_at_eos;
 }
 
 /* FALSE: the batch is full. */
@@ -122,9 +168,13 @@ add_event(RamSend *self)
         self->out = g_steal_pointer(&self->base.spare);
         drv_batch_writer_begin(self->writer, self->out->data, MIN(self->out->size, DRV_BATCH_MAX));
     }
-    if (!drv_batch_writer_add(self->writer, self->stream, &self->event, &self->done))
+    if (self->multifd != NULL
+            ? !drv_multifd_batch_add(self->packets, &self->part)
+            : !drv_batch_writer_add(self->writer, self->stream, &self->event, &self->done))
         return FALSE;
     self->event_held = FALSE;
+    self->at_place =
+        self->multifd != NULL ? drv_multifd_batch_synced(self->packets) : is_place(self);
     return TRUE;
 }
 
@@ -144,8 +194,10 @@ send_batch(RamSend *self, DrvChannel *channel, guint16 flags)
 static gboolean
 may_flush(RamSend *self)
 {
-    return self->sender->placeable->len == 0 || drv_page_table_lost(self->sender->table) ||
-           !drv_stream_exact(self->stream) || drv_stream_ram_ended(self->stream);
+    if (self->sender->placeable->len == 0 || drv_page_table_lost(self->sender->table))
+        return TRUE;
+    return self->stream != NULL &&
+           (!drv_stream_exact(self->stream) || drv_stream_ram_ended(self->stream));
 }
 
 /* What the stream holds back, as an event; FALSE when that is nothing. */
@@ -153,8 +205,73 @@ static gboolean
 flush_event(RamSend *self)
 {
     self->done = 0;
-    self->event_held = may_flush(self) && drv_stream_flush(self->stream, &self->event);
+    if (!may_flush(self))
+        return FALSE;
+    self->event_held = self->multifd != NULL ? drv_multifd_flush(self->multifd, &self->part)
+                                             : drv_stream_flush(self->stream, &self->event);
     return self->event_held;
+}
+
+/* --- waiting for other channels --- */
+
+static void
+send_unref(RamSend *self)
+{
+    if (!g_atomic_ref_count_dec(&self->refs))
+        return;
+    drv_ram_sender_unref(self->sender);
+    g_free(self);
+}
+
+static void
+take_wake(gpointer target, gpointer data)
+{
+    RamSend *self = target;
+    self->base.held = FALSE;
+    if (!self->freed)
+        self->base.wake(self->base.owner);
+    send_unref(self);
+}
+
+static void
+wake(gpointer data)
+{
+    RamSend *self = data;
+    drv_worker_post(self->base.worker, take_wake, self, NULL);
+}
+
+/* What is before the place has been sent. FALSE: the others have not come to it yet. */
+static gboolean
+pass_place(RamSend *self)
+{
+    if (!self->arrived) {
+        self->arrived = TRUE;
+        self->base.held = TRUE; /* before it can be waked */
+        g_atomic_ref_count_inc(&self->refs);
+        if (!drv_ram_sync_arrive(&self->sender->sync, &self->member)) {
+            g_clear_pointer(&self->base.spare, drv_chunk_free);
+            return FALSE;
+        }
+        self->base.held = FALSE;
+        send_unref(self);
+    }
+    self->arrived = self->at_place = FALSE;
+    return TRUE;
+}
+
+/* Where the streams are not understood there are no places to wait at; QEMU keeps the order. */
+static void
+lost_order(RamSend *self)
+{
+    if (self->sender->multifd && drv_page_table_lost(self->sender->table))
+        drv_ram_sync_off(&self->sender->sync);
+}
+
+static void
+leave(RamSend *self)
+{
+    if (drv_ram_sync_leave(&self->sender->sync, &self->member))
+        send_unref(self);
 }
 
 static gboolean
@@ -163,18 +280,25 @@ send_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk, gui
 {
     RamSend *self = (RamSend *)codec;
     if (!self->pushed) {
-        drv_stream_push(self->stream, (*chunk)->data, len);
+        if (self->multifd != NULL)
+            drv_multifd_push(self->multifd, (*chunk)->data, len);
+        else
+            drv_stream_push(self->stream, (*chunk)->data, len);
         self->pushed = TRUE;
         g_mutex_lock(&self->sender->lock);
         self->sender->stream += len;
         g_mutex_unlock(&self->sender->lock);
     }
+    if (self->at_place && !pass_place(self))
+        return FALSE;
     while (self->event_held || next_event(self) || (!more && flush_event(self))) {
-        if (!add_event(self)) {
+        if (!add_event(self) || self->at_place) {
+            lost_order(self);
             send_batch(self, channel, 0);
             return FALSE;
         }
     }
+    lost_order(self);
     if (!more)
         send_batch(self, channel, 0);
     self->pushed = FALSE;
@@ -189,6 +313,7 @@ send_end(DrvChannelCodec *codec, DrvChannel *channel, guint16 flags)
     if (flags & DRV_DATA_RESET)
         g_clear_pointer(&self->out, drv_chunk_free);
     send_batch(self, channel, flags);
+    leave(self);
 }
 
 static void
@@ -201,15 +326,18 @@ static void
 send_free(DrvChannelCodec *codec)
 {
     RamSend *self = (RamSend *)codec;
+    self->freed = TRUE;
+    leave(self);
+    drv_multifd_batch_free(self->packets);
+    drv_multifd_free(self->multifd);
     drv_batch_writer_free(self->writer);
     drv_stream_free(self->stream);
     drv_chunk_free(self->out);
-    drv_ram_sender_unref(self->sender);
-    g_free(self);
+    send_unref(self);
 }
 
 DrvChannelCodec *
-drv_ram_sender_codec(DrvRamSender *sender)
+drv_ram_sender_codec(DrvRamSender *sender, guint index)
 {
     static const DrvChannelCodecOps ops = {
         .name = "ram",
@@ -223,7 +351,14 @@ drv_ram_sender_codec(DrvRamSender *sender)
     RamSend *self = g_new0(RamSend, 1);
     self->base.ops = &ops;
     self->sender = drv_ram_sender_ref(sender);
-    self->stream = drv_stream_new();
+    g_atomic_ref_count_init(&self->refs);
+    drv_ram_sync_member_init(&self->member, wake, self);
     self->writer = drv_batch_writer_new(sender->table);
+    if (index == 0) {
+        self->stream = drv_stream_new();
+    } else {
+        self->multifd = drv_multifd_new(DRV_PAGE_LEN);
+        self->packets = drv_multifd_batch_new(sender->table, self->writer, self->multifd);
+    }
     return &self->base;
 }

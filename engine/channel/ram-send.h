@@ -10,18 +10,19 @@
  */
 typedef struct _DrvRamSender DrvRamSender;
 
-/* 'placeable': the blocks whose pages the receiver places itself, by id and size; 'digest' the
- * secret that it was told. Errors: no random numbers. */
-DrvRamSender *drv_ram_sender_new(const DrvRamBlock *placeable, guint n,
+/* 'placeable': the blocks whose pages the receiver places itself, by id and size; 'multifd': the
+ * channels that come beside the main stream, all of them; 'digest' the secret that the receiver was
+ * told. Errors: no random numbers. */
+DrvRamSender *drv_ram_sender_new(const DrvRamBlock *placeable, guint n, guint multifd,
                                  const guint8 digest[DRV_PAGE_SECRET], gsize dedup_memory,
                                  GError **error);
 DrvRamSender *drv_ram_sender_ref(DrvRamSender *sender);
 void drv_ram_sender_unref(DrvRamSender *sender);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvRamSender, drv_ram_sender_unref)
 
-/* The codec of the main stream's channel: takes pages out towards the peer; what comes back passes
- * as it is. */
-DrvChannelCodec *drv_ram_sender_codec(DrvRamSender *sender);
+/* The codec of channel 'index', 0 for the main stream: takes pages out towards the peer; what comes
+ * back passes as it is. */
+DrvChannelCodec *drv_ram_sender_codec(DrvRamSender *sender, guint index);
 
 typedef struct {
     DrvPageCounts pages;

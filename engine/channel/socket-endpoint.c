@@ -96,7 +96,7 @@ static void
 read_on(SocketEndpoint *self)
 {
     while (!self->read_op.busy && !self->read_end && !self->waiting && !self->stopped &&
-           drv_channel_may_send(self->channel) && have_chunks(self)) {
+           !self->codec->held && drv_channel_may_send(self->channel) && have_chunks(self)) {
         if (self->input == 0)
             drv_worker_read(self->worker, &self->read_op, self->fd, self->chunk, 0,
                             self->chunk->size);
@@ -238,6 +238,12 @@ frame_ready(gpointer owner, DrvFrame *frame)
 }
 
 static void
+codec_awake(gpointer owner)
+{
+    read_on(owner);
+}
+
+static void
 socket_room(DrvEndpoint *base)
 {
     read_on((SocketEndpoint *)base);
@@ -275,6 +281,7 @@ drv_socket_endpoint_new(int fd, DrvChannelCodec *codec)
     g_unix_set_fd_nonblocking(fd, FALSE, NULL);
     self->codec = codec;
     codec->ready = frame_ready;
+    codec->wake = codec_awake;
     codec->owner = self;
     self->read_op = (DrvOp){.done = was_read, .owner = self};
     self->write_op = (DrvOp){.done = was_written, .owner = self};

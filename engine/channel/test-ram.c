@@ -242,7 +242,7 @@ scene_init(Scene *s, guint threads, guint lanes, gboolean relay)
     fill_random(s, s->device, DEVICE_BYTES - DEVICE_BYTES % 4);
     fill_random(s, s->dest[MAIN] + 100 * PAGE, 500 * PAGE); /* its firmware was there before */
     fill_random(s, secret, sizeof secret);
-    s->sender = drv_ram_sender_new(placeable, n, secret, DRV_DEDUP_MEMORY_DEFAULT, &error);
+    s->sender = drv_ram_sender_new(placeable, n, 0, secret, DRV_DEDUP_MEMORY_DEFAULT, &error);
     g_assert_no_error(error);
     DrvGuestRam *ram = drv_guest_ram_open(getpid(), reach, n, &error);
     g_assert_no_error(error);
@@ -269,7 +269,7 @@ scene_clear(Scene *s)
 static void
 migrate(Scene *s, DrvCodec codec)
 {
-    s->pipe = rig_pipe_coded(&s->rig, codec, drv_ram_sender_codec(s->sender),
+    s->pipe = rig_pipe_coded(&s->rig, codec, drv_ram_sender_codec(s->sender, 0),
                              drv_ram_placer_codec(s->placer));
     GThread *threads[] = {g_thread_new("source", run_source, s), g_thread_new("dest", run_dest, s)};
     rig_join(threads, G_N_ELEMENTS(threads));
@@ -378,7 +378,7 @@ test_abandoned(void)
     for (guint round = 0; round < 20; round++) {
         Scene s;
         scene_init(&s, 3, 2, FALSE);
-        s.pipe = rig_pipe_coded(&s.rig, DRV_CODEC_NONE, drv_ram_sender_codec(s.sender),
+        s.pipe = rig_pipe_coded(&s.rig, DRV_CODEC_NONE, drv_ram_sender_codec(s.sender, 0),
                                 drv_ram_placer_codec(s.placer));
         GThread *threads[] = {g_thread_new("source", run_source, &s),
                               g_thread_new("dest", run_dest, &s)};

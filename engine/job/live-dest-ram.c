@@ -113,11 +113,6 @@ dest_reach_ram(gpointer owner)
     LiveDest *self = owner;
     if (self->mode == DRV_SPEC_MODE_RELAY)
         drv_steps_next(&self->steps);
-    else if (self->multifd > 0)
-        relay_instead(self,
-                      g_error_new_literal(DRV_ERROR, DRV_ERROR_USAGE,
-                                          "pages that come over multifd channels are placed by "
-                                          "QEMU: leave --multifd out for direct mode"));
     else
         drv_guest_blocks_find_async(self->qmp, QMP_TIMEOUT_MS, self->steps.cancellable,
                                     blocks_known, dest_ticket(self));
@@ -127,6 +122,5 @@ DrvChannelCodec *
 dest_codec(guint index, gpointer data)
 {
     LiveDest *self = data;
-    return self->placer != NULL && index == 0 ? drv_ram_placer_codec(self->placer)
-                                              : drv_codec_opaque_new();
+    return self->placer != NULL ? drv_ram_placer_codec(self->placer) : drv_codec_opaque_new();
 }

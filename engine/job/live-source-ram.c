@@ -62,8 +62,10 @@ live_choose_mode(LiveSource *self, JsonObject *ok, GError **error)
     }
     g_autoptr(GArray) blocks = parse_blocks(drv_json_array(direct, "blocks"));
     drv_ram_sender_unref(self->sender);
-    self->sender = drv_ram_sender_new((const DrvRamBlock *)blocks->data, blocks->len, secret,
-                                      (gsize)self->spec->dedup_memory, error);
+    self->sender =
+        drv_ram_sender_new((const DrvRamBlock *)blocks->data, blocks->len,
+                           (guint)self->spec->multifd, secret, (gsize)self->spec->dedup_memory,
+                           error);
     return self->sender != NULL;
 }
 
@@ -71,8 +73,8 @@ DrvChannelCodec *
 live_codec(guint index, gpointer data)
 {
     LiveSource *self = data;
-    return self->sender != NULL && index == 0 ? drv_ram_sender_codec(self->sender)
-                                              : drv_codec_opaque_new();
+    return self->sender != NULL ? drv_ram_sender_codec(self->sender, index)
+                                : drv_codec_opaque_new();
 }
 
 guint64
