@@ -199,8 +199,7 @@ settle_zeros(DrvBatchWriter *writer, const Run *run, guint64 number, const DrvBa
 static guint32
 add_zeros(DrvBatchWriter *writer, const Run *run, guint32 done)
 {
-    DrvBatchPages pages =
-        pages_of(run, done, zero_step(writer, run, run->count - done));
+    DrvBatchPages pages = pages_of(run, done, zero_step(writer, run, run->count - done));
     DrvBatchRoom trial = writer->room;
     guint64 number;
     pages.has_id &= !run->placeable;
@@ -260,9 +259,8 @@ drv_batch_writer_add_pages(DrvBatchWriter *writer, guint block, guint64 first, g
                            const guint8 *content, guint32 *done)
 {
     DrvTableBlock *known = drv_page_table_block(writer->table, block);
-    g_return_val_if_fail(drv_table_block_placeable(known) &&
-                             first + count <= drv_table_block_pages(known),
-                         FALSE);
+    g_return_val_if_fail(
+        drv_table_block_placeable(known) && first + count <= drv_table_block_pages(known), FALSE);
     Run run = {.block = known,
                .number = block,
                .placeable = TRUE,

@@ -2,8 +2,8 @@
 
 /*
  * A packet has pages of one block, so either all are placed or none. One whose pages were all taken
- * is left out: QEMU, 7.2 as well as 10.0, reads a packet's number but does not miss any. Only a SYNC
- * packet is kept, without pages: QEMU waits for it.
+ * is left out: QEMU, 7.2 as well as 10.0, reads a packet's number but does not miss any. Only a
+ * SYNC packet is kept, without pages: QEMU waits for it.
  *
  * Another channel may lose the way (batch-writer.c) in the middle of a packet. Then QEMU is given a
  * packet of those pages that are left.
@@ -192,8 +192,8 @@ completes(const DrvMultifdBatch *self, const DrvMultifdEvent *event)
 static gboolean
 add_bytes(DrvMultifdBatch *self, const DrvMultifdEvent *event)
 {
-    if (self->instead > 0 && !drv_batch_writer_add_bytes(self->writer, self->head, self->instead,
-                                                         &self->put_head))
+    if (self->instead > 0 &&
+        !drv_batch_writer_add_bytes(self->writer, self->head, self->instead, &self->put_head))
         return FALSE;
     return drv_batch_writer_add_bytes(self->writer, event->piece.bytes + self->skip,
                                       event->piece.len - self->skip, &self->done);

@@ -5,8 +5,8 @@
 #include "precopy/multifd.h"
 
 /*
- * Puts the packets of a multifd channel into batches: pages of placeable blocks as such, the rest as
- * bytes for QEMU, whose channel then looks as if these pages had not been sent. One a channel,
+ * Puts the packets of a multifd channel into batches: pages of placeable blocks as such, the rest
+ * as bytes for QEMU, whose channel then looks as if these pages had not been sent. One a channel,
  * beside its writer.
  */
 typedef struct _DrvMultifdBatch DrvMultifdBatch;

@@ -19,7 +19,7 @@
 #define INIT_LEN 64
 #define UUID_LEN 16
 #define ID_LEN 256
-#define COMMON_LEN 12                           /* magic, version, flags */
+#define COMMON_LEN 12 /* magic, version, flags */
 #define RAM_FIXED_LEN DRV_MULTIFD_FIXED_LEN
 #define RAM_RESERVED_LEN 28                     /* after the number of zero pages */
 #define STATE_LEN (COMMON_LEN + ID_LEN + 4 + 4) /* a head of device state */

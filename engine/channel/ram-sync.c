@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Why this ends. Let place k be the first at which streams wait and which another stream, B, has not
- * come to. All have passed k - 1, so B is not held here, and its socket is read. QEMU has told all
- * channels to send their SYNC k before it waits for any of them, each is sent by a thread of its
- * own, and that one can only be blocked on its own socket. So every channel gets to k. Then QEMU
- * writes the main stream's word k and flushes it; the main stream is not held before that either.
- * QEMU itself has to wait for nothing but these sockets meanwhile: what it reads, its return path,
- * is not held.
+ * Why this ends. Let place k be the first at which streams wait and which another stream, B, has
+ * not come to. All have passed k - 1, so B is not held here, and its socket is read. QEMU has told
+ * all channels to send their SYNC k before it waits for any of them, each is sent by a thread of
+ * its own, and that one can only be blocked on its own socket. So every channel gets to k. Then
+ * QEMU writes the main stream's word k and flushes it; the main stream is not held before that
+ * either. QEMU itself has to wait for nothing but these sockets meanwhile: what it reads, its
+ * return path, is not held.
  *
  * At the destination each channel's batches up to a place are sent before the stream waits at it,
  * and so have lower numbers than all behind it: none waits for one that is held back.

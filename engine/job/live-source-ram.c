@@ -62,10 +62,9 @@ live_choose_mode(LiveSource *self, JsonObject *ok, GError **error)
     }
     g_autoptr(GArray) blocks = parse_blocks(drv_json_array(direct, "blocks"));
     drv_ram_sender_unref(self->sender);
-    self->sender =
-        drv_ram_sender_new((const DrvRamBlock *)blocks->data, blocks->len,
-                           (guint)self->spec->multifd, secret, (gsize)self->spec->dedup_memory,
-                           error);
+    self->sender = drv_ram_sender_new((const DrvRamBlock *)blocks->data, blocks->len,
+                                      (guint)self->spec->multifd, secret,
+                                      (gsize)self->spec->dedup_memory, error);
     return self->sender != NULL;
 }
 
