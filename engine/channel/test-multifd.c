@@ -446,7 +446,7 @@ scene_init(Scene *s, const How *how)
     s->rand = g_rand_new_with_seed((guint32)g_test_rand_int());
     g_mutex_init(&s->lock);
     g_cond_init(&s->passed_on);
-    rig_init(&s->rig, how->threads, how->lanes, 0);
+    rig_init(&s->rig, how->threads, how->lanes, (gsize)256 << 20);
     s->relay = how->cuts > 0 ? test_relay_new(s->rig.port) : NULL;
     rig_connect(&s->rig, s->relay != NULL ? test_relay_port(s->relay) : 0);
     rig_wait_lanes(&s->rig, how->lanes);
