@@ -124,7 +124,9 @@ def test_there_and_back(workdir, pki, any_qemu):
 def test_multifd(workdir, pki, any_qemu, writer, channels):
     guest = WRITERS[writer]
     need_accel(guest.accel)
-    report = direct(workdir, pki, guest, any_qemu, any_qemu, "--multifd", channels)
+    # Slow enough for some rounds.
+    report = direct(workdir, pki, guest, any_qemu, any_qemu, "--multifd", channels,
+                    "--bandwidth", 24 * MIB)
     pages = report["ram"]["pages"]
     assert pages["zero"] > 0 and pages["delta"] > 0
 
@@ -141,6 +143,10 @@ def test_multifd_as_the_newest_does_it(workdir, pki, accel):
     guest = WRITERS["sparse"].variant(machine="pc", accel=accel)
     report = direct(workdir, pki, guest, qemu.newest(), qemu.newest(), "--multifd", 4)
     assert report["ram"]["pages"]["zero"] > 0
+
+
+def test_multifd_from_one_version_to_another(workdir, pki):
+    direct(workdir, pki, WRITERS["sparse"], binary("7.2"), binary("10.0"), "--multifd", 2)
 
 
 def test_multifd_over_a_broken_link(workdir, pki, any_qemu):
