@@ -71,8 +71,8 @@ offer_direct(LiveDest *self, const DrvGuestBlocks *blocks, GError **error)
         return FALSE;
     }
     self->direct = make_offer(ram, secret);
-    self->placer = drv_ram_placer_new(drv_services_transfer(self->base.services), g_steal_pointer(&ram),
-                                      secret, placing_failed, self);
+    self->placer = drv_ram_placer_new(drv_services_transfer(self->base.services),
+                                      g_steal_pointer(&ram), secret, placing_failed, self);
     return TRUE;
 }
 
