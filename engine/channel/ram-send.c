@@ -11,6 +11,7 @@
 struct _DrvRamSender {
     gatomicrefcount refs;
     DrvPageTable *table;
+    DrvRounds *rounds;
     GArray *placeable; /* of DrvRamBlock; fixed */
     gboolean multifd;  /* there are other channels; fixed */
     DrvRamSync sync;
@@ -64,6 +65,7 @@ drv_ram_sender_new(const DrvRamBlock *placeable, guint n, guint multifd,
     sender->multifd = multifd > 0;
     drv_ram_sync_init(&sender->sync, 1 + multifd);
     sender->table = drv_page_table_new(pieces, digest, dedup_memory);
+    sender->rounds = drv_rounds_new(DRV_PAGE_LEN, g_get_monotonic_time());
     sender->placeable = g_array_new(FALSE, FALSE, sizeof(DrvRamBlock));
     g_array_append_vals(sender->placeable, placeable, n);
     return sender;
@@ -82,10 +84,17 @@ drv_ram_sender_unref(DrvRamSender *sender)
     if (sender == NULL || !g_atomic_ref_count_dec(&sender->refs))
         return;
     drv_page_table_free(sender->table);
+    drv_rounds_free(sender->rounds);
     g_array_unref(sender->placeable);
     drv_ram_sync_clear(&sender->sync);
     g_mutex_clear(&sender->lock);
     g_free(sender);
+}
+
+DrvRounds *
+drv_ram_sender_rounds(DrvRamSender *sender)
+{
+    return sender->rounds;
 }
 
 void
@@ -112,6 +121,34 @@ is_placeable(const DrvRamSender *sender, const DrvRamBlock *block)
     return FALSE;
 }
 
+/* Pages that only look like pages, or are of another size, would be put down as dirty memory. */
+static void
+mark_pages(RamSend *self)
+{
+    const DrvStreamEvent *event = &self->event;
+    if (event->pages.page_len == DRV_PAGE_LEN && drv_stream_exact(self->stream))
+        drv_rounds_mark(self->sender->rounds, event->pages.block,
+                        event->pages.offset / DRV_PAGE_LEN, event->pages.count);
+}
+
+static void
+mark_packet(RamSend *self)
+{
+    const DrvMultifdPacket *packet = drv_multifd_packet(self->multifd);
+    gint block = drv_page_table_find_block(self->sender->table, packet->block);
+    guint32 n = packet->normal + packet->zero;
+    if (block < 0 || !drv_multifd_exact(self->multifd) ||
+        packet->flags & (DRV_MULTIFD_COMPRESSION | DRV_MULTIFD_DEVICE_STATE))
+        return;
+    for (guint32 i = 0, first = 0; i < n; i++) {
+        guint64 page = drv_multifd_offset(self->multifd, i) / DRV_PAGE_LEN;
+        if (i + 1 < n && drv_multifd_offset(self->multifd, i + 1) / DRV_PAGE_LEN == page + 1)
+            continue;
+        drv_rounds_mark(self->sender->rounds, (guint)block, page - (i - first), i - first + 1);
+        first = i + 1;
+    }
+}
+
 /* --- out --- */
 
 static void
@@ -119,6 +156,8 @@ add_block(RamSend *self)
 {
     g_autoptr(GError) error = NULL;
     const DrvRamBlock *block = drv_stream_block(self->stream, self->event.block);
+    drv_rounds_add_block(self->sender->rounds, self->event.block, block->id,
+                         block->size / DRV_PAGE_LEN);
     if (drv_page_table_add_block(self->sender->table, self->event.block, block->id, block->size,
                                  is_placeable(self->sender, block), &error))
         return;
@@ -134,8 +173,14 @@ next_event(RamSend *self)
     self->done = 0;
     self->event_held = self->multifd != NULL ? drv_multifd_next(self->multifd, &self->part)
                                              : drv_stream_next(self->stream, &self->event);
-    if (self->event_held && self->stream != NULL && self->event.kind == DRV_STREAM_RAM_BLOCK)
+    if (!self->event_held)
+        return FALSE;
+    if (self->multifd != NULL && self->part.kind == DRV_MULTIFD_PACKET)
+        mark_packet(self);
+    else if (self->stream != NULL && self->event.kind == DRV_STREAM_RAM_BLOCK)
         add_block(self);
+    else if (self->stream != NULL && self->event.kind == DRV_STREAM_RAM_PAGES)
+        mark_pages(self);
     return self->event_held;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "dirty-tracking/rounds.h"
 #include "engine/channel/codec.h"
 #include "precopy/batch-writer.h"
 
@@ -30,6 +31,10 @@ typedef struct {
     guint64 state;       /* bytes of memory held for the pages' hashes */
     gboolean understood; /* the stream still is: pages are placed */
 } DrvRamSenderStats;
+
+/* What came by, round for round, as long as the stream is understood. The caller says when a round
+ * begins or the last one ends. Lives as long as the sender. */
+DrvRounds *drv_ram_sender_rounds(DrvRamSender *sender);
 
 /* Any thread. */
 void drv_ram_sender_get_stats(DrvRamSender *sender, DrvRamSenderStats *stats);

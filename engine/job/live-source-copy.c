@@ -107,6 +107,7 @@ on_completed(LiveSource *self)
     if (self->completed)
         return;
     self->completed = TRUE;
+    self->completed_us = g_get_monotonic_time();
     live_set_timer(&self->finish, HANDOVER_MS, handover_overdue, self);
     live_check_handover(self);
 }
@@ -202,6 +203,16 @@ on_resume(LiveSource *self)
     drv_channel_set_class(self->channels, DRV_CLASS_RAM);
 }
 
+static void ask_figures(LiveSource *self);
+
+static void
+on_pass(LiveSource *self, JsonObject *data)
+{
+    qmp_get_int(data, "pass", &self->progress.rounds);
+    live_round_begins(self);
+    ask_figures(self); /* how much the round has to bring, before it has brought much */
+}
+
 void
 live_on_event(LiveSource *self, const char *name, JsonObject *data, gint64 timestamp_us)
 {
@@ -216,7 +227,7 @@ live_on_event(LiveSource *self, const char *name, JsonObject *data, gint64 times
     else if (g_str_equal(name, "RESUME") && !self->handed_over)
         on_resume(self);
     else if (g_str_equal(name, "MIGRATION_PASS"))
-        qmp_get_int(data, "pass", &self->progress.rounds);
+        on_pass(self, data);
     drv_job_changed(&self->base);
 }
 
@@ -273,6 +284,8 @@ figures_known(GObject *source, GAsyncResult *result, gpointer data)
     if (object == NULL || self->channels == NULL)
         return;
     live_take_figures(self, object);
+    live_round_begins(self);
+    live_judge_convergence(self);
     /* Events tell it sooner; this is for the one that was missed. */
     const char *status = qmp_get_string(object, "status");
     if (status != NULL && !self->handed_over)
@@ -280,16 +293,22 @@ figures_known(GObject *source, GAsyncResult *result, gpointer data)
     drv_job_changed(job);
 }
 
-static gboolean
-poll_figures(gpointer data)
+static void
+ask_figures(LiveSource *self)
 {
-    LiveSource *self = data;
-    sample_rates(self);
     if (self->qmp != NULL && !self->polling && !self->handed_over) {
         self->polling = TRUE;
         qmp_client_execute_async(self->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, NULL,
                                  figures_known, drv_job_ref(&self->base));
     }
+}
+
+static gboolean
+poll_figures(gpointer data)
+{
+    LiveSource *self = data;
+    sample_rates(self);
+    ask_figures(self);
     drv_job_changed(&self->base);
     return G_SOURCE_CONTINUE;
 }
@@ -356,7 +375,7 @@ live_progress(DrvJob *job)
                                drv_job_state(job) < DRV_STATE_LOADED ? p->remaining : 0);
     json_object_set_int_member(o, "raw_rate", (gint64)p->raw_rate);
     json_object_set_int_member(o, "wire_rate", (gint64)p->wire_rate);
-    json_object_set_int_member(o, "dirty_rate", p->dirty_rate);
+    live_progress_rounds(self, o);
     json_object_set_int_member(o, "lanes", link.lanes);
     json_object_set_int_member(o, "reconnects", self->reconnects_before + link.reconnects);
     json_object_set_boolean_member(o, "connected", self->lost_us == 0);
@@ -424,6 +443,7 @@ live_report(LiveSource *self, DrvJobState state)
     json_object_set_int_member(o, "downtime_ms", (self->downtime_us + 999) / 1000);
     json_object_set_int_member(o, "downtime_limit_ms", self->spec->downtime_ms);
     json_object_set_int_member(o, "rounds", self->progress.rounds);
+    live_report_rounds(self, o);
     json_object_set_int_member(o, "lanes", MAX(link.lanes, 1));
     json_object_set_int_member(o, "reconnects", self->reconnects_before + link.reconnects);
     json_object_set_object_member(o, "ram", live_report_ram(self, &totals));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "dirty-tracking/convergence.h"
 #include "engine/channel/channel-set.h"
 #include "engine/channel/listener.h"
 #include "engine/channel/ram-send.h"
@@ -11,8 +12,8 @@
 #include "qmp/qmp.h"
 
 /* A live migration's source half, shared by live-source.c (its life), live-source-prepare.c,
- * live-source-copy.c (watching QEMU copy), live-source-commit.c (the decision) and
- * live-source-rollback.c. */
+ * live-source-copy.c (watching QEMU copy), live-source-rounds.c (what it says of the guest),
+ * live-source-commit.c (the decision) and live-source-rollback.c. */
 
 /* What query-migrate last said, and what follows from it. */
 typedef struct {
@@ -25,6 +26,8 @@ typedef struct {
     gint64 normal_pages;
     gint64 throttle_pct;
     gint64 expected_downtime_ms;
+    gint64 sized_round; /* the round that began with ... */
+    gint64 round_bytes; /* ... so much to bring */
 
     gint64 sampled_us; /* for the rates: our own counts, a moment ago */
     guint64 sampled_raw;
@@ -66,12 +69,14 @@ typedef struct {
     gint64 settle_until; /* monotonic, as all that follow */
     gint64 begin_us;
     gint64 stopped_us;       /* the guest's vCPUs stopped; 0: not yet */
+    gint64 completed_us;     /* QEMU said so; 0: not yet */
     gint64 downtime_us;      /* measured; 0: not yet */
     gint64 lost_us;          /* the link is down since; 0: it is up */
     guint reconnects_before; /* of sessions that are gone */
     double cpu_before;
     double cpu_dest;
     CopyProgress progress;
+    DrvConvergence *convergence; /* NULL: QEMU has not begun */
 
     GSource *poll;
     GSource *drop;    /* the drop timeout, while the link is down */
@@ -114,6 +119,17 @@ DrvChannelCodec *live_codec(guint index, gpointer data);
 /* Bytes that QEMU has sent, and the report's "ram". */
 guint64 live_ram_bytes(LiveSource *self, const DrvChannelTotals *totals);
 JsonObject *live_report_ram(LiveSource *self, const DrvChannelTotals *totals);
+
+/* live-source-rounds.c: QEMU has begun the round that the progress names. */
+void live_round_begins(LiveSource *self);
+/* With fresh figures of query-migrate. */
+void live_judge_convergence(LiveSource *self);
+/* Why the migration is not expected to end, as one sentence; NULL: it is, or it is too early to
+ * say. Borrowed until the next figures. */
+const char *live_doubt(LiveSource *self);
+/* Their members of the progress, and of the report, with which the last round ends. */
+void live_progress_rounds(LiveSource *self, JsonObject *o);
+void live_report_rounds(LiveSource *self, JsonObject *o);
 
 /* live-source-copy.c */
 void live_copy_started(LiveSource *self);

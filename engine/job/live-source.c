@@ -232,9 +232,12 @@ out_of_time(gpointer data)
     if (drv_job_state(&self->base) <= DRV_STATE_COPYING)
         live_fail(self,
                   g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
-                              "the migration was not done within %d s: the guest writes faster "
-                              "than the link carries, or --timeout is too short",
-                              (int)self->spec->timeout_s));
+                              "the migration was not done within %d s: %s",
+                              (int)self->spec->timeout_s,
+                              live_doubt(self) != NULL
+                                  ? live_doubt(self)
+                                  : "the guest writes faster than the link carries, or --timeout "
+                                    "is too short"));
     return G_SOURCE_REMOVE;
 }
 
@@ -360,6 +363,7 @@ live_free(DrvJob *job)
     drv_vm_free(self->vm);
     drv_shaper_unref(self->shaper);
     drv_ram_sender_unref(self->sender);
+    drv_convergence_free(self->convergence);
     g_free(self->relay_reason);
     drv_job_spec_free(self->spec);
     g_free(self->peer_error);
