@@ -41,8 +41,23 @@ def test_writers(workdir, pki, guest, any_qemu):
     pages = report["ram"]["pages"]
     if guest.mode != "idle":
         assert pages["delta"] > 0
+        check_rounds(report)
     # What is remembered of the pages: at most 2 % of the guest's memory, and the index.
     assert 0 < report["ram"]["state_bytes"] < guest.memory * MIB * 0.02 + 17 * MIB
+
+
+def check_rounds(report):
+    rounds, hot = report["rounds_detail"], report["hot_regions"]
+    assert rounds[0]["pass"] == 1 and rounds[-1]["last_pass"] == report["rounds"]
+    for earlier, later in zip(rounds, rounds[1:]):
+        assert later["pass"] == earlier["last_pass"] + 1
+    # The first brings the whole memory, the others what was written to; in 2 MiB regions.
+    assert rounds[0]["pages"] * 4096 == rounds[0]["bytes"]
+    assert rounds[0]["pages"] > max(r["pages"] for r in rounds[1:]) > 0
+    assert 0 < report["working_set"] < rounds[0]["bytes"]
+    assert 1 <= len(hot) <= 8 and hot[0]["block"] == "pc.ram"
+    assert all(0 < region["pages"] <= 512 for region in hot)
+    assert [r["count"] for r in hot] == sorted((r["count"] for r in hot), reverse=True)
 
 
 def test_linux(workdir, pki, any_qemu):
@@ -163,3 +178,4 @@ def test_relay_when_asked_for(workdir, pki):
         source.wait_ready()
         report = migrate_exactly(hosts, source, dest, "--mode", "relay")
     assert report["mode"] == "relay" and "relay_reason" not in report
+    assert all(report[m] is None for m in ("rounds_detail", "working_set", "hot_regions"))
