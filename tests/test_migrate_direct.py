@@ -179,3 +179,28 @@ def test_relay_when_asked_for(workdir, pki):
         report = migrate_exactly(hosts, source, dest, "--mode", "relay")
     assert report["mode"] == "relay" and "relay_reason" not in report
     assert all(report[m] is None for m in ("rounds_detail", "working_set", "hot_regions"))
+
+
+# Root's QEMU has all capabilities: who has fewer may not look into it.
+WITHOUT_PTRACE = ((), ("setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"))
+
+
+def test_relay_instead_of_direct_says_why(workdir, pki):
+    with Machine(qemu.newest(), WRITERS["idle"], name="src") as source, \
+            Machine(qemu.newest(), WRITERS["idle"], incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki, prefixes=WITHOUT_PTRACE) as hosts:
+        source.wait_ready()
+        report = migrate_exactly(hosts, source, dest)
+    assert report["mode"] == "relay"
+    assert "CAP_SYS_PTRACE" in report["relay_reason"]
+
+
+def test_refused_when_insisted_on(workdir, pki):
+    with Machine(qemu.newest(), WRITERS["idle"], name="src") as source, \
+            Machine(qemu.newest(), WRITERS["idle"], incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki, hold=False, prefixes=WITHOUT_PTRACE) as hosts:
+        source.wait_ready()
+        result = hosts.a.drover("migrate", "--qmp", source.drover_qmp, "--to", hosts.b.address,
+                                "--dest-qmp", dest.drover_qmp, "--mode", "direct")
+        one_sentence(result, 1, "memory cannot be written", "CAP_SYS_PTRACE")
+        assert source.running() and not dest.running()

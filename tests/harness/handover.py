@@ -38,14 +38,14 @@ def make_hosts_pki(directory):
 class Hosts:
     """Two daemons, a and b. hold: each stops itself before it starts a guest that came to it."""
 
-    def __init__(self, workdir, pki, hold=True, link=None, config=None):
+    def __init__(self, workdir, pki, hold=True, link=None, config=None, prefixes=((), ())):
         env = HOLD if hold else {}
         self.hold = hold
         self._stack = contextlib.ExitStack()
         self.daemons = []
         for i, name in enumerate("ab"):
             where = {"listen": f"{link.hosts[i].address}:7000",
-                     "prefix": link.hosts[i].prefix} if link else {}
+                     "prefix": link.hosts[i].prefix} if link else {"prefix": prefixes[i]}
             self.daemons.append(Daemon(workdir, name, pki / name, env=env, config=config, **where))
         self.a, self.b = self.daemons
 
