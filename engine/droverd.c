@@ -89,6 +89,12 @@ api_tunnel(gpointer self, JsonObject *spec, GError **error)
     return drv_jobs_tunnel(((Daemon *)self)->jobs, spec, error);
 }
 
+static char *
+api_predict(gpointer self, JsonObject *spec, GError **error)
+{
+    return drv_jobs_predict(((Daemon *)self)->jobs, spec, error);
+}
+
 static gboolean
 api_cancel(gpointer self, const char *id, GError **error)
 {
@@ -107,6 +113,7 @@ static const DrvApiBackend backend = {
     .show_job = api_show,
     .migrate = api_migrate,
     .tunnel = api_tunnel,
+    .predict = api_predict,
     .cancel = api_cancel,
     .resolve = api_resolve,
 };

@@ -105,6 +105,12 @@ drv_api_tunnel(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError
     return start(ops->tunnel, "tunnel", self, spec, error);
 }
 
+char *
+drv_api_predict(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error)
+{
+    return start(ops->predict, "predict", self, spec, error);
+}
+
 static gboolean
 done(gboolean ok, GError *why, const char *call, GError **error)
 {

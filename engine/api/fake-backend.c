@@ -99,6 +99,12 @@ fake_tunnel(gpointer self, JsonObject *spec, GError **error)
     return start(self, "tunnel", spec, error);
 }
 
+static char *
+fake_predict(gpointer self, JsonObject *spec, GError **error)
+{
+    return start(self, "predict", spec, error);
+}
+
 static gboolean
 fake_cancel(gpointer self, const char *id, GError **error)
 {
@@ -138,6 +144,7 @@ const DrvApiBackend fake_backend_ops = {
     .show_job = fake_show,
     .migrate = fake_migrate,
     .tunnel = fake_tunnel,
+    .predict = fake_predict,
     .cancel = fake_cancel,
     .resolve = fake_resolve,
 };

@@ -100,6 +100,12 @@ post_tunnel(const Request *req, GError **error)
     return started(req, drv_api_tunnel(req->router->ops, req->router->self, req->body, error));
 }
 
+static JsonNode *
+post_predict(const Request *req, GError **error)
+{
+    return started(req, drv_api_predict(req->router->ops, req->router->self, req->body, error));
+}
+
 /* The job, after something was done to it; that may have been its end, and a job that leaves no
  * trace (a tunnel) be gone already. */
 static JsonNode *
@@ -149,6 +155,7 @@ static const struct {
     {"GET", "/v1/jobs/*/watch", watch_job, BODY_IGNORED, SOUP_STATUS_OK},
     {"POST", "/v1/migrate", post_migrate, BODY_REQUIRED, SOUP_STATUS_CREATED},
     {"POST", "/v1/tunnels", post_tunnel, BODY_REQUIRED, SOUP_STATUS_CREATED},
+    {"POST", "/v1/predict", post_predict, BODY_REQUIRED, SOUP_STATUS_CREATED},
     {"POST", "/v1/jobs/*/cancel", post_cancel, BODY_IGNORED, SOUP_STATUS_ACCEPTED},
     {"POST", "/v1/jobs/*/resolve", post_resolve, BODY_REQUIRED, SOUP_STATUS_ACCEPTED},
 };

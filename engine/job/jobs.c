@@ -3,16 +3,19 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/channel/probe.h"
 #include "engine/host/address.h"
 #include "engine/job/live-dest.h"
 #include "engine/job/live-source.h"
+#include "engine/job/predict.h"
 #include "engine/job/tunnel.h"
 
 #include <string.h>
 
 /* Finished jobs that the journal keeps for 'drover jobs'. */
 #define KEEP_FINISHED 10000
-/* Tunnels are in no journal: so many of those that are over can still be asked after. */
+/* Tunnels and predictions are in no journal: so many of those that are over can still be asked
+ * after. */
 #define KEEP_ENDED 32
 
 struct _DrvJobs {
@@ -21,6 +24,7 @@ struct _DrvJobs {
     GPtrArray *accepted;    /* of DrvPeer: sessions that peers opened; referenced */
     GPtrArray *ended;       /* of DrvJob: tunnels that are over, the latest few; referenced */
     GPtrArray *tunnel_ends; /* of DrvChannelSet: ours of tunnels that peers opened */
+    GPtrArray *probe_ends;  /* of DrvProbe: ours of links that peers measure */
 };
 
 static DrvJournal *
@@ -175,6 +179,8 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
         answer_from_journal(jobs, peer, id, job_id, g_str_equal(op, "job.commit"));
     } else if (g_str_equal(op, "tunnel.open")) {
         drv_tunnel_accept(jobs->services, jobs->tunnel_ends, peer, id, args);
+    } else if (g_str_equal(op, "probe.open")) {
+        drv_predict_accept(jobs->services, jobs->probe_ends, peer, id, args);
     } else {
         g_autoptr(GError) error = g_error_new(DRV_ERROR, DRV_ERROR_NOT_FOUND,
                                               "'%s' of job '%s' is not possible here", op, job_id);
@@ -273,6 +279,17 @@ drv_jobs_tunnel(DrvJobs *jobs, JsonObject *object, GError **error)
 {
     g_autofree char *id = new_id();
     g_autoptr(DrvJob) job = drv_tunnel_new(jobs->services, id, object, error);
+    return job != NULL ? launch(jobs, job) : NULL;
+}
+
+char *
+drv_jobs_predict(DrvJobs *jobs, JsonObject *object, GError **error)
+{
+    g_autofree char *id = new_id();
+    g_autoptr(DrvJobSpec) spec = drv_predict_spec(object, error);
+    if (spec == NULL || is_moving(jobs, spec, error))
+        return NULL;
+    g_autoptr(DrvJob) job = drv_predict_new(jobs->services, id, g_steal_pointer(&spec), error);
     return job != NULL ? launch(jobs, job) : NULL;
 }
 
@@ -398,6 +415,7 @@ drv_jobs_new(const DrvServicesParams *params, GError **error)
     jobs->accepted = g_ptr_array_new_with_free_func((GDestroyNotify)drv_peer_unref);
     jobs->ended = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
     jobs->tunnel_ends = g_ptr_array_new_with_free_func(free_end);
+    jobs->probe_ends = g_ptr_array_new_with_free_func((GDestroyNotify)drv_probe_free);
     return jobs;
 }
 
@@ -449,6 +467,7 @@ drv_jobs_free(DrvJobs *jobs)
     g_ptr_array_unref(jobs->jobs);
     g_ptr_array_unref(jobs->ended);
     g_ptr_array_unref(jobs->tunnel_ends);
+    g_ptr_array_unref(jobs->probe_ends);
     g_ptr_array_unref(jobs->accepted);
     drv_services_free(jobs->services);
     g_free(jobs);
