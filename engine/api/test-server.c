@@ -208,6 +208,7 @@ test_backend_errors(Fixture *f, gconstpointer data)
         {"GET", "/v1/jobs/j1/watch", ""},
         {"POST", "/v1/migrate", "{}"},
         {"POST", "/v1/tunnels", "{}"},
+        {"POST", "/v1/predict", "{}"},
         {"POST", "/v1/jobs/j1/cancel", ""},
         {"POST", "/v1/jobs/j1/resolve", "{\"run_on\":\"source\"}"},
     };

@@ -100,10 +100,10 @@ on_signal(gpointer data)
         leave(f);
         return G_SOURCE_CONTINUE;
     }
-    gboolean tunnel = g_str_equal(drv_json_string(f->job, "kind", "migrate"), "tunnel");
+    gboolean moves = g_str_equal(drv_json_string(f->job, "kind", "migrate"), "migrate");
     drv_display_note(f->display, "cancelling%s%s (interrupt again to leave it to droverd)",
                      f->id == NULL || f->give_up != 0 ? " as soon as droverd answers" : "",
-                     tunnel ? "" : "; the VM stays at the source");
+                     moves ? "; the VM stays at the source" : "");
     f->cancel = CANCEL_WANTED;
     ask_cancel(f);
     return G_SOURCE_CONTINUE;

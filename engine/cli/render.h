@@ -12,9 +12,13 @@
  * (0: any), and says the important things first. */
 char *drv_render_progress(JsonObject *job, guint width);
 
-/* What a migration came to, for one that is done: a few lines, each ended by a newline.
+/* What a migration (or a prediction) came to, for one that is done: a few lines, each ended by a
+ * newline.
  * 'promise_ms' is the downtime that was allowed, where the result does not say; 0: not known. */
 char *drv_render_summary(JsonObject *job, double promise_ms);
+
+/* What a prediction says: the verdict and why, and a few lines of figures. */
+char *drv_render_prediction(JsonObject *job);
 
 /* How a job ended that is not done, as a sentence without a full stop. */
 char *drv_render_outcome(JsonObject *job);

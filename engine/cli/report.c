@@ -68,9 +68,17 @@ append_how(GString *out, JsonObject *result)
                                             : "not verified");
 }
 
+static gboolean
+is_kind(JsonObject *job, const char *kind)
+{
+    return g_str_equal(drv_json_string(job, "kind", ""), kind);
+}
+
 char *
 drv_render_summary(JsonObject *job, double promise_ms)
 {
+    if (is_kind(job, "predict"))
+        return drv_render_prediction(job);
     GString *out = g_string_new(NULL);
     g_autofree char *vm = vm_name(job);
     JsonObject *result = drv_json_object(job, "result");
@@ -102,7 +110,7 @@ char *
 drv_render_outcome(JsonObject *job)
 {
     const char *state = drv_json_string(job, "state", "");
-    gboolean tunnel = g_str_equal(drv_json_string(job, "kind", ""), "tunnel");
+    gboolean tunnel = is_kind(job, "tunnel"), prediction = is_kind(job, "predict");
     g_autofree char *id = drv_format_text(drv_json_string(job, "job", "?"), 64);
     g_autofree char *vm = vm_name(job);
     g_autofree char *why = drv_format_text(
@@ -117,6 +125,10 @@ drv_render_outcome(JsonObject *job)
         return g_strdup_printf("tunnel %s was ended", id);
     if (tunnel)
         return g_strdup_printf("tunnel %s failed: %s", id, why);
+    if (prediction && g_str_equal(state, "cancelled"))
+        return g_strdup_printf("prediction %s was cancelled", id);
+    if (prediction)
+        return g_strdup_printf("%s (nothing was predicted, and nothing was changed)", why);
     if (g_str_equal(state, "cancelled"))
         return g_strdup_printf("job %s was cancelled, %s runs at the source", id, vm);
     if (g_str_equal(state, "failed"))
@@ -217,8 +229,12 @@ drv_render_report(JsonObject *job, double now_s)
         g_autofree char *progress = drv_render_progress(job, 0);
         append_line(out, "progress", "%s", progress);
     }
-    if (result != NULL)
+    if (result != NULL && is_kind(job, "predict")) {
+        g_autofree char *prediction = drv_render_prediction(job);
+        g_string_append_printf(out, "\n%s", prediction);
+    } else if (result != NULL) {
         append_result(out, result);
+    }
     return g_string_free(out, FALSE);
 }
 

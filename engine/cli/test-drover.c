@@ -242,7 +242,7 @@ test_usage(Fixture *f, gconstpointer data)
     } cases[] = {
         {"", "drover: no command was given: 'drover --help' lists them\n"},
         {"copy x", "drover: there is no command 'copy'"},
-        {"predict", "drover: there is no command 'predict'"},
+        {"evacuate", "drover: there is no command 'evacuate'"},
         {"--nope jobs", "drover: unknown option --nope (see 'drover --help')\n"},
         {"jobs --nope", "drover: unknown option --nope (see 'drover jobs --help')\n"},
         {"jobs x", "drover: too many arguments: it is 'drover jobs', with the options"},
@@ -308,8 +308,8 @@ test_help(Fixture *f, gconstpointer data)
 static void
 test_man(Fixture *f, gconstpointer data)
 {
-    static const char *const commands[] = {"",       "migrate", "jobs",   "show",  "watch",
-                                           "cancel", "resolve", "tunnel", "status"};
+    static const char *const commands[] = {"",      "migrate", "predict", "jobs",   "show",
+                                           "watch", "cancel",  "resolve", "tunnel", "status"};
     g_autofree char *man = NULL;
     guint options = 0;
     g_assert_true(g_file_get_contents(g_getenv("DROVER_MAN"), &man, NULL, NULL));
@@ -577,6 +577,26 @@ test_watch_newest(Fixture *f, gconstpointer data)
     run_end(&run, 1, NULL, "(job j2 failed");
 }
 
+#define PREDICT "predict --qmp a.qmp --to 10.0.0.2:7000 "
+
+static void
+test_predict(Fixture *f, gconstpointer data)
+{
+    Run run;
+    run_start(&run, f, PREDICT "--downtime 1s");
+    fake_wait_count(&f->fake->shows, 1);
+    fake_backend_patch(f->fake, "new-1",
+                       "{\"state\":\"done\",\"final\":true,\"result\":{\"why\":\"it will\"}}");
+    run_end(&run, 0, "web1 to 10.0.0.2:7000: it will\n", "queued\ndone\n");
+    g_assert_cmpfloat(drv_json_number(f->fake->spec, "downtime_ms", 0), ==, 1000);
+
+    f->fake->shows = 0;
+    run_start(&run, f, PREDICT);
+    fake_wait_count(&f->fake->shows, 1);
+    fake_backend_patch(f->fake, "new-2", FAILED);
+    run_end(&run, 1, NULL, "drover: no room (nothing was predicted, and nothing was changed)\n");
+}
+
 #define TUNNEL "tunnel --listen l.sock --to 10.0.0.2:7000 --connect /run/c.sock "
 
 static void
@@ -699,6 +719,7 @@ main(int argc, char **argv)
     ADD("daemon-forgets", test_daemon_forgets);
     ADD("jobs", test_jobs);
     ADD("watch-newest", test_watch_newest);
+    ADD("predict", test_predict);
     ADD("tunnel", test_tunnel);
     ADD("tunnel-foreground", test_tunnel_foreground);
     ADD("terminal", test_terminal);

@@ -85,6 +85,42 @@ test_progress(void)
     "\"final\":true,\"progress\":null,\"result\":" RESULT "}"
 
 static void
+test_prediction(void)
+{
+    g_autoptr(JsonObject) yes = parse(
+        "{\"kind\":\"predict\",\"vm\":\"web1\",\"peer\":\"10.0.0.2:7000\",\"result\":{"
+        "\"why\":\"it will\",\"converges\":\"yes\",\"sure\":0.87,\"total_ms\":{\"low\":8000,"
+        "\"likely\":12000,\"high\":20000},\"downtime_ms\":{\"low\":40,\"likely\":40,\"high\":40},"
+        "\"downtime_limit_ms\":300,\"ram\":1073741824,\"nonzero\":{\"low\":0.2,\"likely\":0.25,"
+        "\"high\":0.3},\"link_rate\":{\"low\":1048576,\"likely\":1048576,\"high\":1048576},"
+        "\"codec\":\"lz4\",\"ratio\":{\"low\":2,\"likely\":2,\"high\":2},\"running\":true,"
+        "\"measured\":{\"dirty\":{\"mode\":\"dirty-ring\",\"points\":[{\"ms\":300,\"bytes\":"
+        "1048576},{\"ms\":1500,\"bytes\":2097152}]},\"memory\":{},\"link\":{\"rtt_us\":400}}}}");
+    g_autofree char *text = drv_render_summary(yes, 0);
+    g_assert_cmpstr(text, ==,
+                    "web1 to 10.0.0.2:7000: it will\n"
+                    "  sure       87%\n"
+                    "  total      about 12.0 s (8.0 s to 20.0 s)\n"
+                    "  down for   40 ms; memory's part of it may be 300 ms\n"
+                    "  memory     1.0 GiB, of which about 25% (20% to 30%) in use\n"
+                    "  writes to  1.0 MiB within 300 ms, 2.0 MiB within 1.5 s (dirty-ring)\n"
+                    "  link       1.0 MiB/s, round trip 0.4 ms\n"
+                    "  codec      lz4, 2.0 to 1\n");
+    g_autoptr(JsonObject) no = parse(
+        "{\"kind\":\"predict\",\"result\":{\"converges\":\"no\",\"total_ms\":null,"
+        "\"downtime_needed_ms\":{\"low\":900,\"likely\":2000,\"high\":3000},\"running\":false,"
+        "\"codec\":\"none\",\"why\":\"\\u001bno\"}}");
+    g_autofree char *bad = drv_render_summary(no, 0);
+    g_assert_nonnull(strstr(bad, "it would   with --downtime of about 2.0 s (900 ms to 3.0 s)\n"));
+    g_assert_nonnull(strstr(bad, "writes to  nothing, it does not run\n"));
+    g_assert_nonnull(strstr(bad, "(guessed: it could not be looked at)\n"));
+    g_assert_nonnull(strstr(bad, ": ?no\n"));
+    g_autoptr(JsonObject) empty = parse("{\"kind\":\"predict\"}");
+    g_autofree char *least = drv_render_summary(empty, 0);
+    g_assert_true(g_utf8_validate(least, -1, NULL));
+}
+
+static void
 test_summary(void)
 {
     g_autoptr(JsonObject) job = parse(DONE);
@@ -229,6 +265,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/render/progress", test_progress);
     g_test_add_func("/render/summary", test_summary);
+    g_test_add_func("/render/prediction", test_prediction);
     g_test_add_func("/render/outcome", test_outcome);
     g_test_add_func("/render/report", test_report);
     g_test_add_func("/render/table", test_table);

@@ -102,7 +102,7 @@ fill_codec(const DrvMeasured *m, DrvPredictInput *in, DrvCodec codec)
 {
     const DrvRange stream = STREAM_SPEED;
     double share = speed_of(m, codec) / stream.likely;
-    gboolean deltas = m->spec->mode != DRV_SPEC_MODE_RELAY && m->spec->multifd == 0;
+    gboolean deltas = m->spec->mode != DRV_SPEC_MODE_RELAY;
     in->ratio = m->sample.bytes == 0 && codec != DRV_CODEC_NONE
                     ? UNKNOWN_RATIO
                     : times(ratio_of(m, codec), 0.8, 1.25);
