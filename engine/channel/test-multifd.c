@@ -154,7 +154,7 @@ put_packet(Scene *s, GByteArray *out, guint32 flags, guint block, const guint *p
 static void
 put_pages(Scene *s, guint channel, guint32 flags, guint block, GArray *pages)
 {
-    guint sorted[PER_PACKET], n = 0;
+    guint sorted[PER_PACKET] = {0}, n = 0;
     for (guint zero = 0, normal = 0; zero < 2; zero++) {
         for (guint i = 0; i < pages->len; i++) {
             guint page = g_array_index(pages, guint, i);
