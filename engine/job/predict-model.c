@@ -35,7 +35,9 @@ drv_link_range(const DrvLinkMeasure *link)
     for (guint i = 0; i < n; i++)
         sorted[i] = link->rates[i];
     qsort(sorted, n, sizeof *sorted, by_size);
-    return (DrvRange){sorted[n / 10], sorted[n / 2], sorted[n - 1 - n / 10]};
+    /* A step in which hardly anything arrived is a busy host's; a migration lasts longer. */
+    double least = MIN(MAX(sorted[n / 10], mean / 3), sorted[n / 2]);
+    return (DrvRange){least, sorted[n / 2], sorted[n - 1 - n / 10]};
 }
 
 static DrvRange

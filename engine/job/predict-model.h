@@ -30,8 +30,8 @@ typedef struct {
     guint threads; /* that pack */
 } DrvMeasured;
 
-/* The lower and upper tenth of the rates and the one in the middle; what came of the whole where
- * there are too few. */
+/* The lower and upper tenth of the rates (but at least a third of the mean) and the one in the
+ * middle; what came of the whole where there are too few. */
 DrvRange drv_link_range(const DrvLinkMeasure *link);
 
 /* 'codec' is set to the one that promises most. */

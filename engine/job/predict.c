@@ -24,11 +24,11 @@
 #define SAMPLE_PAGES 4096
 
 /* The probe ends after so much, whichever comes first. What goes over a link at once is its
- * buffers: the first steps do not count. */
+ * buffers: the first step does not count. */
 #define PROBE_MS 800
 #define PROBE_BYTES ((guint64)1 << 30)
-#define PROBE_STEP_MS 25
-#define PROBE_SKIP 4
+#define PROBE_STEP_MS 80
+#define PROBE_SKIP 1
 /* Then what is under way is waited for. */
 #define PROBE_END_MS 5000
 

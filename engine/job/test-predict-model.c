@@ -63,6 +63,12 @@ test_link(void)
     g_assert_cmpfloat(range.low, ==, 1001); /* what stands out is left out */
     g_assert_cmpfloat(range.likely, ==, 1011);
     g_assert_cmpfloat(range.high, ==, 1018);
+    for (guint i = 0; i < 5; i++) /* a host that was busy with other things */
+        link.rates[i] = 0;
+    link.bytes = 600;
+    range = drv_link_range(&link);
+    g_assert_cmpfloat(range.low, ==, 200);
+    g_assert_cmpfloat(range.likely, >, 1000);
     link = (DrvLinkMeasure){0};
     g_assert_cmpfloat(drv_link_range(&link).high, ==, 0);
 }
