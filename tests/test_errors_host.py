@@ -70,7 +70,7 @@ USAGE = {
     "timeout": (("--timeout", "99999999"), "--timeout"),
     "drop timeout": (("--drop-timeout", "0"), "--drop-timeout"),
     "codec": (("--codec", "gzip"), "--codec"),
-    "mode": (("--mode", "direct"), "--mode direct is not in this version"),
+    "mode": (("--mode", "sideways"), "--mode"),
     "verify": (("--verify", "memory"), "--verify memory is not in this version"),
     "disks": (("--disks", "mirror"), "--disks mirror is not in this version"),
     "to": (("--to", "nowhere"), "nowhere"),
