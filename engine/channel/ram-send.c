@@ -97,17 +97,30 @@ drv_ram_sender_rounds(DrvRamSender *sender)
     return sender->rounds;
 }
 
+guint64
+drv_ram_sender_stream(DrvRamSender *sender)
+{
+    g_mutex_lock(&sender->lock);
+    guint64 bytes = sender->stream;
+    g_mutex_unlock(&sender->lock);
+    return bytes;
+}
+
+gboolean
+drv_ram_sender_understood(DrvRamSender *sender)
+{
+    return !drv_page_table_lost(sender->table);
+}
+
 void
 drv_ram_sender_get_stats(DrvRamSender *sender, DrvRamSenderStats *stats)
 {
     *stats = (DrvRamSenderStats){
+        .stream = drv_ram_sender_stream(sender),
         .state = drv_page_table_memory(sender->table),
-        .understood = !drv_page_table_lost(sender->table),
+        .understood = drv_ram_sender_understood(sender),
     };
     drv_page_table_counts(sender->table, &stats->pages);
-    g_mutex_lock(&sender->lock);
-    stats->stream = sender->stream;
-    g_mutex_unlock(&sender->lock);
 }
 
 static gboolean

@@ -36,5 +36,10 @@ typedef struct {
  * begins or the last one ends. Lives as long as the sender. */
 DrvRounds *drv_ram_sender_rounds(DrvRamSender *sender);
 
-/* Any thread. */
+/* Bytes that QEMU has sent. Any thread, at any rate. */
+guint64 drv_ram_sender_stream(DrvRamSender *sender);
+/* Whether all of the stream has been understood so far. Any thread, at any rate. */
+gboolean drv_ram_sender_understood(DrvRamSender *sender);
+/* All of it. Any thread; walks the pages' state to see how much of it is in memory, so not for what
+ * is asked again and again. */
 void drv_ram_sender_get_stats(DrvRamSender *sender, DrvRamSenderStats *stats);

@@ -79,11 +79,7 @@ live_codec(guint index, gpointer data)
 guint64
 live_ram_bytes(LiveSource *self, const DrvChannelTotals *totals)
 {
-    DrvRamSenderStats stats;
-    if (self->sender == NULL)
-        return totals->raw;
-    drv_ram_sender_get_stats(self->sender, &stats);
-    return stats.stream;
+    return self->sender != NULL ? drv_ram_sender_stream(self->sender) : totals->raw;
 }
 
 JsonObject *

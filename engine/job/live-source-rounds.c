@@ -13,11 +13,9 @@
 static DrvRounds *
 known_rounds(LiveSource *self)
 {
-    DrvRamSenderStats stats;
-    if (self->sender == NULL)
+    if (self->sender == NULL || !drv_ram_sender_understood(self->sender))
         return NULL;
-    drv_ram_sender_get_stats(self->sender, &stats);
-    return stats.understood ? drv_ram_sender_rounds(self->sender) : NULL;
+    return drv_ram_sender_rounds(self->sender);
 }
 
 void
