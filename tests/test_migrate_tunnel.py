@@ -245,7 +245,7 @@ def test_qemus_own_migration_through_it(workdir, pki, version, channels):
         assert differing == lost_by_qemu(differing, source)
         assert memory.check_pages(dest)["sound"]
         dest.cont()
-        check_goes_on(source, dest)
+        check_goes_on(source, dest, lost=differing)
 
 
 def test_a_tunnel_and_a_migration_side_by_side(workdir, pki):
