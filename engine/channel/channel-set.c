@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/channel/offer.h"
 #include "engine/channel/socket-endpoint.h"
 
 #include <unistd.h>
@@ -152,25 +153,12 @@ drv_channel_set_offer(DrvChannelSet *set, DrvPeer *peer, int fd, JsonObject *arg
     return TRUE;
 }
 
-static gboolean
-credit_from(JsonObject *object, guint *credit, GError **error)
-{
-    gint64 value = drv_json_int(object, "credit", 0);
-    if (value < 1 || value > DRV_CREDIT_MAX) {
-        g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
-                    "the peer offers a credit of %" G_GINT64_FORMAT " frames", value);
-        return FALSE;
-    }
-    *credit = (guint)value;
-    return TRUE;
-}
-
 gboolean
 drv_channel_set_accepted(DrvChannelSet *set, JsonObject *ok, GError **error)
 {
     guint credit;
     g_return_val_if_fail(set->members->len > 0, FALSE);
-    if (!credit_from(ok, &credit, error))
+    if (!drv_offer_credit(ok, &credit, error))
         return FALSE;
     Member *latest = set->members->pdata[set->members->len - 1];
     drv_channel_grant(latest->channel, credit);
@@ -180,22 +168,15 @@ drv_channel_set_accepted(DrvChannelSet *set, JsonObject *ok, GError **error)
 JsonObject *
 drv_channel_set_accept(DrvChannelSet *set, DrvPeer *peer, int fd, JsonObject *args, GError **error)
 {
-    gint64 id = drv_json_int(args, "channel", 0);
+    guint32 id;
     guint tx_credit, rx_credit = 0;
-    gboolean good = credit_from(args, &tx_credit, error);
-    if (good && (id < 1 || id > G_MAXUINT32 ||
-                 !drv_session_peer_may_open(drv_peer_session(peer), (guint32)id))) {
-        g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
-                    "the peer may not open channel %" G_GINT64_FORMAT, id);
-        good = FALSE;
-    }
-    if (good)
+    if (drv_offer_parse(args, drv_peer_session(peer), &id, &tx_credit, error))
         rx_credit = reserve(set, error);
     if (rx_credit == 0) {
         close(fd);
         return NULL;
     }
-    if (open_half(set, peer, fd, (guint32)id, tx_credit, rx_credit, error) == NULL)
+    if (open_half(set, peer, fd, id, tx_credit, rx_credit, error) == NULL)
         return NULL;
     JsonObject *ok = json_object_new();
     json_object_set_int_member(ok, "credit", rx_credit);

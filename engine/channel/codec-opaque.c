@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/channel/codec.h"
 
-static gboolean
-opaque_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk, guint32 len,
-                gboolean more)
+gboolean
+drv_codec_pass_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk, guint32 len,
+                        gboolean more)
 {
     drv_channel_send(channel, g_steal_pointer(chunk), len, 0);
     return TRUE;
 }
 
-static void
-opaque_end(DrvChannelCodec *codec, DrvChannel *channel, guint16 flags)
+void
+drv_codec_pass_end(DrvChannelCodec *codec, DrvChannel *channel, guint16 flags)
 {
     drv_channel_send(channel, NULL, 0, flags);
 }
 
-static void
-opaque_incoming(DrvChannelCodec *codec, DrvFrame *frame)
+void
+drv_codec_pass_incoming(DrvChannelCodec *codec, DrvFrame *frame)
 {
     codec->ready(codec->owner, frame);
 }
@@ -33,9 +33,9 @@ drv_codec_opaque_new(void)
     static const DrvChannelCodecOps ops = {
         .name = "opaque",
         .depth = 1,
-        .outgoing = opaque_outgoing,
-        .end = opaque_end,
-        .incoming = opaque_incoming,
+        .outgoing = drv_codec_pass_outgoing,
+        .end = drv_codec_pass_end,
+        .incoming = drv_codec_pass_incoming,
         .free = opaque_free,
     };
     DrvChannelCodec *codec = g_new0(DrvChannelCodec, 1);

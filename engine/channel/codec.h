@@ -51,3 +51,8 @@ struct _DrvChannelCodec {
 
 /* Any stream: bytes in, the same bytes out, cut where the reads happened to end. */
 DrvChannelCodec *drv_codec_opaque_new(void);
+/* Its parts, for codecs that leave one direction as it is. */
+gboolean drv_codec_pass_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk,
+                                 guint32 len, gboolean more);
+void drv_codec_pass_end(DrvChannelCodec *codec, DrvChannel *channel, guint16 flags);
+void drv_codec_pass_incoming(DrvChannelCodec *codec, DrvFrame *frame);

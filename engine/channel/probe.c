@@ -2,7 +2,7 @@
 #include "engine/channel/probe.h"
 
 #include "common/error.h"
-#include "common/json.h"
+#include "engine/channel/offer.h"
 
 #include <string.h>
 
@@ -259,24 +259,11 @@ drv_probe_offer(DrvTransfer *transfer, DrvSession *session, guint64 bytes, DrvPr
     return probe;
 }
 
-static gboolean
-credit_from(JsonObject *object, guint *credit, GError **error)
-{
-    gint64 value = drv_json_int(object, "credit", 0);
-    if (value < 1 || value > DRV_CREDIT_MAX) {
-        g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
-                    "the peer offers a credit of %" G_GINT64_FORMAT " frames", value);
-        return FALSE;
-    }
-    *credit = (guint)value;
-    return TRUE;
-}
-
 gboolean
 drv_probe_accepted(DrvProbe *probe, JsonObject *ok, GError **error)
 {
     guint credit;
-    if (!credit_from(ok, &credit, error))
+    if (!drv_offer_credit(ok, &credit, error))
         return FALSE;
     drv_channel_grant(probe->channel, credit);
     return TRUE;
@@ -292,16 +279,11 @@ DrvProbe *
 drv_probe_accept(DrvTransfer *transfer, DrvSession *session, JsonObject *args,
                  DrvProbeChanged changed, gpointer data, JsonObject **ok, GError **error)
 {
-    gint64 id = drv_json_int(args, "channel", 0);
+    guint32 id;
     guint tx_credit, rx_credit;
-    if (!credit_from(args, &tx_credit, error))
+    if (!drv_offer_parse(args, session, &id, &tx_credit, error))
         return NULL;
-    if (id < 1 || id > G_MAXUINT32 || !drv_session_peer_may_open(session, (guint32)id)) {
-        g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
-                    "the peer may not open channel %" G_GINT64_FORMAT, id);
-        return NULL;
-    }
-    DrvProbe *probe = probe_new(transfer, session, (guint32)id, 0, tx_credit, &rx_credit, error);
+    DrvProbe *probe = probe_new(transfer, session, id, 0, tx_credit, &rx_credit, error);
     if (probe == NULL)
         return NULL;
     probe->changed = changed;

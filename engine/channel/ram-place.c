@@ -375,20 +375,6 @@ receive_incoming(DrvChannelCodec *codec, DrvFrame *frame)
     advance(self);
 }
 
-static gboolean
-receive_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk, guint32 len,
-                 gboolean more)
-{
-    drv_channel_send(channel, g_steal_pointer(chunk), len, 0);
-    return TRUE;
-}
-
-static void
-receive_end(DrvChannelCodec *codec, DrvChannel *channel, guint16 flags)
-{
-    drv_channel_send(channel, NULL, 0, flags);
-}
-
 static void
 receive_free(DrvChannelCodec *codec)
 {
@@ -404,8 +390,8 @@ drv_ram_placer_codec(DrvRamPlacer *placer)
     static const DrvChannelCodecOps ops = {
         .name = "ram",
         .depth = DEPTH,
-        .outgoing = receive_outgoing,
-        .end = receive_end,
+        .outgoing = drv_codec_pass_outgoing,
+        .end = drv_codec_pass_end,
         .incoming = receive_incoming,
         .free = receive_free,
     };

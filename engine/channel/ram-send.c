@@ -375,12 +375,6 @@ send_end(DrvChannelCodec *codec, DrvChannel *channel, guint16 flags)
 }
 
 static void
-send_incoming(DrvChannelCodec *codec, DrvFrame *frame)
-{
-    codec->ready(codec->owner, frame);
-}
-
-static void
 send_free(DrvChannelCodec *codec)
 {
     RamSend *self = (RamSend *)codec;
@@ -403,7 +397,7 @@ drv_ram_sender_codec(DrvRamSender *sender, guint index)
         .makes = TRUE,
         .outgoing = send_outgoing,
         .end = send_end,
-        .incoming = send_incoming,
+        .incoming = drv_codec_pass_incoming,
         .free = send_free,
     };
     RamSend *self = g_new0(RamSend, 1);
