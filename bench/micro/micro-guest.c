@@ -184,6 +184,7 @@ main(void)
         micro_run("digest of what was never touched", GUEST, digest, &guest);
     }
     drv_guest_ram_free(guest.ram);
+    g_free(guest.batch);
     kill(guest.pid, SIGKILL);
     waitpid(guest.pid, NULL, 0);
     return 0;
