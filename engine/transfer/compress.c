@@ -116,23 +116,29 @@ drv_decompress(DrvCompressor *compressor, DrvCodec codec, const guint8 *in, gsiz
 /* One that is tried gets less: on a fast link a whole guest is over in a few tenths of a second. */
 #define TRY_US 40000
 #define EPOCH_FRAMES 8
+/* What a codec sends first waits behind what the one before it has left on the way. */
+#define SETTLE_FRAMES 16
+/* With smaller frames on the average it was the source that had little to send. */
+#define EPOCH_FRAME (DRV_FRAME_RAW_MAX / 2)
 #define EPOCH_MAX_US (2 * G_USEC_PER_SEC)
-#define FIRST_PAUSE_US (3 * G_USEC_PER_SEC / 2)
+/* From one try to the next: a short look can mislead, by the pages that happened to come, so those
+ * that are near the best get the next one soon; and then more and more rarely. */
+#define FIRST_PAUSE_US 300000
 #define MAX_PAUSE_US (12 * G_USEC_PER_SEC)
 /* A new figure's weight: the codec in use is measured all the time, the others are not. */
 #define WEIGHT_IN_USE 0.3
 #define WEIGHT_TRIED 0.7
-/* Below this share of the best, a codec is tried more rarely. */
+/* Below this share of the best, a codec is tried much more rarely. */
 #define FAR_BEHIND 0.8
 
 /* What it must be faster by than a cheaper codec to be worth its CPU time, which guests could use.
  */
-static const double handicap[DRV_CODEC_COUNT] = {0, 0.03, 0.08};
+static const double handicap[DRV_CODEC_COUNT] = {0, 0.03, 0.05};
 
 void
-drv_codec_choice_init(DrvCodecChoice *choice, gint64 now_us)
+drv_codec_choice_init(DrvCodecChoice *choice)
 {
-    *choice = (DrvCodecChoice){.since = now_us};
+    *choice = (DrvCodecChoice){0};
     for (guint i = 0; i < DRV_CODEC_COUNT; i++)
         choice->pause[i] = FIRST_PAUSE_US;
 }
@@ -152,12 +158,18 @@ judge(DrvCodecChoice *choice, gint64 now_us)
                     : codec == choice->best  ? WEIGHT_IN_USE
                                              : WEIGHT_TRIED;
     choice->rate[codec] += weight * (rate - choice->rate[codec]);
+    DrvCodec before = choice->best;
     for (guint i = 0; i < DRV_CODEC_COUNT; i++)
         if (score(choice, (DrvCodec)i) > score(choice, choice->best))
             choice->best = (DrvCodec)i;
+    if (choice->best != before)
+        for (guint i = 0; i < DRV_CODEC_COUNT; i++)
+            choice->pause[i] = FIRST_PAUSE_US;
+    if (codec == choice->best)
+        return;
     gboolean behind = score(choice, codec) < FAR_BEHIND * score(choice, choice->best);
-    choice->pause[codec] = behind ? MIN(2 * choice->pause[codec], MAX_PAUSE_US) : FIRST_PAUSE_US;
-    choice->next_try[codec] = now_us + choice->pause[codec];
+    choice->next_try[codec] = now_us + MIN(choice->pause[codec] * (behind ? 4 : 1), MAX_PAUSE_US);
+    choice->pause[codec] = MIN(choice->pause[codec] * 2, MAX_PAUSE_US);
 }
 
 /* Where lz4 makes things slower, the link is not what limits, and zstd makes them slower still. */
@@ -186,16 +198,26 @@ whose_turn(const DrvCodecChoice *choice, gint64 now_us)
 DrvCodec
 drv_codec_choice_pick(DrvCodecChoice *choice, gsize raw, gint64 now_us)
 {
+    if (choice->settle > 0) {
+        choice->settle--;
+        return choice->current;
+    }
+    if (choice->frames == 0)
+        choice->since = now_us;
     gint64 elapsed = now_us - choice->since;
     gboolean tried = choice->rate[choice->current] == 0 || choice->current != choice->best;
     if (elapsed >= (tried ? TRY_US : EPOCH_US) && choice->frames >= EPOCH_FRAMES) {
-        if (elapsed <= EPOCH_MAX_US) {
+        if (elapsed <= EPOCH_MAX_US && choice->raw >= (guint64)choice->frames * EPOCH_FRAME) {
             judge(choice, now_us);
-            choice->current = whose_turn(choice, now_us);
+            DrvCodec turn = whose_turn(choice, now_us);
+            choice->settle = turn != choice->current ? SETTLE_FRAMES : 0;
+            choice->current = turn;
         }
         choice->since = now_us;
         choice->raw = 0;
         choice->frames = 0;
+        if (choice->settle > 0)
+            return choice->current;
     }
     choice->raw += raw;
     choice->frames++;

@@ -40,11 +40,12 @@ typedef struct {
     gint64 pause[DRV_CODEC_COUNT];    /* from one try to the next */
     DrvCodec best;
     DrvCodec current;
-    gint64 since; /* the present epoch */
+    gint64 since; /* the first frame of the present epoch */
     guint64 raw;
     guint frames;
+    guint settle; /* frames that are not counted yet */
 } DrvCodecChoice;
 
-void drv_codec_choice_init(DrvCodecChoice *choice, gint64 now_us);
+void drv_codec_choice_init(DrvCodecChoice *choice);
 /* The codec for a frame of 'raw' bytes that goes out now. */
 DrvCodec drv_codec_choice_pick(DrvCodecChoice *choice, gsize raw, gint64 now_us);

@@ -24,7 +24,7 @@ session_new(DrvTransfer *transfer, gboolean connects)
     drv_scheduler_init(&session->scheduler, drv_transfer_shaper(transfer));
     g_queue_init(&session->acks);
     g_queue_init(&session->done);
-    drv_codec_choice_init(&session->choice, g_get_monotonic_time());
+    drv_codec_choice_init(&session->choice);
     /* Odd ids are the connecting side's. */
     session->next_channel = connects ? 1 : 2;
     return session;

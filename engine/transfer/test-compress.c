@@ -105,20 +105,23 @@ test_hostile(void)
     test_round_trip();
 }
 
+#define LONG (20 * G_USEC_PER_SEC)
+
 /* A source that always has more, codecs of known speed and ratio, a link of 'link' MiB/s and a far
- * endpoint that takes 'sink' MiB/s: which codec is used most, in 20 s of its clock? */
+ * endpoint that takes 'sink' MiB/s: which codec is used most, in the second half of 'us' of its
+ * clock? */
 static DrvCodec
-settle(DrvCodecChoice *choice, gint64 *now, double link, double sink)
+settle(DrvCodecChoice *choice, gint64 *now, double link, double sink, gint64 us)
 {
     static const double speed[] = {1e6, 600, 300}, ratio[] = {1, 0.6, 0.4};
     guint count[DRV_CODEC_COUNT] = {0}, total = 0;
     gint64 begin = *now;
-    while (*now - begin < 20 * G_USEC_PER_SEC) {
+    while (*now - begin < us) {
         DrvCodec codec = drv_codec_choice_pick(choice, LEN, *now);
         g_assert_cmpuint(codec, <, DRV_CODEC_COUNT);
         double rate = MIN(speed[codec], MIN(link / ratio[codec], sink));
         *now += MAX((gint64)((double)LEN / (rate * MEG) * G_USEC_PER_SEC), 1);
-        if (*now - begin > 10 * G_USEC_PER_SEC) {
+        if (*now - begin > us / 2) {
             count[codec]++;
             total++;
         }
@@ -136,15 +139,31 @@ test_auto(void)
 {
     DrvCodecChoice choice;
     gint64 now = 1;
-    drv_codec_choice_init(&choice, now);
-    g_assert_cmpint(settle(&choice, &now, 5000, 1e6), ==, DRV_CODEC_NONE);
+    drv_codec_choice_init(&choice);
+    g_assert_cmpint(settle(&choice, &now, 5000, 1e6, LONG), ==, DRV_CODEC_NONE);
     g_assert_cmpfloat(choice.rate[DRV_CODEC_ZSTD], ==, 0); /* lz4 has shown enough */
-    g_assert_cmpint(settle(&choice, &now, 118, 1e6), ==, DRV_CODEC_ZSTD);
-    g_assert_cmpint(settle(&choice, &now, 300, 1e6), ==, DRV_CODEC_LZ4);
+    g_assert_cmpint(settle(&choice, &now, 118, 1e6, LONG), ==, DRV_CODEC_ZSTD);
+    g_assert_cmpint(settle(&choice, &now, 300, 1e6, LONG), ==, DRV_CODEC_LZ4);
     /* The far end is what limits: no codec helps, so the cheapest. */
-    g_assert_cmpint(settle(&choice, &now, 300, 200), ==, DRV_CODEC_NONE);
-    g_assert_cmpint(settle(&choice, &now, 10, 200), ==, DRV_CODEC_ZSTD);
-    g_assert_cmpint(settle(&choice, &now, 5000, 1e6), ==, DRV_CODEC_NONE);
+    g_assert_cmpint(settle(&choice, &now, 300, 200, LONG), ==, DRV_CODEC_NONE);
+    g_assert_cmpint(settle(&choice, &now, 10, 200, LONG), ==, DRV_CODEC_ZSTD);
+    g_assert_cmpint(settle(&choice, &now, 5000, 1e6, LONG), ==, DRV_CODEC_NONE);
+}
+
+/* What went before the first frame, and a beginning of small frames (pages of zeros make little),
+ * are not held against the codec that came first. */
+static void
+test_late(void)
+{
+    DrvCodecChoice choice;
+    gint64 now = 1;
+    drv_codec_choice_init(&choice);
+    now += G_USEC_PER_SEC / 2;
+    for (guint i = 0; i < 100; i++) {
+        drv_codec_choice_pick(&choice, 100, now);
+        now += 1000;
+    }
+    g_assert_cmpint(settle(&choice, &now, 5000, 1e6, G_USEC_PER_SEC / 2), ==, DRV_CODEC_NONE);
 }
 
 /* A trickle says nothing about codecs: what was known before stays. */
@@ -153,8 +172,8 @@ test_trickle(void)
 {
     DrvCodecChoice choice;
     gint64 now = 1;
-    drv_codec_choice_init(&choice, now);
-    g_assert_cmpint(settle(&choice, &now, 118, 1e6), ==, DRV_CODEC_ZSTD);
+    drv_codec_choice_init(&choice);
+    g_assert_cmpint(settle(&choice, &now, 118, 1e6, LONG), ==, DRV_CODEC_ZSTD);
     double known = choice.rate[DRV_CODEC_ZSTD];
     for (guint i = 0; i < 1000; i++) {
         drv_codec_choice_pick(&choice, LEN, now);
@@ -170,6 +189,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/compress/round-trip", test_round_trip);
     g_test_add_func("/compress/incompressible", test_incompressible);
+    g_test_add_func("/compress/late", test_late);
     g_test_add_func("/compress/hostile", test_hostile);
     g_test_add_func("/compress/auto", test_auto);
     g_test_add_func("/compress/trickle", test_trickle);
