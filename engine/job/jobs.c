@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "engine/channel/probe.h"
 #include "engine/host/address.h"
+#include "engine/job/decide.h"
 #include "engine/job/live-dest.h"
 #include "engine/job/live-source.h"
 #include "engine/job/predict.h"
@@ -129,7 +130,7 @@ answer_from_journal(DrvJobs *jobs, DrvPeer *peer, guint64 call, const char *id, 
     DrvJobState state;
     if (!recorded_state(jobs, id, DRV_ROLE_DEST, &state)) {
         error = g_error_new(DRV_ERROR, DRV_ERROR_NOT_FOUND, "job %s is not known here", id);
-    } else if (commit && state != DRV_STATE_DONE && state != DRV_STATE_RUNNING) {
+    } else if (commit && drv_dest_on_commit(state) != DRV_ACT_ANSWER) {
         error = g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s is '%s' at the destination", id,
                             drv_state_name(state));
     } else {

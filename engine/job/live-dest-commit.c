@@ -2,10 +2,13 @@
 #include "engine/job/live-dest.h"
 
 #include "common/error.h"
+#include "engine/job/decide.h"
 #include "engine/job/live-dest-private.h"
 #include "engine/job/qemu-identity.h"
 
 /* What the source has decided: COMMIT starts the guest, an abort ends the QEMU that holds it. */
+
+#define AGAIN_S 5
 
 /* --- COMMIT --- */
 
@@ -120,6 +123,27 @@ static const DrvStep commit_steps[] = {
     {NULL, NULL},
 };
 
+static gboolean
+run_again(gpointer data)
+{
+    LiveDest *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    dest_clear_source(&self->again);
+    dest_run_guest(self);
+    return G_SOURCE_REMOVE;
+}
+
+/* The journal says COMMITTED, and cannot be told that it did not work: what a restart would do is
+ * done without one. */
+static void
+stay_committed(LiveDest *self)
+{
+    dest_clear_source(&self->again);
+    self->again = g_timeout_source_new_seconds(AGAIN_S);
+    g_source_set_callback(self->again, run_again, self, NULL);
+    g_source_attach(self->again, g_main_context_get_thread_default());
+}
+
 static void
 commit_done(gpointer owner, GError *failure)
 {
@@ -130,14 +154,18 @@ commit_done(gpointer owner, GError *failure)
         g_clear_error(&self->base.error);
         drv_job_set_error(&self->base, error);
         set_may_have_run(self, self->may_have_run);
-        if (!drv_job_move(&self->base, DRV_STATE_IN_DOUBT, &why))
+        if (drv_job_move(&self->base, DRV_STATE_IN_DOUBT, &why)) {
+            dest_tell_news(self);
+        } else {
             g_warning("job %s: %s", self->base.rec->id, why->message);
-        dest_refuse(self, &self->commit, error);
+            stay_committed(self);
+        }
+        drv_calls_refuse(self->calls, DEST_COMMIT, error);
         return;
     }
     drv_job_clear_error(&self->base);
     drv_job_move_anyway(&self->base, DRV_STATE_RUNNING);
-    dest_answer(self, &self->commit); /* the source's guest waits for this: the rest can follow */
+    dest_answer(self, DEST_COMMIT); /* the source's guest waits for this: the rest can follow */
     dest_finish(self, DRV_STATE_DONE);
 }
 
@@ -151,10 +179,11 @@ dest_run_guest(LiveDest *self)
     /* Whoever finds COMMITTED in the journal cannot know whether 'cont' went out. */
     json_object_set_boolean_member(self->base.detail, "may_have_run", self->was_running);
     if (state != DRV_STATE_COMMITTED && !drv_job_move(&self->base, DRV_STATE_COMMITTED, &error)) {
-        dest_refuse(self, &self->commit, error);
+        drv_calls_refuse(self->calls, DEST_COMMIT, error);
         return;
     }
     dest_clear_source(&self->drop);
+    dest_clear_source(&self->again);
     drv_steps_start(&self->steps, commit_steps, self, commit_done);
 }
 
@@ -164,15 +193,18 @@ drv_live_dest_commit(DrvJob *job, DrvPeer *peer, guint64 call)
     LiveDest *self = live_dest(job);
     DrvJobState state = drv_job_state(job);
     dest_use_peer(self, peer);
-    if (state == DRV_STATE_LOADED || state == DRV_STATE_IN_DOUBT || state == DRV_STATE_COMMITTED) {
-        self->commit = call;
+    DrvAct act = drv_dest_on_commit(state);
+    drv_calls_add(self->calls, DEST_COMMIT, peer, call);
+    if (act == DRV_ACT_RUN_GUEST) {
         dest_run_guest(self);
-        return;
+    } else if (act == DRV_ACT_ANSWER) {
+        dest_answer(self, DEST_COMMIT);
+    } else {
+        g_autoptr(GError) error =
+            g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s is '%s' at the destination, not loaded",
+                        job->rec->id, drv_state_name(state));
+        drv_calls_refuse(self->calls, DEST_COMMIT, error);
     }
-    g_autoptr(GError) error =
-        g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s is '%s' at the destination, not loaded",
-                    job->rec->id, drv_state_name(state));
-    drv_peer_refuse(peer, call, error);
 }
 
 void
@@ -181,8 +213,9 @@ drv_live_dest_abort(DrvJob *job, DrvPeer *peer, guint64 call, gboolean cancelled
     LiveDest *self = live_dest(job);
     DrvJobState state = drv_job_state(job);
     dest_use_peer(self, peer);
+    DrvAct act = drv_dest_on_abort(state, self->may_have_run);
     /* Where 'cont' was sent, the guest may have run: that is for a person to judge. */
-    if (state == DRV_STATE_COMMITTED || state == DRV_STATE_RUNNING || self->may_have_run) {
+    if (act == DRV_ACT_REFUSE) {
         g_autoptr(GError) error =
             g_error_new(DRV_ERROR, DRV_ERROR_STATE,
                         "job %s is '%s' at the destination: its guest may have run there",
@@ -190,7 +223,11 @@ drv_live_dest_abort(DrvJob *job, DrvPeer *peer, guint64 call, gboolean cancelled
         drv_peer_refuse(peer, call, error);
         return;
     }
-    self->abort = call;
+    drv_calls_add(self->calls, DEST_ABORT, peer, call);
+    if (act == DRV_ACT_ANSWER) { /* it is over, and only its record is not written yet */
+        dest_answer(self, DEST_ABORT);
+        return;
+    }
     self->cancelled = cancelled;
     if (state != DRV_STATE_ROLLING_BACK)
         dest_fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED,

@@ -284,8 +284,8 @@ prepared(gpointer owner, GError *error)
         json_object_set_object_member(ok, "direct", g_steal_pointer(&self->direct));
     else if (self->relay_reason != NULL)
         json_object_set_string_member(ok, "relay_reason", self->relay_reason);
-    drv_peer_answer(self->peer, self->prepare, ok);
-    self->prepare = 0;
+    drv_calls_answer(self->calls, DEST_PREPARE, ok);
+    json_object_unref(ok);
 }
 
 void

@@ -4,10 +4,14 @@
 #include "engine/channel/channel-set.h"
 #include "engine/channel/ram-place.h"
 #include "engine/host/vm.h"
+#include "engine/job/calls.h"
 #include "engine/job/job.h"
 #include "engine/job/spec.h"
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"
+
+/* What the source may be waiting for. */
+typedef enum { DEST_PREPARE, DEST_COMMIT, DEST_ABORT } DestCall;
 
 /* A live migration's destination half, shared by live-dest.c (its life), live-dest-prepare.c and
  * live-dest-commit.c (COMMIT and abort). */
@@ -15,9 +19,7 @@ typedef struct {
     DrvJob base;
     DrvSteps steps;
     DrvPeer *peer;   /* that prepared it, or that spoke last after a restart */
-    guint64 prepare; /* the call to be answered; 0: answered */
-    guint64 commit;
-    guint64 abort;
+    DrvCalls *calls; /* to be answered, by DestCall */
 
     char *dest_qmp;
     gint64 multifd;
@@ -48,6 +50,7 @@ typedef struct {
     double cpu_before;
 
     GSource *drop;
+    GSource *again; /* in COMMITTED, when IN_DOUBT could not be written */
     GSource *gone;  /* while a QEMU that was told to quit is waited for, and ... */
     GSource *hangs; /* ... when it has had time enough */
 } LiveDest;
@@ -66,9 +69,11 @@ void dest_channels_changed(DrvChannelSet *set, gpointer data);
 /* A call has come over 'peer': after a restart of either daemon it may be another one than before.
  */
 void dest_use_peer(LiveDest *self, DrvPeer *peer);
-/* Answer one of the calls that wait (prepare, commit, abort), if it does. */
-void dest_answer(LiveDest *self, guint64 *call);
-void dest_refuse(LiveDest *self, guint64 *call, const GError *error);
+/* Answers the calls of a kind that wait, if any do. */
+void dest_answer(LiveDest *self, DestCall what);
+/* That the state has changed, where nobody has asked: it may be a person's word that is being done,
+ * and the source stand in doubt. */
+void dest_tell_news(LiveDest *self);
 /* Gives everything back, ends in this state and answers what is left to be answered. */
 void dest_finish(LiveDest *self, DrvJobState state);
 void dest_clear_source(GSource **source);

@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "common/json.h"
 #include "engine/channel/listener.h"
+#include "engine/job/decide.h"
 #include "engine/job/live-dest-private.h"
 #include "engine/job/qemu-identity.h"
 
@@ -96,19 +97,19 @@ tell(LiveDest *self, const char *op, JsonObject *args)
 }
 
 void
-dest_answer(LiveDest *self, guint64 *call)
+dest_tell_news(LiveDest *self)
 {
-    if (*call != 0 && self->peer != NULL)
-        drv_peer_answer(self->peer, *call, state_to_json(self));
-    *call = 0;
+    if (!drv_calls_wait(self->calls, DEST_PREPARE) && !drv_calls_wait(self->calls, DEST_COMMIT) &&
+        !drv_calls_wait(self->calls, DEST_ABORT))
+        tell(self, "job.news", json_object_new());
 }
 
 void
-dest_refuse(LiveDest *self, guint64 *call, const GError *error)
+dest_answer(LiveDest *self, DestCall what)
 {
-    if (*call != 0 && self->peer != NULL)
-        drv_peer_refuse(self->peer, *call, error);
-    *call = 0;
+    JsonObject *ok = state_to_json(self);
+    drv_calls_answer(self->calls, what, ok);
+    json_object_unref(ok);
 }
 
 /* --- the peer --- */
@@ -120,11 +121,12 @@ source_given_up(gpointer data)
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     g_autoptr(GError) error = NULL;
     dest_clear_source(&self->drop);
-    if (drv_job_state(&self->base) < DRV_STATE_LOADED) {
+    DrvAct act = drv_dest_on_silence(drv_job_state(&self->base));
+    if (act == DRV_ACT_ROLL_BACK) {
         dest_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
                                     "the source was not heard of for %u s, the drop timeout",
                                     self->drop_timeout_s));
-    } else if (drv_job_state(&self->base) == DRV_STATE_LOADED) {
+    } else if (act == DRV_ACT_DOUBT) {
         g_autoptr(GError) doubt =
             g_error_new(DRV_ERROR, DRV_ERROR_IN_DOUBT,
                         "the guest is loaded here and paused, and the source was not heard of for "
@@ -167,7 +169,6 @@ drop_peer(LiveDest *self)
         return;
     g_autoptr(DrvPeer) peer = g_steal_pointer(&self->peer);
     drv_peer_unlisten(peer, self);
-    self->prepare = self->commit = self->abort = 0;
 }
 
 static void
@@ -175,9 +176,9 @@ peer_dead(DrvPeer *peer, const GError *why, gpointer data)
 {
     LiveDest *self = data;
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    drv_calls_forget(self->calls, peer);
     drop_peer(self);
-    /* The source may come back over another session, but its stream cannot. */
-    if (drv_job_state(&self->base) < DRV_STATE_LOADED)
+    if (drv_dest_on_session_end(drv_job_state(&self->base)) == DRV_ACT_ROLL_BACK)
         dest_fail(self,
                   g_error_new(why->domain, why->code, "the source is lost: %s", why->message));
     else
@@ -310,6 +311,7 @@ give_back(LiveDest *self)
 {
     drv_steps_drop(&self->steps);
     dest_clear_source(&self->drop);
+    dest_clear_source(&self->again);
     dest_clear_source(&self->hangs);
     dest_clear_source(&self->gone);
     g_clear_pointer(&self->channels, drv_channel_set_free);
@@ -328,12 +330,13 @@ dest_finish(LiveDest *self, DrvJobState state)
     give_back(self);
     g_unlink(path); /* QEMU leaves its socket behind */
     drv_job_end(&self->base, state);
+    dest_tell_news(self);
     if (state == DRV_STATE_DONE) {
-        dest_answer(self, &self->commit);
+        dest_answer(self, DEST_COMMIT);
     } else {
         if (self->base.error != NULL)
-            dest_refuse(self, &self->prepare, self->base.error);
-        dest_answer(self, &self->abort);
+            drv_calls_refuse(self->calls, DEST_PREPARE, self->base.error);
+        dest_answer(self, DEST_ABORT);
     }
     drop_peer(self);
 }
@@ -347,7 +350,7 @@ dest_fail(LiveDest *self, GError *error)
     drv_job_set_error(&self->base, owned);
     if (drv_job_state(&self->base) == DRV_STATE_ROLLING_BACK)
         return;
-    if (self->prepare == 0 && self->abort == 0) {
+    if (!drv_calls_wait(self->calls, DEST_PREPARE) && !drv_calls_wait(self->calls, DEST_ABORT)) {
         JsonObject *args = json_object_new();
         json_object_set_object_member(args, "error", error_to_json(self->base.error));
         tell(self, "job.failed", args);
@@ -523,17 +526,17 @@ static void
 dest_resume(DrvJob *job)
 {
     LiveDest *self = live_dest(job);
-    DrvJobState state = drv_job_state(job);
+    DrvAct act = drv_dest_on_restart(drv_job_state(job));
     self->cpu_before = drv_process_cpu_seconds();
     self->incoming = drv_json_flag(job->detail, "incoming", FALSE);
     self->may_have_run = drv_json_flag(job->detail, "may_have_run", FALSE);
-    if (state == DRV_STATE_COMMITTED) {
+    if (act == DRV_ACT_RUN_GUEST) {
         dest_run_guest(self);
-    } else if (state == DRV_STATE_RUNNING) {
+    } else if (act == DRV_ACT_FINISH) {
         dest_finish(self, DRV_STATE_DONE);
-    } else if (state == DRV_STATE_LOADED) {
+    } else if (act == DRV_ACT_WAIT) {
         start_drop_timer(self);
-    } else if (state != DRV_STATE_IN_DOUBT) {
+    } else if (act == DRV_ACT_ROLL_BACK) {
         g_autoptr(GError) error = g_error_new_literal(
             DRV_ERROR, DRV_ERROR_STATE,
             "the destination's droverd was restarted in the middle of the migration");
@@ -588,6 +591,7 @@ dest_free(DrvJob *job)
     LiveDest *self = live_dest(job);
     give_back(self);
     drop_peer(self);
+    drv_calls_free(self->calls);
     drv_vm_free(self->vm);
     drv_vm_free(self->source_vm);
     g_clear_pointer(&self->direct, json_object_unref);
@@ -618,6 +622,7 @@ new_dest(DrvServices *services, DrvJobRecord *rec, JsonObject *spec)
     self->was_running = drv_json_flag(spec, "was_running", TRUE);
     self->source_vm = drv_vm_from_json(drv_json_object(spec, "vm"));
     self->log_fd = -1;
+    self->calls = drv_calls_new();
     drv_job_init(&self->base, &dest_ops, services, rec, TRUE);
     return self;
 }
@@ -639,8 +644,8 @@ drv_live_dest_new(DrvServices *services, DrvPeer *peer, guint64 call, JsonObject
     rec->vm = g_strdup(name);
     rec->peer = g_strdup(drv_peer_name(peer));
     LiveDest *self = new_dest(services, rec, args);
-    self->prepare = call;
     dest_use_peer(self, peer);
+    drv_calls_add(self->calls, DEST_PREPARE, peer, call);
     return &self->base;
 }
 

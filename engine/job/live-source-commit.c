@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/job/decide.h"
 #include "engine/job/qemu-identity.h"
 
 /*
@@ -16,6 +17,7 @@
  */
 
 #define QUIT_MS 10000
+#define ASK_AGAIN_MS 5000
 
 /* --- in doubt --- */
 
@@ -72,6 +74,10 @@ go_in_doubt(LiveSource *self, const char *why)
     live_report(self, DRV_STATE_IN_DOUBT);
     if (!drv_job_move(&self->base, DRV_STATE_IN_DOUBT, &error)) {
         g_warning("job %s: %s", self->base.rec->id, error->message);
+        /* Still COMMITTED: somebody must go on asking, and be able to give up. */
+        live_commit_later(self, ASK_AGAIN_MS);
+        if (self->lost_us != 0)
+            live_start_drop_timer(self);
         return;
     }
     run_fence(self);
@@ -85,11 +91,12 @@ link_given_up(gpointer data)
     live_clear_source(&self->drop);
     g_autofree char *why =
         g_strdup_printf("the link was down for %d s", (int)self->spec->drop_timeout_s);
-    if (drv_job_state(&self->base) == DRV_STATE_IN_DOUBT)
-        run_fence(self); /* once more, after a restart or another cut */
-    else if (self->handed_over)
+    DrvAct act = drv_source_on_silence(drv_job_state(&self->base));
+    if (act == DRV_ACT_FENCE)
+        run_fence(self);
+    else if (act == DRV_ACT_DOUBT)
         go_in_doubt(self, why);
-    else
+    else if (act == DRV_ACT_ROLL_BACK)
         live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
                                     "the link to %s was down for %d s, the drop timeout",
                                     self->spec->to, (int)self->spec->drop_timeout_s));
@@ -261,29 +268,42 @@ live_take_back(LiveSource *self, const GError *why, GError **error)
     return TRUE;
 }
 
+static DrvHeard
+heard(LiveSource *self, DrvPeer *peer, JsonObject *ok)
+{
+    if (ok != NULL)
+        return DRV_HEARD_OK;
+    return self->peer == peer && !drv_peer_is_dead(peer) ? DRV_HEARD_REFUSAL : DRV_HEARD_NOTHING;
+}
+
 /* The destination has given the guest up for good: that is as good as a fence. */
+static void
+give_up_there(LiveSource *self)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GError) why =
+        g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "the destination could not run the guest: %s",
+                    self->peer_error != NULL ? self->peer_error : "it does not say why");
+    if (!live_take_back(self, why, &error)) {
+        g_warning("job %s: %s", self->base.rec->id, error->message);
+        go_in_doubt(self, error->message);
+    }
+}
+
 static void
 aborted_after_refusal(DrvPeer *peer, JsonObject *ok, const GError *refused, gpointer data)
 {
     g_autoptr(DrvJob) job = data;
     LiveSource *self = live_source(job);
-    const char *state = drv_json_string(ok, "state", "");
-    g_autoptr(GError) error = NULL;
-    if (drv_job_state(job) != DRV_STATE_COMMITTED && drv_job_state(job) != DRV_STATE_IN_DOUBT)
-        return;
-    if (g_str_equal(state, "failed") || g_str_equal(state, "cancelled")) {
-        g_autoptr(GError) why =
-            g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "the destination could not run the guest: %s",
-                        self->peer_error != NULL ? self->peer_error : "it does not say why");
-        if (!live_take_back(self, why, &error)) {
-            g_warning("job %s: %s", job->rec->id, error->message);
-            go_in_doubt(self, error->message);
-        }
-    } else if (g_str_equal(state, "running") || g_str_equal(state, "done")) {
+    DrvJobState there = DRV_STATE_LAST;
+    drv_state_parse(drv_json_string(ok, "state", NULL), &there);
+    DrvAct act = drv_source_on_abort_reply(drv_job_state(job), heard(self, peer, ok), there);
+    if (act == DRV_ACT_TAKE_BACK)
+        give_up_there(self);
+    else if (act == DRV_ACT_LEAVE)
         on_running(self, ok);
-    } else if (self->peer == peer && !drv_peer_is_dead(peer)) {
+    else if (act == DRV_ACT_DOUBT)
         go_in_doubt(self, self->peer_error);
-    }
 }
 
 /* It says that it cannot run the guest. That alone decides nothing: only when it has given the
@@ -303,14 +323,12 @@ committed(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
 {
     g_autoptr(DrvJob) job = data;
     LiveSource *self = live_source(job);
-    DrvJobState state = drv_job_state(job);
-    if (state != DRV_STATE_COMMITTED && state != DRV_STATE_IN_DOUBT)
-        return;
-    if (ok != NULL) {
+    DrvAct act = drv_source_on_commit_reply(drv_job_state(job), heard(self, peer, ok));
+    if (act == DRV_ACT_LEAVE)
         on_running(self, ok);
-    } else if (self->peer == peer && !drv_peer_is_dead(peer)) {
+    else if (act == DRV_ACT_ASK_ABORT)
         ask_to_abort(self, error);
-    } /* else the session died, and peer_dead() tries again */
+    /* when the session has died, peer_dead() tries again */
 }
 
 void
@@ -338,8 +356,7 @@ live_check_handover(LiveSource *self)
 {
     GError *error = NULL;
     DrvJobState state = drv_job_state(&self->base);
-    if ((state != DRV_STATE_COPYING && state != DRV_STATE_SWITCHOVER) || !self->completed ||
-        !self->loaded)
+    if (!drv_source_may_commit(state, self->completed, self->loaded, TRUE))
         return;
     if (self->spec->verify == DRV_SPEC_VERIFY_STREAM) {
         if (!drv_channel_set_finished(self->channels))

@@ -148,6 +148,7 @@ void live_report(LiveSource *self, DrvJobState state);
 void live_check_handover(LiveSource *self);
 /* Sends COMMIT, once more if it was sent before. */
 void live_commit(LiveSource *self);
+void live_commit_later(LiveSource *self, guint ms);
 /* The link is down; after the drop timeout the job is rolled back or, when committed, in doubt. */
 void live_start_drop_timer(LiveSource *self);
 /* The guest runs there: ends the source's QEMU, and the job. */

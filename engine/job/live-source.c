@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "common/json.h"
 #include "engine/host/address.h"
+#include "engine/job/decide.h"
 #include "engine/job/live-source-private.h"
 
 #include <glib/gstdio.h>
@@ -143,6 +144,12 @@ commit_again(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
+void
+live_commit_later(LiveSource *self, guint ms)
+{
+    live_set_timer(&self->retry, ms, commit_again, self);
+}
+
 static void
 peer_dead(DrvPeer *peer, const GError *why, gpointer data)
 {
@@ -154,7 +161,7 @@ peer_dead(DrvPeer *peer, const GError *why, gpointer data)
     live_drop_peer(self);
     if (self->handed_over) {
         live_start_drop_timer(self);
-        live_set_timer(&self->retry, COMMIT_RETRY_MS, commit_again, self);
+        live_commit_later(self, COMMIT_RETRY_MS);
     } else if (drv_steps_running(&self->steps) &&
                drv_job_state(&self->base) == DRV_STATE_PREPARING) {
         drv_steps_fail(&self->steps, g_error_copy(why));
@@ -184,6 +191,9 @@ peer_tells(DrvPeer *peer, const char *op, JsonObject *args, gpointer data)
         self->loaded = TRUE;
         self->digests = digests != NULL ? json_array_ref(digests) : NULL;
         live_check_handover(self);
+    } else if (g_str_equal(op, "job.news")) {
+        if (drv_source_on_news(drv_job_state(&self->base)) == DRV_ACT_COMMIT)
+            live_commit(self);
     } else if (g_str_equal(op, "job.failed")) {
         note_peer_error(self, drv_json_object(args, "error"));
         if (!self->handed_over)
@@ -254,7 +264,7 @@ static void
 live_resume(DrvJob *job)
 {
     LiveSource *self = live_source(job);
-    DrvJobState state = drv_job_state(job);
+    DrvAct act = drv_source_on_restart(drv_job_state(job));
     gint64 since = MAX(g_get_real_time() - job->rec->created_us, 0);
     self->begin_us = g_get_monotonic_time() - since;
     self->cpu_before = drv_process_cpu_seconds();
@@ -266,12 +276,12 @@ live_resume(DrvJob *job)
     gint64 stopped_at = drv_json_int(job->detail, "stopped_at_us", 0);
     if (stopped_at > 0)
         self->stopped_us = g_get_monotonic_time() - MAX(g_get_real_time() - stopped_at, 0);
-    if (state == DRV_STATE_QUEUED) {
+    if (act == DRV_ACT_START) {
         live_start(job);
-    } else if (state == DRV_STATE_RUNNING) {
+    } else if (act == DRV_ACT_LEAVE) {
         self->handed_over = TRUE;
         live_leave(self);
-    } else if (state == DRV_STATE_COMMITTED || state == DRV_STATE_IN_DOUBT) {
+    } else if (act == DRV_ACT_COMMIT) {
         self->handed_over = TRUE;
         self->completed = self->loaded = TRUE;
         live_start_drop_timer(self);
