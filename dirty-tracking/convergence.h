@@ -34,6 +34,9 @@ typedef struct {
     guint64 round_bytes;  /* that the round has to bring in all; 0: not known */
     double dirty_rate;    /* bytes a second; 0: not known yet */
     double delivery_rate; /* bytes of the guest a second that get across: before any codec */
+    /* The same as QEMU counts it, by which it decides when to stop the guest: to it a page of zeros
+     * is a few bytes. 0: the same */
+    double switchover_rate;
     guint throttle_pct;
     gboolean stopped; /* the guest stands still for the switchover */
     gboolean stalled; /* no link, or it is somebody else's turn: nothing can be judged */
@@ -67,6 +70,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvConvergence, drv_convergence_free)
 
 /* A decision is given once; carry it out or not, the next comes when this had time to show. */
 DrvConvergeDecision drv_convergence_sample(DrvConvergence *self, const DrvConvergeSample *sample);
+
+/* What the guest is really throttled by, when that was found out only by trying. */
+void drv_convergence_throttled_by(DrvConvergence *self, DrvThrottle throttle);
 
 /* What is expected now. 'why' (may be NULL) gets one sentence that explains a doubt, or NULL:
  * borrowed until the next sample. */
