@@ -32,6 +32,8 @@
 #define DOUBT_LOST 2
 #define ACT_LOST 3
 #define PROGRESS 0.97
+/* What was doubted is expected again when it needs so much less than it did then. */
+#define HOPE 0.85
 /* Rounds may be short: what is judged must also have lasted. */
 #define DOUBT_US G_USEC_PER_SEC
 #define ACT_US (2 * G_USEC_PER_SEC)
@@ -78,6 +80,7 @@ struct _DrvConvergence {
     gint64 round_us;    /* the round under way began */
     gboolean stalled;   /* there was no link for some of it: the next has all of that to bring */
     double best;        /* the least need since the last measure, seconds */
+    double doubted;     /* what that was when doubt began */
     double recent[3];   /* the needs of the last rounds */
     guint lost;         /* rounds without progress, in a row */
     gint64 progress_us; /* when there was some, or a measure, or the first judgement */
@@ -297,6 +300,8 @@ measure(DrvConvergence *self, gint64 now_us)
 static void
 begin_anew(DrvConvergence *self, gint64 now_us)
 {
+    if (self->outlook == DRV_CONVERGE_DOUBTED)
+        self->outlook = DRV_CONVERGE_UNKNOWN;
     self->best = INFINITY;
     self->lost = 0;
     self->progress_us = now_us;
@@ -328,11 +333,14 @@ judge_round(DrvConvergence *self, const DrvConvergeSample *s)
         self->best = MIN(self->best, need);
         self->lost = 0;
         self->progress_us = s->now_us;
-        self->outlook = DRV_CONVERGE_EXPECTED;
+        if (self->outlook != DRV_CONVERGE_DOUBTED || need <= allowed || need < self->doubted * HOPE)
+            self->outlook = DRV_CONVERGE_EXPECTED;
     } else {
         self->lost += lengthy ? 2 : 1;
     }
     if (self->lost >= DOUBT_LOST && s->now_us - self->progress_us >= DOUBT_US) {
+        if (self->outlook != DRV_CONVERGE_DOUBTED)
+            self->doubted = self->best;
         self->outlook = DRV_CONVERGE_DOUBTED;
         say(&self->doubt, self, "it is not expected to converge");
     }

@@ -476,7 +476,7 @@ feed(DrvConvergence *c, DrvConvergeSample *s, double seconds, double need)
 static void
 test_counting(void)
 {
-    static const double quiet[] = {1, 9, 9, 9, 8, 8, 8, 7, 7, 7};
+    static const double quiet[] = {1, 9, 9, 9, 7, 7, 7, 5, 5, 5};
     const DrvConvergePolicy policy = {.downtime_ms = 300, .give_up = TRUE};
     g_autoptr(DrvConvergence) c = drv_convergence_new(&policy);
     DrvConvergeSample s = {.pass = 1};
@@ -489,7 +489,7 @@ test_counting(void)
     }
     /* Not to be held against it: rounds that are too short to say anything, and a lost link. */
     for (guint i = 0; i < 4; i++)
-        g_assert_cmpint(feed(c, &s, 0.5, 6), ==, DRV_CONVERGE_CONTINUE);
+        g_assert_cmpint(feed(c, &s, 0.5, 4), ==, DRV_CONVERGE_CONTINUE);
     for (guint i = 0; i < 3; i++) {
         s.stalled = TRUE;
         s.now_us += 100 * G_USEC_PER_SEC;
@@ -515,6 +515,29 @@ test_long_rounds(void)
     g_assert_cmpint(feed(c, &s, 9, 9), ==, DRV_CONVERGE_CONTINUE);
     g_assert_cmpint(drv_convergence_outlook(c, NULL), ==, DRV_CONVERGE_DOUBTED);
     g_assert_cmpint(feed(c, &s, 9, 9), ==, DRV_CONVERGE_GIVE_UP);
+}
+
+/* A little less now and then is no reason to think otherwise; much less is, also in small steps. */
+static void
+test_doubt_stays(void)
+{
+    const DrvConvergePolicy policy = {.downtime_ms = 300};
+    g_autoptr(DrvConvergence) c = drv_convergence_new(&policy);
+    DrvConvergeSample s = {.pass = 1};
+    for (guint i = 0; i < 5; i++)
+        feed(c, &s, 1, 9);
+    g_assert_cmpint(drv_convergence_outlook(c, NULL), ==, DRV_CONVERGE_DOUBTED);
+    for (double need = 8.7; need > 7.7; need -= 0.3) {
+        feed(c, &s, 1, need);
+        g_assert_cmpint(drv_convergence_outlook(c, NULL), ==, DRV_CONVERGE_DOUBTED);
+    }
+    feed(c, &s, 1, 7.4);
+    g_assert_cmpint(drv_convergence_outlook(c, NULL), ==, DRV_CONVERGE_EXPECTED);
+    for (guint i = 0; i < 3; i++)
+        feed(c, &s, 1, 9);
+    g_assert_cmpint(drv_convergence_outlook(c, NULL), ==, DRV_CONVERGE_DOUBTED);
+    feed(c, &s, 1, 0.2);
+    g_assert_cmpint(drv_convergence_outlook(c, NULL), ==, DRV_CONVERGE_EXPECTED);
 }
 
 /* A guest that stands still is let alone; odd samples do no harm. */
@@ -557,6 +580,7 @@ main(int argc, char **argv)
     g_test_add_func("/convergence/slow-link", test_slow_link);
     g_test_add_func("/convergence/stall", test_stall);
     g_test_add_func("/convergence/counting", test_counting);
+    g_test_add_func("/convergence/doubt-stays", test_doubt_stays);
     g_test_add_func("/convergence/odd", test_odd);
     return g_test_run();
 }
