@@ -2,11 +2,13 @@
 #include "engine/cli/display.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "common/json.h"
 #include "engine/cli/render.h"
+#include "engine/cli/units.h"
 
 struct _DrvDisplay {
     gboolean live;   /* a terminal that can be drawn on */
@@ -14,6 +16,7 @@ struct _DrvDisplay {
     char *state;     /* of the last line; elsewhere than on a terminal, like the rest */
     gboolean linked; /* the link was up then */
     gint64 next_us;  /* monotonic: when the next line is due */
+    char *note;      /* what was last said beside the progress */
 };
 
 DrvDisplay *
@@ -32,6 +35,7 @@ drv_display_free(DrvDisplay *display)
         return;
     drv_display_clear(display);
     g_free(display->state);
+    g_free(display->note);
     g_free(display);
 }
 
@@ -70,9 +74,33 @@ is_due(DrvDisplay *display, JsonObject *job)
     return TRUE;
 }
 
+/* A note is a sentence whose figures change all the time: it is news when what they are to explain
+ * has changed. */
+static gboolean
+is_news(const char *note, const char *before)
+{
+    const char *figures = strchr(note, ':');
+    gsize len = figures != NULL ? (gsize)(figures - note) : strlen(note);
+    return before == NULL || strncmp(note, before, len) != 0;
+}
+
+/* What the daemon thinks of it stays on the screen: the line is gone in a moment. */
+static void
+show_note(DrvDisplay *display, JsonObject *job)
+{
+    const char *note = drv_json_string(drv_json_object(job, "progress"), "note", NULL);
+    if (note == NULL || !is_news(note, display->note))
+        return;
+    g_free(display->note);
+    display->note = g_strdup(note);
+    g_autofree char *safe = drv_format_text(note, 1000);
+    drv_display_note(display, "%s", safe);
+}
+
 void
 drv_display_update(DrvDisplay *display, JsonObject *job)
 {
+    show_note(display, job);
     if (display->live) {
         /* The last column stays free: some terminals wrap as soon as it is written. */
         guint width = drv_display_width(STDERR_FILENO);

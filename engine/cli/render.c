@@ -45,6 +45,14 @@ add_rates(GArray *line, JsonObject *progress)
         add(line, 5, "%.*f MiB/s wire", wire < 9.95 ? 1 : 0, wire);
     if (dirty >= 0)
         add(line, 7, "%.*f MiB/s dirty", dirty < 9.95 ? 1 : 0, dirty);
+    double set = drv_json_number(progress, "working_set", -1);
+    if (set > 0) {
+        g_autofree char *text = drv_format_bytes(set);
+        add(line, 11, "in %s", text);
+    }
+    double throttled = drv_json_number(progress, "throttle_pct", 0);
+    if (throttled > 0)
+        add(line, 3, "slowed by %.0f%%", throttled);
 }
 
 static void

@@ -20,6 +20,11 @@ char *drv_render_summary(JsonObject *job, double promise_ms);
 /* What a prediction says: the verdict and why, and a few lines of figures. */
 char *drv_render_prediction(JsonObject *job);
 
+/* How a migration went, a line at a time, by its result: nothing where nothing was out of the
+ * ordinary. 'text' is safe to be printed. */
+typedef void (*DrvRenderLine)(GString *out, const char *name, const char *text);
+void drv_render_course(JsonObject *result, DrvRenderLine line, GString *out);
+
 /* How a job ended that is not done, as a sentence without a full stop. */
 char *drv_render_outcome(JsonObject *job);
 

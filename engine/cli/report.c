@@ -68,6 +68,12 @@ append_how(GString *out, JsonObject *result)
                                             : "not verified");
 }
 
+static void
+indented_line(GString *out, const char *name, const char *text)
+{
+    g_string_append_printf(out, "  %s\n", text);
+}
+
 static gboolean
 is_kind(JsonObject *job, const char *kind)
 {
@@ -103,6 +109,7 @@ drv_render_summary(JsonObject *job, double promise_ms)
     append_bytes(out, drv_json_object(result, "ram"), "memory");
     append_bytes(out, drv_json_object(result, "disk"), "disks");
     append_how(out, result);
+    drv_render_course(result, indented_line, out);
     return g_string_free(out, FALSE);
 }
 
@@ -149,6 +156,12 @@ append_line(GString *out, const char *name, const char *format, ...)
     va_end(args);
     g_autofree char *safe = drv_format_text(value, 4000);
     g_string_append_printf(out, "%-16s %s\n", name, safe);
+}
+
+static void
+named_line(GString *out, const char *name, const char *text)
+{
+    append_line(out, name, "%s", text);
 }
 
 static void
@@ -204,6 +217,7 @@ append_result(GString *out, JsonObject *result)
                     drv_json_string(verify, "memory", "off"));
     append_line(out, "mode", "%s, %s", drv_json_string(result, "mode", "?"),
                 drv_json_string(result, "accel", "?"));
+    drv_render_course(result, named_line, out);
 }
 
 char *

@@ -336,19 +336,52 @@ test_spec(Fixture *f, gconstpointer data)
     Run run;
     migrate_start(&run, f,
                   "--name db --lanes 4 --codec zstd --mode relay --multifd 2 --bandwidth 100M "
-                  "--downtime 2s --timeout 10m --verify none --disks none --drop-timeout 90 "
+                  "--downtime 2s --max-downtime 5s --converge give-up --timeout 10m --verify none "
+                  "--disks none --drop-timeout 90 "
                   "--keep-source");
     fake_backend_patch(f->fake, "new-1", DONE);
     run_end(&run, 0, "kept", "done");
     g_autofree char *expected = g_strdup_printf(
         "{\"qmp\":\"%s/a.qmp\",\"to\":\"10.0.0.2:7000\",\"dest_qmp\":\"/run/b.qmp\","
         "\"name\":\"db\",\"lanes\":4,\"codec\":\"zstd\",\"mode\":\"relay\",\"multifd\":2,"
-        "\"bandwidth\":104857600,\"downtime_ms\":2000,\"timeout_s\":600,\"verify\":\"none\","
+        "\"bandwidth\":104857600,\"downtime_ms\":2000,\"max_downtime_ms\":5000,"
+        "\"converge\":\"give-up\",\"timeout_s\":600,\"verify\":\"none\","
         "\"disks\":\"none\",\"drop_timeout_s\":90,\"keep_source\":true}",
         f->dir);
     g_autoptr(JsonNode) node = drv_json_take_object(json_object_ref(f->fake->spec));
     g_autofree char *spec = drv_json_to_text(node);
     g_assert_cmpstr(spec, ==, expected);
+}
+
+#define NOTED(sentence) "{\"state\":\"copying\",\"progress\":{\"note\":\"" sentence "\"}}"
+
+/* What the daemon thinks is said when it is new, not whenever its figures change. */
+static void
+test_notes(Fixture *f, gconstpointer data)
+{
+    static const char *const notes[] = {NOTED("it is not expected to converge: 5 MiB/s"),
+                                        NOTED("it is not expected to converge: 6"),
+                                        NOTED("the guest is slowed down: 7"),
+                                        "{\"state\":\"copying\",\"progress\":{\"note\":null}}",
+                                        NOTED("the guest is slowed down: 8")};
+    Run run;
+    migrate_start(&run, f, "");
+    for (guint i = 0; i < G_N_ELEMENTS(notes); i++) {
+        guint before = f->fake->shows;
+        fake_backend_patch(f->fake, "new-1", notes[i]);
+        fake_wait_count(&f->fake->shows, before + 2);
+    }
+    fake_backend_patch(f->fake, "new-1", DONE);
+    fake_wait(&run.done);
+    g_auto(GStrv) lines = g_strsplit(run.err, "\n", -1);
+    g_autoptr(GPtrArray) said = g_ptr_array_new();
+    for (guint i = 0; lines[i] != NULL; i++)
+        if (strchr(lines[i], ':') != NULL)
+            g_ptr_array_add(said, lines[i]);
+    g_assert_cmpuint(said->len, ==, 2);
+    g_assert_cmpstr(said->pdata[0], ==, "it is not expected to converge: 5 MiB/s");
+    g_assert_cmpstr(said->pdata[1], ==, "the guest is slowed down: 7");
+    run_end(&run, 0, "now runs", "the guest is slowed down: 7\n");
 }
 
 static void
@@ -707,6 +740,7 @@ main(int argc, char **argv)
     ADD("help", test_help);
     ADD("man", test_man);
     ADD("spec", test_spec);
+    ADD("notes", test_notes);
     ADD("no-daemon", test_no_daemon);
     ADD("not-permitted", test_not_permitted);
     ADD("interrupt", test_interrupt);

@@ -154,6 +154,32 @@ test_summary(void)
     }
 }
 
+/* What was done so that it would end, in both. */
+static void
+test_course(void)
+{
+    g_autoptr(JsonObject) job = parse(
+        "{\"vm\":\"a\",\"result\":{\"throttle\":\"cpus\",\"throttle_pct\":83,\"measures\":[{\"at_"
+        "ms\":5210,"
+        "\"why\":\"the guest may be down for 1.3 s: it writes 5 MiB/s\"},{\"at_ms\":9000,\"why\":"
+        "\"it is\\nslowed down\"},7]}}");
+    g_autofree char *summary = drv_render_summary(job, 0);
+    g_assert_cmpstr(summary, ==,
+                    "a now runs at the destination\n  mode ?, not verified\n"
+                    "  after 5.2 s: the guest may be down for 1.3 s\n"
+                    "  after 9.0 s: it is slowed down\n"
+                    "  after 0 ms: ?\n"
+                    "  its CPUs had up to 83% less time\n");
+    g_autofree char *report = drv_render_report(job, 0);
+    g_assert_nonnull(strstr(report, "\nmeasure          after 5.2 s: the guest may be down for 1.3 "
+                                    "s\n"));
+    g_assert_nonnull(strstr(report, "\nslowed down      its CPUs had up to 83% less time\n"));
+    g_autoptr(JsonObject) held = parse("{\"result\":{\"throttle\":\"dirty-limit\","
+                                       "\"throttle_pct\":null,\"measures\":[]}}");
+    g_autofree char *text = drv_render_summary(held, 0);
+    g_assert_nonnull(strstr(text, "\n  its CPUs were held back when they wrote too much\n"));
+}
+
 static void
 test_outcome(void)
 {
@@ -265,6 +291,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/render/progress", test_progress);
     g_test_add_func("/render/summary", test_summary);
+    g_test_add_func("/render/course", test_course);
     g_test_add_func("/render/prediction", test_prediction);
     g_test_add_func("/render/outcome", test_outcome);
     g_test_add_func("/render/report", test_report);

@@ -165,6 +165,33 @@ step_last_figures(gpointer owner)
 }
 
 static void
+unlimited(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply == NULL)
+        g_warning("job %s: the source's QEMU keeps the guest's dirty limit: %s", self->base.rec->id,
+                  error->message);
+    drv_steps_next(&self->steps);
+}
+
+/* A source that is kept is kept for being started again, and not slowed down then. */
+static void
+step_unlimit(gpointer owner)
+{
+    LiveSource *self = owner;
+    if (self->qmp == NULL || !drv_json_flag(self->base.detail, "dirty_limit", FALSE))
+        drv_steps_next(&self->steps);
+    else
+        qmp_client_execute_async(self->qmp, "cancel-vcpu-dirty-limit", NULL, QMP_TIMEOUT_MS,
+                                 self->steps.cancellable, unlimited, live_ticket(self));
+}
+
+static void
 source_quit(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvJob) keep = NULL;
@@ -193,6 +220,7 @@ step_quit(gpointer owner)
 static const DrvStep leave_steps[] = {
     {"the source's QEMU", step_quit_connect},
     {"the source's QEMU", step_last_figures},
+    {"the source's QEMU", step_unlimit},
     {"the source's QEMU", step_quit},
     {NULL, NULL},
 };

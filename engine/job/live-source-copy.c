@@ -259,17 +259,19 @@ live_take_figures(LiveSource *self, JsonObject *reply)
 {
     CopyProgress *p = &self->progress;
     JsonObject *ram = qmp_get_object(reply, "ram");
-    gint64 pages_a_second = 0, page_size = 4096;
+    gint64 pages_a_second = 0;
+    p->page_size = 4096;
     qmp_get_int(ram, "transferred", &p->transferred);
     qmp_get_int(ram, "total", &p->total);
     qmp_get_int(ram, "remaining", &p->remaining);
     qmp_get_int(ram, "duplicate", &p->zero_pages);
     qmp_get_int(ram, "normal", &p->normal_pages);
     qmp_get_int(ram, "dirty-sync-count", &p->rounds);
-    qmp_get_int(ram, "page-size", &page_size);
+    qmp_get_int(ram, "page-size", &p->page_size);
     if (qmp_get_int(ram, "dirty-pages-rate", &pages_a_second))
-        p->dirty_rate = MAX(pages_a_second, 0) * page_size;
+        p->dirty_rate = MAX(pages_a_second, 0) * p->page_size;
     qmp_get_int(reply, "expected-downtime", &p->expected_downtime_ms);
+    p->throttle_pct = 0; /* it says nothing when it does nothing */
     qmp_get_int(reply, "cpu-throttle-percentage", &p->throttle_pct);
 }
 
@@ -376,6 +378,7 @@ live_progress(DrvJob *job)
     json_object_set_int_member(o, "raw_rate", (gint64)p->raw_rate);
     json_object_set_int_member(o, "wire_rate", (gint64)p->wire_rate);
     live_progress_rounds(self, o);
+    live_progress_converge(self, o);
     json_object_set_int_member(o, "lanes", link.lanes);
     json_object_set_int_member(o, "reconnects", self->reconnects_before + link.reconnects);
     json_object_set_boolean_member(o, "connected", self->lost_us == 0);
@@ -441,7 +444,6 @@ live_report(LiveSource *self, DrvJobState state)
     json_object_set_int_member(
         o, "total_ms", self->begin_us > 0 ? (g_get_monotonic_time() - self->begin_us) / 1000 : 0);
     json_object_set_int_member(o, "downtime_ms", (self->downtime_us + 999) / 1000);
-    json_object_set_int_member(o, "downtime_limit_ms", self->spec->downtime_ms);
     json_object_set_int_member(o, "rounds", self->progress.rounds);
     live_report_rounds(self, o);
     json_object_set_int_member(o, "lanes", MAX(link.lanes, 1));
@@ -453,7 +455,7 @@ live_report(LiveSource *self, DrvJobState state)
         cpu, "source", self->begin_us > 0 ? drv_process_cpu_seconds() - self->cpu_before : 0);
     json_object_set_double_member(cpu, "dest", self->cpu_dest);
     json_object_set_object_member(o, "cpu_s", cpu);
-    json_object_set_int_member(o, "throttle_pct", self->progress.throttle_pct);
+    live_report_converge(self, o);
     json_object_set_object_member(o, "verify", report_verify(self, state));
     g_free(self->base.rec->result);
     self->base.rec->result = drv_json_text(o);

@@ -230,11 +230,19 @@ step_prepare_peer(gpointer owner)
 
 /* --- setting up and starting QEMU --- */
 
+static DrvSettings
+settings_of(const LiveSource *self)
+{
+    return (DrvSettings){.multifd = self->spec->multifd,
+                         .downtime_ms = self->spec->downtime_ms,
+                         .throttle = self->spec->converge == DRV_SPEC_CONVERGE_THROTTLE};
+}
+
 static void
 step_set_capabilities(gpointer owner)
 {
     LiveSource *self = owner;
-    DrvSettings settings = {self->spec->multifd, self->spec->downtime_ms};
+    const DrvSettings settings = settings_of(self);
     GError *error = NULL;
     /* The settings to be put back must outlive this daemon before they are changed. */
     if (!drv_job_save(&self->base, &error)) {
@@ -251,7 +259,7 @@ static void
 step_set_parameters(gpointer owner)
 {
     LiveSource *self = owner;
-    DrvSettings settings = {self->spec->multifd, self->spec->downtime_ms};
+    const DrvSettings settings = settings_of(self);
     live_execute(self, "migrate-set-parameters",
                  drv_settings_parameters(json_object_get_member(self->base.detail, "parameters"),
                                          &settings));

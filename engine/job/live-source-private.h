@@ -13,7 +13,8 @@
 
 /* A live migration's source half, shared by live-source.c (its life), live-source-prepare.c,
  * live-source-copy.c (watching QEMU copy), live-source-rounds.c (what it says of the guest),
- * live-source-commit.c (the decision) and live-source-rollback.c. */
+ * live-source-converge.c (that it ends), live-source-commit.c (the decision) and
+ * live-source-rollback.c. */
 
 /* What query-migrate last said, and what follows from it. */
 typedef struct {
@@ -24,10 +25,9 @@ typedef struct {
     gint64 rounds;
     gint64 zero_pages;
     gint64 normal_pages;
-    gint64 throttle_pct;
+    gint64 page_size;
+    gint64 throttle_pct; /* at present */
     gint64 expected_downtime_ms;
-    gint64 sized_round; /* the round that began with ... */
-    gint64 round_bytes; /* ... so much to bring */
 
     gint64 sampled_us; /* for the rates: our own counts, a moment ago */
     guint64 sampled_raw;
@@ -35,6 +35,30 @@ typedef struct {
     double raw_rate;
     double wire_rate;
 } CopyProgress;
+
+/* Whether it is expected to end, and what was done about it. */
+typedef struct {
+    DrvConvergence *controller; /* NULL: QEMU has not begun */
+
+    gint64 pass;        /* the round under way, which was heard of ... */
+    gint64 round_us;    /* ... then, and the one before ... */
+    gint64 before_us;   /* ... then */
+    gint64 sized;       /* the round that began with ... */
+    gint64 round_bytes; /* ... so much to bring */
+    double dirty_rate;  /* bytes a second, in the round before; 0: not known */
+    gint64 counted_us;  /* QEMU's pages were counted, and were */
+    gint64 counted;
+    double delivery_rate; /* bytes of the guest a second, since the count before */
+
+    guint limit_ms;       /* downtime-limit, where it was made longer; 0: as the user said first */
+    guint asked_ms;       /* ... as QEMU was last asked for */
+    guint asked_pct;      /* of CPU time, the same */
+    gint64 most_pct;      /* that QEMU has taken away */
+    gboolean limited;     /* QEMU holds back the CPUs that write */
+    gboolean unlimitable; /* it cannot */
+    JsonArray *measures;  /* for the report; NULL: none */
+    char *measure;        /* the last one's sentence; NULL: none */
+} LiveConverge;
 
 typedef struct {
     DrvJob base;
@@ -76,7 +100,7 @@ typedef struct {
     double cpu_before;
     double cpu_dest;
     CopyProgress progress;
-    DrvConvergence *convergence; /* NULL: QEMU has not begun */
+    LiveConverge converge;
 
     GSource *poll;
     GSource *drop;    /* the drop timeout, while the link is down */
@@ -122,14 +146,23 @@ JsonObject *live_report_ram(LiveSource *self, const DrvChannelTotals *totals);
 
 /* live-source-rounds.c: QEMU has begun the round that the progress names. */
 void live_round_begins(LiveSource *self);
-/* With fresh figures of query-migrate. */
-void live_judge_convergence(LiveSource *self);
-/* Why the migration is not expected to end, as one sentence; NULL: it is, or it is too early to
- * say. Borrowed until the next figures. */
-const char *live_doubt(LiveSource *self);
 /* Their members of the progress, and of the report, with which the last round ends. */
 void live_progress_rounds(LiveSource *self, JsonObject *o);
 void live_report_rounds(LiveSource *self, JsonObject *o);
+
+/* live-source-converge.c: the round that the progress names begins. */
+void live_converge_round(LiveSource *self);
+/* With fresh figures of query-migrate: judges them, and does what is to be done. */
+void live_judge_convergence(LiveSource *self);
+/* The downtime that QEMU has as its limit. */
+guint live_downtime_limit(LiveSource *self);
+/* Why the migration is not expected to end, as one sentence; NULL: it is, or it is too early to
+ * say. Borrowed until the next figures. */
+const char *live_doubt(LiveSource *self);
+/* Its members of the progress and of the report. */
+void live_progress_converge(LiveSource *self, JsonObject *o);
+void live_report_converge(LiveSource *self, JsonObject *o);
+void live_converge_clear(LiveConverge *converge);
 
 /* live-source-copy.c */
 void live_copy_started(LiveSource *self);

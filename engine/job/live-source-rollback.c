@@ -202,6 +202,17 @@ step_resume(gpointer owner)
                                  self->steps.cancellable, run_state_known, live_ticket(self));
 }
 
+/* The guest is to be as fast as it was. */
+static void
+step_unlimit(gpointer owner)
+{
+    LiveSource *self = owner;
+    if (self->qmp == NULL || !drv_json_flag(self->base.detail, "dirty_limit", FALSE))
+        drv_steps_next(&self->steps);
+    else
+        try(self, "cancel-vcpu-dirty-limit", NULL);
+}
+
 static void
 step_restore_capabilities(gpointer owner)
 {
@@ -292,6 +303,7 @@ static const DrvStep rollback_steps[] = {
     {"hang up", step_hang_up},
     {"settle", step_settle},
     {"resume", step_resume},
+    {"lift the dirty limit", step_unlimit},
     {"restore capabilities", step_restore_capabilities},
     {"restore parameters", step_restore_parameters},
     {"abort", step_abort},

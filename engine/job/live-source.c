@@ -373,7 +373,7 @@ live_free(DrvJob *job)
     drv_vm_free(self->vm);
     drv_shaper_unref(self->shaper);
     drv_ram_sender_unref(self->sender);
-    drv_convergence_free(self->convergence);
+    live_converge_clear(&self->converge);
     g_free(self->relay_reason);
     drv_job_spec_free(self->spec);
     g_free(self->peer_error);

@@ -3,12 +3,18 @@
 
 #include "qmp/json.h"
 
-/* What a migration through drover needs to be on or off. Others (auto-converge, switchover-ack ...)
- * stay as the guest's owner set them. QEMU's own encryption and compression go off because drover
- * does both, and because with them its stream could not be looked into. */
+/* What a migration through drover needs to be on or off. Others (switchover-ack ...) stay as the
+ * guest's owner set them. QEMU's own encryption and compression go off because drover does both,
+ * and because with them its stream could not be looked into. */
 static const struct {
     const char *name;
-    enum { ON, OFF, MULTIFD } when;
+    enum {
+        ON,
+        OFF,
+        MULTIFD,     /* if there are channels */
+        THROTTLE,    /* on if drover may throttle; else as it is */
+        NO_THROTTLE, /* off if drover may throttle; else as it is */
+    } when;
 } capabilities[] = {
     {"events", ON},
     {"return-path",
@@ -26,6 +32,8 @@ static const struct {
     {"release-ram", OFF}, /* would give away pages that a roll-back needs */
     {"block", OFF},
     {"pause-before-switchover", OFF},
+    {"auto-converge", THROTTLE},
+    {"dirty-limit", NO_THROTTLE}, /* QEMU has either of them, and would decide by itself */
 };
 
 static gboolean
@@ -45,12 +53,15 @@ drv_settings_capabilities(JsonNode *known, const DrvSettings *settings)
 {
     JsonArray *list = json_array_new();
     for (guint i = 0; i < G_N_ELEMENTS(capabilities); i++) {
-        if (!knows_capability(known, capabilities[i].name))
+        gboolean throttles =
+            capabilities[i].when == THROTTLE || capabilities[i].when == NO_THROTTLE;
+        if (!knows_capability(known, capabilities[i].name) || (throttles && !settings->throttle))
             continue;
         JsonObject *entry = json_object_new();
         json_object_set_string_member(entry, "capability", capabilities[i].name);
         json_object_set_boolean_member(entry, "state",
                                        capabilities[i].when == ON ||
+                                           capabilities[i].when == THROTTLE ||
                                            (capabilities[i].when == MULTIFD && settings->multifd));
         json_array_add_object_element(list, entry);
     }
@@ -58,6 +69,42 @@ drv_settings_capabilities(JsonNode *known, const DrvSettings *settings)
     json_node_init_array(node, list);
     json_array_unref(list);
     return qmp_args("capabilities", "o", node, NULL);
+}
+
+/* QEMU's auto-converge begins as soon as half as much is written as gets across, in small steps. In
+ * drover it is the convergence controller that decides when and how much: until then it throttles
+ * by one percent at most, and afterwards at once by what was decided. */
+static void
+set_throttle(JsonObject *object, guint pct, guint trigger)
+{
+    json_object_set_int_member(object, "throttle-trigger-threshold", trigger);
+    json_object_set_int_member(object, "cpu-throttle-initial", pct);
+    json_object_set_int_member(object, "cpu-throttle-increment", 99);
+    json_object_set_int_member(object, "max-cpu-throttle", pct);
+}
+
+static JsonNode *
+object_node(JsonObject *object)
+{
+    JsonNode *node = json_node_alloc();
+    json_node_take_object(json_node_init(node, JSON_NODE_OBJECT), object);
+    return node;
+}
+
+JsonNode *
+drv_settings_longer_downtime(guint ms)
+{
+    JsonObject *object = json_object_new();
+    json_object_set_int_member(object, "downtime-limit", ms);
+    return object_node(object);
+}
+
+JsonNode *
+drv_settings_throttle(guint pct)
+{
+    JsonObject *object = json_object_new();
+    set_throttle(object, CLAMP(pct, 1, 99), 1);
+    return object_node(object);
 }
 
 static gboolean
@@ -75,6 +122,8 @@ drv_settings_parameters(JsonNode *known, const DrvSettings *settings)
     json_object_set_int_member(object, "max-bandwidth", 0);
     if (settings->downtime_ms > 0)
         json_object_set_int_member(object, "downtime-limit", settings->downtime_ms);
+    if (settings->throttle)
+        set_throttle(object, 1, 100);
     if (settings->multifd > 0) {
         json_object_set_int_member(object, "multifd-channels", settings->multifd);
         if (knows_parameter(known, "multifd-compression"))
@@ -82,9 +131,7 @@ drv_settings_parameters(JsonNode *known, const DrvSettings *settings)
     }
     if (knows_parameter(known, "tls-creds"))
         json_object_set_string_member(object, "tls-creds", "");
-    JsonNode *node = json_node_alloc();
-    json_node_take_object(json_node_init(node, JSON_NODE_OBJECT), object);
-    return node;
+    return object_node(object);
 }
 
 JsonNode *
@@ -110,9 +157,16 @@ drv_settings_restore_capabilities(JsonNode *known)
 JsonNode *
 drv_settings_restore_parameters(JsonNode *known)
 {
-    static const char *const names[] = {"max-bandwidth",    "downtime-limit",
-                                        "multifd-channels", "multifd-compression",
-                                        "tls-creds",        "avail-switchover-bandwidth"};
+    static const char *const names[] = {"max-bandwidth",
+                                        "downtime-limit",
+                                        "multifd-channels",
+                                        "multifd-compression",
+                                        "tls-creds",
+                                        "avail-switchover-bandwidth",
+                                        "throttle-trigger-threshold",
+                                        "cpu-throttle-initial",
+                                        "cpu-throttle-increment",
+                                        "max-cpu-throttle"};
     JsonObject *old = qmp_node_object(known);
     if (old == NULL)
         return NULL;
@@ -122,7 +176,5 @@ drv_settings_restore_parameters(JsonNode *known)
         if (value != NULL)
             json_object_set_member(object, names[i], json_node_copy(value));
     }
-    JsonNode *node = json_node_alloc();
-    json_node_take_object(json_node_init(node, JSON_NODE_OBJECT), object);
-    return node;
+    return object_node(object);
 }

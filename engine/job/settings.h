@@ -16,12 +16,18 @@
 typedef struct {
     gint64 multifd;     /* channels, 0 for none */
     gint64 downtime_ms; /* source only; 0: leave as it is */
+    gboolean throttle;  /* source only: QEMU is ready to, but does not before it is asked */
 } DrvSettings;
 
 /* For migrate-set-capabilities. What this QEMU does not know is left out. */
 JsonNode *drv_settings_capabilities(JsonNode *known, const DrvSettings *settings);
 /* For migrate-set-parameters. */
 JsonNode *drv_settings_parameters(JsonNode *known, const DrvSettings *settings);
+
+/* The same during a migration: a downtime limit; and throttling, by so many percent of CPU time, as
+ * soon as QEMU looks at its dirty log again. */
+JsonNode *drv_settings_longer_downtime(guint ms);
+JsonNode *drv_settings_throttle(guint pct);
 
 /* The same arguments that put back what is 'known'. NULL when that makes no sense. */
 JsonNode *drv_settings_restore_capabilities(JsonNode *known);

@@ -46,6 +46,9 @@ static const Member members[] = {
     {"bandwidth", KIND_NUMBER, AT(bandwidth), .min = 65536, .max = G_GINT64_CONSTANT(1) << 40,
      .zero = "unlimited"},
     {"downtime_ms", KIND_NUMBER, AT(downtime_ms), .min = 1, .max = 2000000, .standard = 300},
+    {"max_downtime_ms", KIND_NUMBER, AT(max_downtime_ms), .min = 1, .max = 2000000,
+     .zero = "not above downtime_ms"},
+    {"converge", KIND_CHOICE, AT(converge), .choices = {"wait", "throttle", "give-up"}},
     {"timeout_s", KIND_NUMBER, AT(timeout_s), .min = 1, .max = 30 * 86400, .zero = "none"},
     {"verify", KIND_CHOICE, AT(verify), .choices = {"stream", "memory", "none"}},
     {"disks", KIND_CHOICE, AT(disks), .choices = {"none", "mirror"}},
@@ -207,6 +210,19 @@ refuse_unknown(JsonObject *object, GError **error)
     return TRUE;
 }
 
+/* What the members say together. */
+static gboolean
+check_together(const DrvJobSpec *spec, GError **error)
+{
+    if (spec->max_downtime_ms == 0 || spec->max_downtime_ms >= spec->downtime_ms)
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                "\"max_downtime_ms\" is %d, which is below \"downtime_ms\", %d: make it larger, or "
+                "leave it out",
+                (int)spec->max_downtime_ms, (int)spec->downtime_ms);
+    return FALSE;
+}
+
 DrvJobSpec *
 drv_job_spec_from_json(JsonObject *object, GError **error)
 {
@@ -228,7 +244,7 @@ drv_job_spec_from_json(JsonObject *object, GError **error)
             return NULL;
         }
     }
-    return g_steal_pointer(&spec);
+    return check_together(spec, error) ? g_steal_pointer(&spec) : NULL;
 }
 
 DrvJobSpec *

@@ -21,6 +21,14 @@ typedef enum { DRV_SPEC_MODE_AUTO, DRV_SPEC_MODE_RELAY, DRV_SPEC_MODE_DIRECT } D
 
 typedef enum { DRV_SPEC_VERIFY_STREAM, DRV_SPEC_VERIFY_MEMORY, DRV_SPEC_VERIFY_NONE } DrvSpecVerify;
 
+/* What is done about a guest that writes faster than it gets across: it is waited for; its CPUs are
+ * slowed down, and then it is given up; it is given up. */
+typedef enum {
+    DRV_SPEC_CONVERGE_WAIT,
+    DRV_SPEC_CONVERGE_THROTTLE,
+    DRV_SPEC_CONVERGE_GIVE_UP
+} DrvSpecConverge;
+
 typedef enum { DRV_SPEC_DISKS_NONE, DRV_SPEC_DISKS_MIRROR } DrvSpecDisks;
 
 typedef struct {
@@ -35,12 +43,14 @@ typedef struct {
     gint64 multifd;      /* "multifd": QEMU's multifd channels, 1 to 255; 0: none */
     gint64 bandwidth;    /* "bandwidth": bytes a second on the wire, from 64 KiB; 0: unlimited */
     gint64 downtime_ms;  /* "downtime_ms": 1 to 2000000 (QEMU's own limit), default 300 */
-    gint64 timeout_s;    /* "timeout_s": of the whole job, at most 30 days; 0: none */
-    DrvSpecVerify verify;  /* "verify": stream (default), memory, none */
-    DrvSpecDisks disks;    /* "disks": none, mirror */
-    gint64 drop_timeout_s; /* "drop_timeout_s": how long a lost link is waited for, 1 to 86400,
-                              default 60 */
-    gboolean keep_source;  /* "keep_source": leave the source's QEMU there, stopped */
+    gint64 max_downtime_ms;   /* "max_downtime_ms": not below downtime_ms; 0: that */
+    DrvSpecConverge converge; /* "converge": wait (default), throttle, give-up */
+    gint64 timeout_s;         /* "timeout_s": of the whole job, at most 30 days; 0: none */
+    DrvSpecVerify verify;     /* "verify": stream (default), memory, none */
+    DrvSpecDisks disks;       /* "disks": none, mirror */
+    gint64 drop_timeout_s;    /* "drop_timeout_s": how long a lost link is waited for, 1 to 86400,
+                                 default 60 */
+    gboolean keep_source;     /* "keep_source": leave the source's QEMU there, stopped */
 } DrvJobSpec;
 
 /* Checks and takes over a JSON object. A member that is missing has its default; one that is not

@@ -31,6 +31,8 @@ test_defaults(void)
     g_assert_cmpint(spec->multifd, ==, 0);
     g_assert_cmpint(spec->bandwidth, ==, 0);
     g_assert_cmpint(spec->downtime_ms, ==, 300);
+    g_assert_cmpint(spec->max_downtime_ms, ==, 0);
+    g_assert_cmpint(spec->converge, ==, DRV_SPEC_CONVERGE_WAIT);
     g_assert_cmpint(spec->timeout_s, ==, 0);
     g_assert_cmpint(spec->verify, ==, DRV_SPEC_VERIFY_STREAM);
     g_assert_cmpint(spec->disks, ==, DRV_SPEC_DISKS_NONE);
@@ -44,8 +46,8 @@ test_everything(void)
     static const char text[] =
         "{\"qmp\":\"/run/a.qmp\",\"to\":\"[fd00::2]:7001\",\"dest_qmp\":\"/run/b.qmp\","
         "\"name\":\"w\xc3\xb6rk er\",\"lanes\":16,\"codec\":\"zstd\",\"mode\":\"direct\","
-        "\"dedup_memory\":65536,\"multifd\":255,\"bandwidth\":65536,\"downtime_ms\":2000000,"
-        "\"timeout_s\":3600,"
+        "\"dedup_memory\":65536,\"multifd\":255,\"bandwidth\":65536,\"downtime_ms\":1999999,"
+        "\"max_downtime_ms\":2000000,\"converge\":\"throttle\",\"timeout_s\":3600,"
         "\"verify\":\"none\",\"disks\":\"mirror\",\"drop_timeout_s\":1,\"keep_source\":true}";
     g_autoptr(DrvJobSpec) spec = parse(text);
     g_assert_cmpstr(spec->name, ==, "w\xc3\xb6rk er");
@@ -55,7 +57,9 @@ test_everything(void)
     g_assert_cmpint(spec->dedup_memory, ==, 65536);
     g_assert_cmpint(spec->multifd, ==, 255);
     g_assert_cmpint(spec->bandwidth, ==, 65536);
-    g_assert_cmpint(spec->downtime_ms, ==, 2000000);
+    g_assert_cmpint(spec->downtime_ms, ==, 1999999);
+    g_assert_cmpint(spec->max_downtime_ms, ==, 2000000);
+    g_assert_cmpint(spec->converge, ==, DRV_SPEC_CONVERGE_THROTTLE);
     g_assert_cmpint(spec->timeout_s, ==, 3600);
     g_assert_cmpint(spec->verify, ==, DRV_SPEC_VERIFY_NONE);
     g_assert_cmpint(spec->disks, ==, DRV_SPEC_DISKS_MIRROR);
@@ -75,6 +79,7 @@ test_choices(void)
         const char *member, *values[4];
     } cases[] = {{"codec", {"auto", "none", "lz4", "zstd"}},
                  {"mode", {"auto", "relay", "direct"}},
+                 {"converge", {"wait", "throttle", "give-up"}},
                  {"verify", {"stream", "memory", "none"}},
                  {"disks", {"none", "mirror"}}};
     for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -114,6 +119,11 @@ test_refused(void)
         {WITH("\"downtime_ms\":0"),
          "\"downtime_ms\" is 0: it must be a whole number from 1 to 2000000"},
         {WITH("\"downtime_ms\":2000001"), "\"downtime_ms\" is 2000001"},
+        {WITH("\"max_downtime_ms\":2000001"), "from 1 to 2000000, or 0 (not above downtime_ms)"},
+        {WITH("\"max_downtime_ms\":299"),
+         "\"max_downtime_ms\" is 299, which is below \"downtime_ms\", 300: make it larger, or"},
+        {WITH("\"downtime_ms\":500,\"max_downtime_ms\":499"), "is below \"downtime_ms\", 500"},
+        {WITH("\"converge\":\"stop\""), "one of \"wait\", \"throttle\", \"give-up\""},
         {WITH("\"timeout_s\":2592001"), "from 1 to 2592000, or 0 (none)"},
         {WITH("\"drop_timeout_s\":0"), "from 1 to 86400"},
         {WITH("\"drop_timeout_s\":86401"), "from 1 to 86400"},
