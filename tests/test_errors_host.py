@@ -72,7 +72,6 @@ USAGE = {
     "codec": (("--codec", "gzip"), "--codec"),
     "mode": (("--mode", "sideways"), "--mode"),
     "verify": (("--verify", "memory"), "--verify memory is not in this version"),
-    "disks": (("--disks", "mirror"), "--disks mirror is not in this version"),
     "to": (("--to", "nowhere"), "nowhere"),
     "a word too many": (("more",), "too many arguments"),
 }

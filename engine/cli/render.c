@@ -75,12 +75,30 @@ add_times(GArray *line, JsonObject *progress)
     }
 }
 
+/* The one that all wait for: disks come before the memory. FALSE: none is under way. */
+static gboolean
+add_disk(GArray *line, JsonObject *progress)
+{
+    JsonArray *disks = drv_json_array(progress, "disks");
+    for (guint i = 0; disks != NULL && i < json_array_get_length(disks); i++) {
+        JsonObject *disk = drv_json_element(disks, i);
+        if (drv_json_flag(disk, "ready", FALSE))
+            continue;
+        add(line, 2, "disk %s %.1f%%", drv_json_string(disk, "name", "?"),
+            CLAMP(drv_json_number(disk, "percent", 0), 0, 100));
+        return TRUE;
+    }
+    return FALSE;
+}
+
 static void
 add_progress(GArray *line, JsonObject *progress)
 {
     /* Missing means that the daemon does not say, which is no reason for alarm. */
     if (!drv_json_flag(progress, "connected", TRUE))
         add(line, 1, "LINK DOWN, reconnecting");
+    if (add_disk(line, progress))
+        return;
     /* Before it is known how much there is, all other figures would be noughts. */
     if (drv_json_number(progress, "total", 1) <= 0)
         return;

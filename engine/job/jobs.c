@@ -172,6 +172,8 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
         prepare(jobs, peer, id, args);
     } else if (g_str_equal(op, "job.channel") && job != NULL) {
         drv_live_dest_channel(job, peer, id, args);
+    } else if (g_str_equal(op, "job.disk") && job != NULL) {
+        drv_live_dest_disk(job, peer, id, args);
     } else if (g_str_equal(op, "job.commit") && job != NULL) {
         drv_live_dest_commit(job, peer, id);
     } else if (g_str_equal(op, "job.abort") && job != NULL) {

@@ -158,7 +158,7 @@ set_known(GObject *source, GAsyncResult *result, gpointer ticket, const char *co
         drv_steps_fail(&self->steps, g_steal_pointer(&error));
         return;
     }
-    DrvSettings settings = {self->multifd, 0};
+    DrvSettings settings = {.multifd = self->multifd};
     execute(self, command, make(known, &settings));
 }
 
@@ -259,6 +259,7 @@ static const DrvStep prepare_steps[] = {
     {"the destination's QMP socket cannot be used", step_connect},
     {"the destination's VM does not fit", step_describe},
     {"the destination's guest memory cannot be written", dest_reach_ram},
+    {"the destination's disks cannot be written to", dest_disks_export},
     {"the destination's QEMU does not stay paused", step_stay_paused},
     {"the destination's QEMU refuses the migration capabilities", step_set_capabilities},
     {"the destination's QEMU refuses the migration parameters", step_set_parameters},
@@ -280,6 +281,9 @@ prepared(gpointer owner, GError *error)
     drv_channel_set_use_codec(self->channels, dest_codec, self);
     JsonObject *ok = json_object_new();
     json_object_set_object_member(ok, "vm", drv_vm_to_json(self->vm));
+    guint disks = dest_disks_prepared(self);
+    if (disks > 0)
+        json_object_set_int_member(ok, "disks", disks);
     if (self->direct != NULL)
         json_object_set_object_member(ok, "direct", g_steal_pointer(&self->direct));
     else if (self->relay_reason != NULL)

@@ -15,6 +15,8 @@ typedef enum { DEST_PREPARE, DEST_COMMIT, DEST_ABORT } DestCall;
 
 /* A live migration's destination half, shared by live-dest.c (its life), live-dest-prepare.c and
  * live-dest-commit.c (COMMIT and abort). */
+typedef struct _DestDisks DestDisks;
+
 typedef struct {
     DrvJob base;
     DrvSteps steps;
@@ -27,6 +29,7 @@ typedef struct {
     guint drop_timeout_s;
     gboolean was_running;
     DrvVm *source_vm;
+    JsonObject *asked; /* the source's words, all of them */
 
     QmpClient *qmp;
     gboolean plain_incoming; /* migrate-incoming knows no exit-on-error */
@@ -35,6 +38,7 @@ typedef struct {
     JsonObject *direct;   /* what the source has to know for it ... */
     char *relay_reason;   /* ... or why it is not that */
     DrvChannelSet *channels;
+    DestDisks *disks; /* NULL: they do not move */
     int log_fd; /* QEMU's standard error, if that is a file: its last words are worth having; else
                    -1 */
     gint64 log_from;
@@ -83,6 +87,21 @@ void dest_run_guest(LiveDest *self);
 
 /* live-dest-prepare.c: makes QEMU listen, answers the source. */
 void dest_prepare(LiveDest *self);
+/* Goes on to LOADED when all of it is here. */
+void dest_check_loaded(LiveDest *self);
+
+/* live-dest-disks.c: '--disks mirror'. A step that exports them; how many there are, ready for
+ * their channels; whether all have ended and nobody serves them any more. */
+void dest_disks_export(gpointer owner);
+guint dest_disks_prepared(LiveDest *self);
+gboolean dest_disks_closed(LiveDest *self);
+/* For job.loaded. */
+void dest_disks_digests(LiveDest *self, JsonObject *args);
+/* Whether QEMU may be serving disks for us, and a step that ends it. */
+gboolean dest_disks_served(LiveDest *self);
+void dest_disks_withdraw(gpointer owner);
+void dest_disks_free(DestDisks *disks);
+
 /* live-dest-ram.c: a step that finds out whether the guest's memory can be written. */
 void dest_reach_ram(gpointer owner);
 /* The codec of channel 'index'. */

@@ -6,6 +6,7 @@
 #include "engine/channel/listener.h"
 #include "engine/job/decide.h"
 #include "engine/job/live-dest-private.h"
+#include "engine/job/live-disk-names.h"
 #include "engine/job/qemu-identity.h"
 
 #include <glib-unix.h>
@@ -223,12 +224,12 @@ drop_qmp(LiveDest *self)
     qmp_client_close(client);
 }
 
-static void
-check_loaded(LiveDest *self)
+void
+dest_check_loaded(LiveDest *self)
 {
     g_autoptr(GError) error = NULL;
     if (drv_job_state(&self->base) != DRV_STATE_COPYING || !self->completed ||
-        !drv_channel_set_finished(self->channels))
+        !drv_channel_set_finished(self->channels) || !dest_disks_closed(self))
         return;
     if (self->placer != NULL && !drv_ram_placer_check(self->placer, &error)) {
         dest_fail(self, g_steal_pointer(&error));
@@ -240,6 +241,7 @@ check_loaded(LiveDest *self)
     }
     JsonObject *args = json_object_new();
     json_object_set_array_member(args, "digests", drv_channel_set_digests(self->channels));
+    dest_disks_digests(self, args);
     tell(self, "job.loaded", args);
 }
 
@@ -248,7 +250,7 @@ dest_channels_changed(DrvChannelSet *set, gpointer data)
 {
     LiveDest *self = data;
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    check_loaded(self);
+    dest_check_loaded(self);
 }
 
 static void
@@ -275,7 +277,7 @@ on_event(QmpClient *client, const char *name, JsonObject *data, gint64 timestamp
         return;
     if (g_str_equal(status, "completed")) {
         self->completed = TRUE;
-        check_loaded(self);
+        dest_check_loaded(self);
     } else if (g_str_equal(status, "failed") && drv_job_state(&self->base) < DRV_STATE_LOADED) {
         qmp_client_execute_async(self->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, NULL,
                                  reason_known, drv_job_ref(&self->base));
@@ -315,6 +317,7 @@ give_back(LiveDest *self)
     dest_clear_source(&self->hangs);
     dest_clear_source(&self->gone);
     g_clear_pointer(&self->channels, drv_channel_set_free);
+    g_clear_pointer(&self->disks, dest_disks_free);
     g_clear_pointer(&self->placer, drv_ram_placer_drop);
     drop_qmp(self);
     if (self->log_fd >= 0)
@@ -327,8 +330,11 @@ dest_finish(LiveDest *self, DrvJobState state)
 {
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     g_autofree char *path = drv_services_socket_path(self->base.services, self->base.rec->id, "in");
+    g_autofree char *disks =
+        drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
     give_back(self);
-    g_unlink(path); /* QEMU leaves its socket behind */
+    g_unlink(path); /* QEMU leaves its sockets behind */
+    g_unlink(disks);
     drv_job_end(&self->base, state);
     dest_tell_news(self);
     if (state == DRV_STATE_DONE) {
@@ -390,7 +396,7 @@ static void
 step_quit_connect(gpointer owner)
 {
     LiveDest *self = owner;
-    if (self->qmp != NULL || !self->incoming)
+    if (self->qmp != NULL || !(self->incoming || dest_disks_served(self)))
         drv_steps_next(&self->steps);
     else
         dest_connect_qmp(self, quit_qmp_connected, dest_ticket(self));
@@ -464,6 +470,7 @@ step_gone(gpointer owner)
 
 static const DrvStep rollback_steps[] = {
     {"connect", step_quit_connect},
+    {"disks", dest_disks_withdraw},
     {"quit", step_quit},
     {"gone", step_gone},
     {NULL, NULL},
@@ -594,6 +601,7 @@ dest_free(DrvJob *job)
     drv_calls_free(self->calls);
     drv_vm_free(self->vm);
     drv_vm_free(self->source_vm);
+    g_clear_pointer(&self->asked, json_object_unref);
     g_clear_pointer(&self->direct, json_object_unref);
     g_free(self->relay_reason);
     g_free(self->dest_qmp);
@@ -620,6 +628,7 @@ new_dest(DrvServices *services, DrvJobRecord *rec, JsonObject *spec)
                                     DRV_SPEC_MODE_AUTO, DRV_SPEC_MODE_DIRECT);
     self->drop_timeout_s = (guint)CLAMP(drv_json_int(spec, "drop_timeout_s", 60), 1, 86400);
     self->was_running = drv_json_flag(spec, "was_running", TRUE);
+    self->asked = spec != NULL ? json_object_ref(spec) : NULL;
     self->source_vm = drv_vm_from_json(drv_json_object(spec, "vm"));
     self->log_fd = -1;
     self->calls = drv_calls_new();

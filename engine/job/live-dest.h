@@ -15,5 +15,6 @@ DrvJob *drv_live_dest_restored(DrvServices *services, DrvJobRecord *rec);
 /* The source's further calls, each answered now or later. Only the peer that prepared the job may
  * make them. */
 void drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args);
+void drv_live_dest_disk(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args);
 void drv_live_dest_commit(DrvJob *job, DrvPeer *peer, guint64 call);
 void drv_live_dest_abort(DrvJob *job, DrvPeer *peer, guint64 call, gboolean cancelled);

@@ -386,6 +386,11 @@ live_check_handover(LiveSource *self)
     DrvJobState state = drv_job_state(&self->base);
     if (!drv_source_may_commit(state, self->completed, self->loaded, TRUE))
         return;
+    if (!live_disks_settled(self, self->spec->verify == DRV_SPEC_VERIFY_STREAM, &error)) {
+        if (error != NULL)
+            live_fail(self, error);
+        return;
+    }
     if (self->spec->verify == DRV_SPEC_VERIFY_STREAM) {
         if (!drv_channel_set_finished(self->channels))
             return;

@@ -142,6 +142,8 @@ on_status(LiveSource *self, const char *status)
         on_completed(self);
     else if (g_str_equal(status, "failed"))
         on_failed(self);
+    else if (g_str_equal(status, "pre-switchover"))
+        live_disks_switchover(self);
     else if (g_str_equal(status, "cancelled") && !self->cancelling &&
              drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK)
         live_fail(self,
@@ -150,6 +152,13 @@ on_status(LiveSource *self, const char *status)
 }
 
 /* --- the guest stops --- */
+
+static void
+use_class(LiveSource *self, DrvClass class)
+{
+    drv_channel_set_class(self->channels, class);
+    live_disks_class(self, class);
+}
 
 /* Whether the guest is to run afterwards, also after a restart. */
 static void
@@ -174,7 +183,7 @@ run_state_known(GObject *source, GAsyncResult *result, gpointer data)
         return;
     if (g_str_equal(status, "paused")) { /* by somebody else: it is to be paused afterwards, too */
         note_running(self, FALSE);
-        drv_channel_set_class(self->channels, DRV_CLASS_RAM);
+        use_class(self, DRV_CLASS_RAM);
     } else if (!g_str_equal(status, "running") && drv_job_state(job) == DRV_STATE_COPYING) {
         GError *error = NULL;
         if (!drv_job_move(job, DRV_STATE_SWITCHOVER, &error))
@@ -191,7 +200,7 @@ on_stop(LiveSource *self, gint64 timestamp_us)
     gint64 ago = timestamp_us > 0 ? g_get_real_time() - timestamp_us : 0;
     self->stopped_us = now - CLAMP(ago, 0, G_USEC_PER_SEC);
     /* What is left is what the guest waits for. */
-    drv_channel_set_class(self->channels, DRV_CLASS_STOPPED);
+    use_class(self, DRV_CLASS_STOPPED);
     qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS, NULL, run_state_known,
                              drv_job_ref(&self->base));
 }
@@ -200,7 +209,7 @@ static void
 on_resume(LiveSource *self)
 {
     note_running(self, TRUE);
-    drv_channel_set_class(self->channels, DRV_CLASS_RAM);
+    use_class(self, DRV_CLASS_RAM);
 }
 
 static void ask_figures(LiveSource *self);
@@ -217,7 +226,7 @@ void
 live_on_event(LiveSource *self, const char *name, JsonObject *data, gint64 timestamp_us)
 {
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    if (!self->migrating || self->channels == NULL)
+    if (live_disks_event(self, name, data) || !self->migrating || self->channels == NULL)
         return;
     if (g_str_equal(name, "MIGRATION"))
         on_status(self,
@@ -379,6 +388,7 @@ live_progress(DrvJob *job)
     json_object_set_int_member(o, "wire_rate", (gint64)p->wire_rate);
     live_progress_rounds(self, o);
     live_progress_converge(self, o);
+    live_disks_progress(self, o);
     json_object_set_int_member(o, "lanes", link.lanes);
     json_object_set_int_member(o, "reconnects", self->reconnects_before + link.reconnects);
     json_object_set_boolean_member(o, "connected", self->lost_us == 0);
@@ -394,16 +404,6 @@ live_progress(DrvJob *job)
 }
 
 /* --- the report --- */
-
-static JsonObject *
-report_disk(void)
-{
-    JsonObject *disk = json_object_new();
-    json_object_set_int_member(disk, "bytes", 0);
-    json_object_set_int_member(disk, "wire_bytes", 0);
-    json_object_set_int_member(disk, "zero_bytes", 0);
-    return disk;
-}
 
 static JsonObject *
 report_verify(const LiveSource *self, DrvJobState state)
@@ -449,7 +449,7 @@ live_report(LiveSource *self, DrvJobState state)
     json_object_set_int_member(o, "lanes", MAX(link.lanes, 1));
     json_object_set_int_member(o, "reconnects", self->reconnects_before + link.reconnects);
     json_object_set_object_member(o, "ram", live_report_ram(self, &totals));
-    json_object_set_object_member(o, "disk", report_disk());
+    json_object_set_object_member(o, "disk", live_disks_report(self));
     JsonObject *cpu = json_object_new();
     json_object_set_double_member(
         cpu, "source", self->begin_us > 0 ? drv_process_cpu_seconds() - self->cpu_before : 0);

@@ -202,7 +202,8 @@ peer_prepared(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer ticke
     if (self == NULL)
         return;
     GError *wrong = error != NULL ? g_error_copy(error) : NULL;
-    if (wrong != NULL || !live_choose_mode(self, ok, &wrong)) {
+    if (wrong != NULL || !live_choose_mode(self, ok, &wrong) ||
+        !live_disks_agreed(self, ok, &wrong)) {
         drv_steps_fail(&self->steps, wrong);
         return;
     }
@@ -224,6 +225,7 @@ step_prepare_peer(gpointer owner)
     json_object_set_int_member(args, "drop_timeout_s", self->spec->drop_timeout_s);
     json_object_set_boolean_member(args, "was_running", self->was_running);
     json_object_set_object_member(args, "vm", drv_vm_to_json(self->vm));
+    live_disks_ask(self, args);
     self->prepared = TRUE; /* from here on it may have begun, whatever we hear */
     drv_peer_call(self->peer, "job.prepare", args, peer_prepared, live_ticket(self));
 }
@@ -231,11 +233,12 @@ step_prepare_peer(gpointer owner)
 /* --- setting up and starting QEMU --- */
 
 static DrvSettings
-settings_of(const LiveSource *self)
+settings_of(LiveSource *self)
 {
     return (DrvSettings){.multifd = self->spec->multifd,
                          .downtime_ms = self->spec->downtime_ms,
-                         .throttle = self->spec->converge == DRV_SPEC_CONVERGE_THROTTLE};
+                         .throttle = self->spec->converge == DRV_SPEC_CONVERGE_THROTTLE,
+                         .pause = live_disks_any(self)};
 }
 
 static void
@@ -265,22 +268,28 @@ step_set_parameters(gpointer owner)
                                          &settings));
 }
 
-static void
-step_listen(gpointer owner)
+DrvCodec
+live_frame_codec(LiveSource *self)
 {
-    LiveSource *self = owner;
-    GError *error = NULL;
     static const DrvCodec codecs[] = {
         [DRV_SPEC_CODEC_AUTO] = DRV_CODEC_AUTO,
         [DRV_SPEC_CODEC_NONE] = DRV_CODEC_NONE,
         [DRV_SPEC_CODEC_LZ4] = DRV_CODEC_LZ4,
         [DRV_SPEC_CODEC_ZSTD] = DRV_CODEC_ZSTD,
     };
+    return codecs[self->spec->codec];
+}
+
+static void
+step_listen(gpointer owner)
+{
+    LiveSource *self = owner;
+    GError *error = NULL;
     g_autofree char *path =
         drv_services_socket_path(self->base.services, self->base.rec->id, "out");
     self->shaper = drv_shaper_new((guint64)self->spec->bandwidth, g_get_monotonic_time());
     self->channels = drv_channel_set_new(drv_services_transfer(self->base.services),
-                                         1 + (guint)self->spec->multifd, codecs[self->spec->codec],
+                                         1 + (guint)self->spec->multifd, live_frame_codec(self),
                                          DRV_CLASS_RAM, self->shaper, live_channels_changed, self);
     drv_channel_set_use_codec(self->channels, live_codec, self);
     self->listener = drv_listener_new(path, live_on_connection, self, &error);
@@ -322,7 +331,10 @@ step_migrate(gpointer owner)
     LiveSource *self = owner;
     GError *error = NULL;
     set_migrating(self, TRUE);
-    if (!drv_job_move(&self->base, DRV_STATE_COPYING, &error)) {
+    /* Where there are disks, they are being copied already. */
+    gboolean copying = drv_job_state(&self->base) == DRV_STATE_COPYING;
+    if (copying ? !drv_job_save(&self->base, &error)
+                : !drv_job_move(&self->base, DRV_STATE_COPYING, &error)) {
         set_migrating(self, FALSE);
         drv_steps_fail(&self->steps, error);
         return;
@@ -337,6 +349,7 @@ step_migrate(gpointer owner)
 static const DrvStep prepare_steps[] = {
     {"the source's QMP socket cannot be used", step_connect_qmp},
     {"the source's VM cannot be migrated", step_describe},
+    {"the source's disks cannot be mirrored", live_disks_describe},
     {"the source's migration settings cannot be read", step_remember_capabilities},
     {"the source's migration settings cannot be read", step_remember_parameters},
     {"the destination's daemon cannot be used", step_connect_peer},
@@ -344,6 +357,9 @@ static const DrvStep prepare_steps[] = {
     {"the source's QEMU refuses the migration capabilities", step_set_capabilities},
     {"the source's QEMU refuses the migration parameters", step_set_parameters},
     {"the source's QEMU has no socket to migrate to", step_listen},
+    {"the source's QEMU has no socket to mirror its disks to", live_disks_listen},
+    {"the source's QEMU does not mirror its disks", live_disks_mirror},
+    {"the source's QEMU does not mirror its disks", live_disks_wait},
     {"the source's QEMU refuses to migrate", step_migrate},
     {NULL, NULL},
 };

@@ -59,6 +59,7 @@ typedef struct {
     JsonArray *measures;  /* for the report; NULL: none */
     char *measure;        /* the last one's sentence; NULL: none */
 } LiveConverge;
+typedef struct _LiveDisks LiveDisks;
 
 typedef struct {
     DrvJob base;
@@ -75,15 +76,17 @@ typedef struct {
     char *relay_reason;   /* ... and why, if that was for the destination to decide */
     DrvChannelSet *channels;
     DrvShaper *shaper;
+    LiveDisks *disks;   /* NULL: they are not asked for */
     GQueue connections; /* descriptors of QEMU's connections that wait for their channel */
     gboolean offering;  /* a channel's opening is under way at the destination */
 
-    gboolean touched;     /* QEMU's settings were changed */
-    gboolean prepared;    /* the destination has a half that must be told how it ends */
-    gboolean migrating;   /* 'migrate' was sent */
-    gboolean completed;   /* QEMU says so */
-    gboolean loaded;      /* the destination says so */
-    JsonArray *digests;   /* the destination's */
+    gboolean touched;   /* QEMU's settings were changed */
+    gboolean prepared;  /* the destination has a half that must be told how it ends */
+    gboolean migrating; /* 'migrate' was sent */
+    gboolean completed; /* QEMU says so */
+    gboolean loaded;    /* the destination says so */
+    JsonArray *digests; /* the destination's */
+    JsonArray *disk_digests;
     char *peer_error;     /* what it said had gone wrong there */
     gboolean was_running; /* the guest ran when we came, or was started since */
     gboolean cancelling;
@@ -132,6 +135,8 @@ void live_connect_qmp(LiveSource *self, GAsyncReadyCallback callback, gpointer d
 /* Takes the connection over: its events and its end are heard from now on. */
 void live_use_qmp(LiveSource *self, QmpClient *client);
 void live_drop_qmp(LiveSource *self);
+/* How frames are compressed. */
+DrvCodec live_frame_codec(LiveSource *self);
 void live_use_peer(LiveSource *self);
 void live_drop_peer(LiveSource *self);
 
@@ -143,6 +148,34 @@ DrvChannelCodec *live_codec(guint index, gpointer data);
 /* Bytes that QEMU has sent, and the report's "ram". */
 guint64 live_ram_bytes(LiveSource *self, const DrvChannelTotals *totals);
 JsonObject *live_report_ram(LiveSource *self, const DrvChannelTotals *totals);
+
+/* live-source-disks.c: '--disks mirror'. All of it does nothing without. Steps: which disks there
+ * are; the way to COPYING, with a socket for QEMU; a mirror for each disk; until all are level. */
+void live_disks_describe(gpointer owner);
+void live_disks_listen(gpointer owner);
+void live_disks_mirror(gpointer owner);
+void live_disks_wait(gpointer owner);
+/* Whether any is to be moved. */
+gboolean live_disks_any(LiveSource *self);
+/* What job.prepare says of them, and whether its answer is that of a daemon that takes them. */
+void live_disks_ask(LiveSource *self, JsonObject *args);
+gboolean live_disks_agreed(LiveSource *self, JsonObject *ok, GError **error);
+/* The guest has stopped and QEMU waits: completes the mirrors and has it go on. */
+void live_disks_switchover(LiveSource *self);
+/* Whether the event was about a mirror of ours. */
+gboolean live_disks_event(LiveSource *self, const char *name, JsonObject *data);
+/* Whether all that was mirrored is at the destination and nothing more comes. FALSE with an error
+ * when the digests differ. */
+gboolean live_disks_settled(LiveSource *self, gboolean compare, GError **error);
+void live_disks_class(LiveSource *self, DrvClass class);
+/* Their members of the progress, and the report's "disk". */
+void live_disks_progress(LiveSource *self, JsonObject *o);
+JsonObject *live_disks_report(LiveSource *self);
+/* Ends the connections, and with them the mirrors. */
+void live_disks_hang_up(LiveSource *self);
+void live_disks_free(LiveDisks *disks);
+/* live-source-disks-undo.c: a step. */
+void live_disks_undo(gpointer owner);
 
 /* live-source-rounds.c: QEMU has begun the round that the progress names. */
 void live_round_begins(LiveSource *self);

@@ -304,6 +304,7 @@ static const DrvStep rollback_steps[] = {
     {"settle", step_settle},
     {"resume", step_resume},
     {"lift the dirty limit", step_unlimit},
+    {"disks", live_disks_undo},
     {"restore capabilities", step_restore_capabilities},
     {"restore parameters", step_restore_parameters},
     {"abort", step_abort},
@@ -347,6 +348,8 @@ live_roll_back(LiveSource *self)
     live_clear_source(&self->timeout);
     live_clear_source(&self->finish);
     live_clear_source(&self->retry);
+    /* Before QEMU is asked for anything: its main loop may be waiting for a disk of ours. */
+    live_disks_hang_up(self);
     /* Until COMMITTED a restart would roll back, too: the guest does not wait for the disk. */
     if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK)
         drv_job_move_anyway(&self->base, DRV_STATE_ROLLING_BACK);

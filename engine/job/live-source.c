@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "engine/host/address.h"
 #include "engine/job/decide.h"
+#include "engine/job/live-disk-names.h"
 #include "engine/job/live-source-private.h"
 
 #include <glib/gstdio.h>
@@ -190,6 +191,8 @@ peer_tells(DrvPeer *peer, const char *op, JsonObject *args, gpointer data)
         JsonArray *digests = drv_json_array(args, "digests");
         self->loaded = TRUE;
         self->digests = digests != NULL ? json_array_ref(digests) : NULL;
+        digests = drv_json_array(args, "disk_digests");
+        self->disk_digests = digests != NULL ? json_array_ref(digests) : NULL;
         live_check_handover(self);
     } else if (g_str_equal(op, "job.news")) {
         if (drv_source_on_news(drv_job_state(&self->base)) == DRV_ACT_COMMIT)
@@ -341,6 +344,7 @@ give_back(LiveSource *self)
     GSource **timers[] = {&self->poll, &self->drop, &self->timeout, &self->retry, &self->finish};
     for (guint i = 0; i < G_N_ELEMENTS(timers); i++)
         live_clear_source(timers[i]);
+    live_disks_hang_up(self);
     g_clear_pointer(&self->listener, drv_listener_free);
     g_clear_pointer(&self->channels, drv_channel_set_free);
     while (self->connections.length > 0)
@@ -355,10 +359,13 @@ live_finish(LiveSource *self, DrvJobState state)
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     g_autofree char *path =
         drv_services_socket_path(self->base.services, self->base.rec->id, "out");
+    g_autofree char *disks =
+        drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
     live_report(self, state);
     /* QEMU's socket and the peer are free before anybody hears that the job is over. */
     give_back(self);
     g_unlink(path); /* left by a daemon that was killed */
+    g_unlink(disks);
     drv_job_end(&self->base, state);
     if (self->base.rec->abort_due)
         drv_aborts_add(drv_services_aborts(self->base.services), self->base.rec);
@@ -370,6 +377,8 @@ live_free(DrvJob *job)
     LiveSource *self = live_source(job);
     give_back(self);
     g_clear_pointer(&self->digests, json_array_unref);
+    g_clear_pointer(&self->disk_digests, json_array_unref);
+    g_clear_pointer(&self->disks, live_disks_free);
     drv_vm_free(self->vm);
     drv_shaper_unref(self->shaper);
     drv_ram_sender_unref(self->sender);
@@ -395,9 +404,7 @@ static const DrvJobOps live_ops = {
 gboolean
 drv_live_available(const DrvJobSpec *spec, GError **error)
 {
-    const char *what = spec->verify == DRV_SPEC_VERIFY_MEMORY ? "--verify memory"
-                       : spec->disks == DRV_SPEC_DISKS_MIRROR ? "--disks mirror"
-                                                              : NULL;
+    const char *what = spec->verify == DRV_SPEC_VERIFY_MEMORY ? "--verify memory" : NULL;
     if (what != NULL)
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "%s is not in this version of drover", what);
     return what == NULL;

@@ -12,6 +12,7 @@ static const struct {
         ON,
         OFF,
         MULTIFD,     /* if there are channels */
+        PAUSE,       /* if there are disks to be mirrored */
         THROTTLE,    /* on if drover may throttle; else as it is */
         NO_THROTTLE, /* off if drover may throttle; else as it is */
     } when;
@@ -31,7 +32,7 @@ static const struct {
     {"x-ignore-shared", OFF},
     {"release-ram", OFF}, /* would give away pages that a roll-back needs */
     {"block", OFF},
-    {"pause-before-switchover", OFF},
+    {"pause-before-switchover", PAUSE},
     {"auto-converge", THROTTLE},
     {"dirty-limit", NO_THROTTLE}, /* QEMU has either of them, and would decide by itself */
 };
@@ -48,6 +49,22 @@ knows_capability(JsonNode *known, const char *name)
     return FALSE;
 }
 
+static gboolean
+is_on(guint i, const DrvSettings *settings)
+{
+    switch (capabilities[i].when) {
+    case ON:
+    case THROTTLE:
+        return TRUE;
+    case MULTIFD:
+        return settings->multifd > 0;
+    case PAUSE:
+        return settings->pause;
+    default:
+        return FALSE;
+    }
+}
+
 JsonNode *
 drv_settings_capabilities(JsonNode *known, const DrvSettings *settings)
 {
@@ -59,10 +76,7 @@ drv_settings_capabilities(JsonNode *known, const DrvSettings *settings)
             continue;
         JsonObject *entry = json_object_new();
         json_object_set_string_member(entry, "capability", capabilities[i].name);
-        json_object_set_boolean_member(entry, "state",
-                                       capabilities[i].when == ON ||
-                                           capabilities[i].when == THROTTLE ||
-                                           (capabilities[i].when == MULTIFD && settings->multifd));
+        json_object_set_boolean_member(entry, "state", is_on(i, settings));
         json_array_add_object_element(list, entry);
     }
     JsonNode *node = json_node_alloc();

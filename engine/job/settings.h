@@ -17,6 +17,7 @@ typedef struct {
     gint64 multifd;     /* channels, 0 for none */
     gint64 downtime_ms; /* source only; 0: leave as it is */
     gboolean throttle;  /* source only: QEMU is ready to, but does not before it is asked */
+    gboolean pause;     /* source only: before the switchover, for the disks */
 } DrvSettings;
 
 /* For migrate-set-capabilities. What this QEMU does not know is left out. */

@@ -8,7 +8,7 @@
  * and what the job is run from after a restart.
  *
  * Only what can be judged from the values alone is judged here; what this version cannot do yet
- * (mode direct, verify memory, disks mirror) is parsed, and refused by who would have to do it.
+ * (verify memory) is parsed, and refused by who would have to do it.
  */
 typedef enum {
     DRV_SPEC_CODEC_AUTO,

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""--disks mirror: the guest's disks go with it, and whatever goes wrong leaves nothing behind."""
+import os
+import subprocess
+
+import pytest
+
+from conftest import binary
+from harness import disks
+from harness.handover import Handover, Hosts, check_sockets_free
+from harness.qemu import Machine
+from harness.scene import GUEST, Scene, one_sentence, wait_until
+
+MIB = 1 << 20
+SIZE = 24 * MIB
+MIRROR = ("--disks", "mirror")
+# Slow enough for the disks to be still under way whenever something happens to them.
+SLOW = (*MIRROR, "--bandwidth", "1M")
+
+
+class Pair:
+    """One disk's images at the source and at the destination."""
+
+    def __init__(self, workdir, name, fmt="qcow2", data=6 * MIB, dest_size=SIZE, seed=1):
+        self.name, self.fmt = name, fmt
+        self.source = disks.make(workdir / f"{name}-src.img", SIZE, fmt)
+        disks.fill(self.source, MIB, data, fmt, seed)
+        self.dest = disks.make(workdir / f"{name}-dst.img", dest_size, fmt)
+
+    def check_same(self):
+        assert disks.differ(self.source, self.dest) == ""
+
+
+def guests(pairs, how=disks.drive, base=GUEST, more=()):
+    """The guest at the source and at the destination: the same but for the images."""
+    return [base.variant(extra=sum((how(getattr(p, end), p.name, p.fmt) for p in pairs), ()) + more)
+            for end in ("source", "dest")]
+
+
+def scene_with(workdir, version, pair, **options):
+    source, dest = guests([pair])
+    return Scene(workdir, binary(version), source, dest_guest=dest, **options)
+
+
+def left_in_qemu(machine):
+    """What drover may have left in a QEMU: nodes, block jobs, exports."""
+    nodes = [n["node-name"] for n in machine.qmp.command("query-named-block-nodes")]
+    jobs = machine.qmp.command("query-block-jobs")
+    exports = machine.qmp.command("query-block-exports")
+    return [n for n in nodes if n.startswith("drover")], jobs, exports
+
+
+def settings(machine):
+    return (machine.qmp.command("query-migrate-parameters"),
+            machine.qmp.command("query-migrate-capabilities"))
+
+
+def check_undone(scene, before, dest_gone=True):
+    scene.check_runs_at_source(dest_gone)
+    assert left_in_qemu(scene.source) == ([], [], [])
+    assert settings(scene.source) == before
+    for daemon in (scene.a, scene.b):
+        wait_until(lambda d=daemon: not list(d.state.glob("*.nbd")), "the disks' sockets to go")
+    if not dest_gone:
+        assert left_in_qemu(scene.dest) == ([], [], [])
+
+
+@pytest.mark.parametrize("how", (disks.drive, disks.blockdev), ids=("drive", "blockdev"))
+def test_several_disks_go_with_the_guest(workdir, any_qemu, how):
+    pairs = [Pair(workdir, "one", seed=1), Pair(workdir, "two", "raw", seed=2)]
+    shared = disks.make(workdir / "shared.img", MIB, "raw")
+    more = ("-drive", f"if=ide,id=fixed,media=cdrom,format=raw,readonly=on,file={shared}",
+            "-drive", "if=ide,id=empty,media=cdrom")
+    source, dest = guests(pairs, how, more=more)
+    with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
+        result = scene.try_migrate(*MIRROR, "--keep-source")
+        assert result.status == 0, result.stderr + scene.said()
+        scene.check_runs_at_dest(source_gone=False)
+        for pair in pairs:
+            pair.check_same()
+        disk = result.json["disk"]
+        assert disk["bytes"] >= 12 * MIB and disk["wire_bytes"] >= 12 * MIB, disk
+        told = {d["name"]: d for d in disk["disks"]}
+        assert {n for n, d in told.items() if d["mirrored"]} == {"one", "two"}, told
+        assert told["fixed"]["why_not"] == "read-only" and told["empty"]["why_not"] == "no medium"
+        assert result.json["verify"]["stream"] == "match"
+        assert left_in_qemu(scene.source) == ([], [], [])
+        assert left_in_qemu(scene.dest) == ([], [], [])
+
+
+def test_a_guest_that_writes_to_its_disk(workdir, pki, any_qemu):
+    """Held where the destination has it and has not started it, both disks are the same."""
+    if not disks.kernel_modules():
+        pytest.skip("no kernel modules for the Linux guest's disk: scripts/install-deps --test")
+    pair = Pair(workdir, "vda")
+    source, dest = (disks.writing_guest(workdir, disks.drive(path, "vda"))
+                    for path in (pair.source, pair.dest))
+    with Hosts(workdir, pki) as hosts, Machine(any_qemu, source, name="src") as src, \
+            Machine(any_qemu, dest, incoming=True, name="dst") as dst:
+        src.wait_ready()
+        disks.wait_writes(src, 3)
+        with Handover(hosts, src, dst, *MIRROR, "--bandwidth", "8M") as move:
+            disks.wait_writes(src, 5)   # while its disk and its memory are under way
+            move.wait_held(120)
+            assert (src.status(), dst.status()) == ("postmigrate", "paused")
+            pair.check_same()
+            report = move.finish()
+        assert report["disk"]["bytes"] > 6 * MIB
+        disks.wait_writes(dst, 3)
+        assert not dst.console.said(b"disk failed")
+        check_sockets_free(src, dst)
+
+
+def test_progress_names_the_disk(workdir):
+    pair = Pair(workdir, "vda")
+    with scene_with(workdir, "10.0", pair) as scene:
+        move = scene.migrate(*SLOW)
+
+        def under_way():
+            shown = (scene.a.job() or {}).get("progress") or {}
+            return [d for d in shown.get("disks", ()) if 0 < d["percent"] < 100]
+        disk = wait_until(under_way, "progress of the disk")[0]
+        assert disk["name"] == "vda" and not disk["ready"]
+        assert scene.a.drover("cancel", scene.a.job()["job"]).status == 0
+        result = move.wait()
+        assert result.status == 4 and "disk vda" in result.stderr, result.stderr
+
+
+# ---- what does not fit is found before anything is begun ----
+
+def test_another_name_for_the_same_place(workdir, any_qemu):
+    """The drives' ids differ, the devices are the same."""
+    pair = Pair(workdir, "vda", data=MIB)
+    source, dest = guests([pair])
+    dest = dest.variant(extra=disks.drive(pair.dest, "other"))
+    with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
+        assert scene.try_migrate(*MIRROR).status == 0
+        scene.check_runs_at_dest()
+        pair.check_same()
+
+
+@pytest.mark.parametrize("case, words", (
+    ("size", "has 25165824 bytes at the source and 8388608 at the destination"),
+    ("readonly", "'vda' is read-only at the destination"),
+    ("none", "the destination's QEMU has no disk 'vda'"),
+))
+def test_a_disk_that_does_not_fit(workdir, any_qemu, case, words):
+    pair = Pair(workdir, "vda", dest_size=8 * MIB if case == "size" else SIZE)
+    source, dest = guests([pair])
+    if case == "readonly":
+        dest = dest.variant(extra=disks.drive(pair.dest, "vda", more=",readonly=on"))
+    elif case == "none":
+        dest = dest.variant(extra=())
+    with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
+        before = settings(scene.source)
+        one_sentence(scene.try_migrate(*MIRROR), 1, words)
+        check_undone(scene, before, dest_gone=False)
+
+
+def test_another_server_is_left_alone(workdir, any_qemu):
+    pair = Pair(workdir, "vda")
+    with scene_with(workdir, "10.0", pair) as scene:
+        before = settings(scene.source)
+        where = {"type": "unix", "data": {"path": str(workdir / "mine")}}
+        scene.dest.qmp.command("nbd-server-start", {"addr": where})
+        one_sentence(scene.try_migrate(*MIRROR), 1, "nbd-server-stop")
+        check_undone(scene, before, dest_gone=False)
+        scene.dest.qmp.command("nbd-server-stop")  # it is still there to be stopped
+
+
+# ---- what goes wrong on the way ----
+
+def begun(scene, *args):
+    """A migration whose disk is under way."""
+    move = scene.migrate(*(args or SLOW))
+    wait_until(lambda: any(d["percent"] > 0 for d in
+                           ((scene.a.job() or {}).get("progress") or {}).get("disks", ())),
+               "the disk to be under way")
+    return move
+
+
+def test_cancelled(workdir, any_qemu):
+    pair = Pair(workdir, "vda")
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
+        before = settings(scene.source)
+        move = begun(scene)
+        assert settings(scene.source) != before
+        assert scene.a.drover("cancel", scene.a.job()["job"]).status == 0
+        one_sentence(move.wait(), 4, "cancelled")
+        check_undone(scene, before)
+
+
+@pytest.mark.parametrize("who", ("a", "b"))
+def test_a_daemon_is_killed(workdir, any_qemu, who):
+    pair = Pair(workdir, "vda")
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
+        before = settings(scene.source)
+        move = begun(scene)
+        getattr(scene, who).crash_and_restart()
+        one_sentence(move.wait(), 1)
+        check_undone(scene, before)
+
+
+@pytest.mark.parametrize("where", ("source:switchover", "source:loaded", "dest:loaded",
+                                   "dest:preparing"))
+def test_a_daemon_is_killed_at(workdir, where):
+    pair = Pair(workdir, "vda", data=MIB)
+    with scene_with(workdir, "10.0", pair, hold=where) as scene:
+        before = settings(scene.source)
+        move = scene.migrate(*MIRROR)
+        held = scene.a if where.startswith("source") else scene.b
+        held.wait_held()
+        held.crash_and_restart()
+        one_sentence(move.wait(), 1)
+        check_undone(scene, before, dest_gone=where != "dest:preparing")
+
+
+@pytest.mark.parametrize("where", ("source:committed", "dest:committed"))
+def test_a_daemon_is_killed_after_the_decision(workdir, where):
+    pair = Pair(workdir, "vda", data=MIB)
+    with scene_with(workdir, "7.2", pair, hold=where) as scene:
+        move = scene.migrate(*MIRROR)
+        held = scene.a if where.startswith("source") else scene.b
+        held.wait_held()
+        held.crash_and_restart()
+        assert move.wait().status == 0
+        scene.check_runs_at_dest()
+        pair.check_same()
+
+
+def test_the_destination_dies(workdir, any_qemu):
+    pair = Pair(workdir, "vda")
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
+        before = settings(scene.source)
+        move = begun(scene)
+        scene.dest.kill()
+        one_sentence(move.wait(), 1)
+        check_undone(scene, before)
+
+
+def test_the_source_dies(workdir):
+    pair = Pair(workdir, "vda")
+    with scene_with(workdir, "10.0", pair) as scene:
+        move = begun(scene)
+        scene.source.kill()
+        one_sentence(move.wait(), 1)
+        scene.dest.wait_exit(20)
+
+
+def test_cut_links_go_unnoticed(workdir, any_qemu):
+    """QEMU's mirror waits while the session comes back, and the copy is the same."""
+    pair = Pair(workdir, "vda")
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest, relay=True) as scene:
+        move = begun(scene, *MIRROR, "--bandwidth", "4M", "--keep-source")
+        for _ in range(3):
+            scene.relay.cut()
+            scene.relay.restore()
+            scene.relay.wait_bytes(MIB // 2)
+        result = move.wait()
+        assert result.status == 0, result.stderr + scene.said()
+        assert result.json["reconnects"] >= 3
+        scene.check_runs_at_dest(source_gone=False)
+        pair.check_same()
+
+
+def test_the_link_stays_down(workdir, any_qemu):
+    pair = Pair(workdir, "vda")
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest, relay=True) as scene:
+        before = settings(scene.source)
+        move = begun(scene, *SLOW, "--drop-timeout", "2")
+        scene.relay.cut()
+        one_sentence(move.wait(), 1, "2 s, the drop timeout")
+        check_undone(scene, before)
+
+
+@pytest.fixture
+def small_place(workdir):
+    """A file system of 4 MiB."""
+    place = workdir / "small"
+    place.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "none", place],
+                                           check=False).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_the_destination_is_full(workdir, any_qemu, small_place):
+    pair = Pair(workdir, "vda")
+    pair.dest = disks.make(small_place / "vda.img", SIZE)
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
+        before = settings(scene.source)
+        one_sentence(scene.try_migrate(*MIRROR), 1, "disk 'vda'", "at the destination",
+                     "No space left on device")
+        check_undone(scene, before)
