@@ -10,6 +10,7 @@
     daemon     droverd, the drover command, certificates
     handover   migrations through two droverds that must succeed
     link       network namespaces with a shaped link
+    images     disk images: made, compared, digested
     relay      a TCP relay that cuts, stalls and resets on command
     pki        certificates that must be refused
 """

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/image/allowed.h"
+
+#include "common/error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static gboolean
+is_below(const char *path, const char *folder)
+{
+    g_autofree char *real = realpath(folder, NULL);
+    gsize len = real != NULL ? strlen(real) : 0;
+    if (len == 1) /* "/" */
+        return TRUE;
+    return len > 1 && strncmp(path, real, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
+static gboolean
+check(char *const *folders, const char *real, const char *path, GError **error)
+{
+    if (folders == NULL)
+        return TRUE;
+    for (guint i = 0; folders[i] != NULL; i++) {
+        if (is_below(real, folders[i]))
+            return TRUE;
+    }
+    g_autofree char *list = g_strjoinv(":", (char **)folders);
+    gboolean moved = !g_str_equal(real, path);
+    g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                "%s%s%s is in none of the folders that droverd may use for images (%s): set "
+                "'folders' under [images] in its configuration",
+                path, moved ? ", which leads to " : "", moved ? real : "",
+                list[0] != '\0' ? list : "there are none");
+    return FALSE;
+}
+
+static char *
+resolve(const char *path, GError **error)
+{
+    char *real = g_path_is_absolute(path) ? realpath(path, NULL) : NULL;
+    if (real != NULL)
+        return real;
+    if (!g_path_is_absolute(path))
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "'%s' must be an absolute path", path);
+    else
+        g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s cannot be used: %s", path,
+                    g_strerror(errno));
+    return NULL;
+}
+
+char *
+drv_allowed_file(char *const *folders, const char *path, GError **error)
+{
+    g_autofree char *real = resolve(path, error);
+    return real != NULL && check(folders, real, path, error) ? g_steal_pointer(&real) : NULL;
+}
+
+static gboolean
+check_name(const char *path, const char *name, GError **error)
+{
+    if (!g_str_has_suffix(path, "/") && !g_str_equal(name, ".") && !g_str_equal(name, "..") &&
+        strlen(name) <= 200)
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "'%s' is not the path of a file", path);
+    return FALSE;
+}
+
+/* A link under the name would be replaced, or lead elsewhere: neither can be what is meant. But
+ * devices have names that are links. */
+static gboolean
+check_link(int fd, const char *name, const char *path, GError **error)
+{
+    struct stat link, file;
+    if (fstatat(fd, name, &link, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISLNK(link.st_mode) ||
+        (fstatat(fd, name, &file, 0) == 0 && S_ISBLK(file.st_mode)))
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                "%s is a symbolic link: name the file that is to be written", path);
+    return FALSE;
+}
+
+int
+drv_allowed_folder(char *const *folders, const char *path, char **folder, char **name,
+                   GError **error)
+{
+    g_autofree char *parent = g_path_get_dirname(path);
+    g_autofree char *base = g_path_get_basename(path);
+    g_autofree char *real = check_name(path, base, error) ? resolve(parent, error) : NULL;
+    if (real == NULL || !check(folders, real, parent, error))
+        return -1;
+    int fd = open(real, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s cannot be used: %s", real,
+                    g_strerror(errno));
+        return -1;
+    }
+    if (!check_link(fd, base, path, error)) {
+        close(fd);
+        return -1;
+    }
+    *folder = g_steal_pointer(&real);
+    *name = g_steal_pointer(&base);
+    return fd;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <glib.h>
+
+/*
+ * The folders that images may be read from and written to. A path is judged by where it leads:
+ * links and ".." count as what they come to, so neither leads out.
+ */
+
+/* The path without links, "." and "..", of an existing file; owned by the caller. 'folders' NULL:
+ * anywhere. DRV_ERROR_STATE where it leads elsewhere. */
+char *drv_allowed_file(char *const *folders, const char *path, GError **error);
+
+/* Opens the folder that a file of that path is in or is to be in, and gives its path; *name is the
+ * file's own name, and both are owned by the caller. A file that is there and is itself a link is
+ * refused. -1 on failure. */
+int drv_allowed_folder(char *const *folders, const char *path, char **folder, char **name,
+                       GError **error);

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/image/probe.h"
+
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/image/tool.h"
+
+#include <string.h>
+
+/* The deepest backing chain that is looked at. */
+#define CHAIN_MAX 200
+
+void
+drv_image_info_free(DrvImageInfo *info)
+{
+    if (info == NULL)
+        return;
+    g_free(info->format);
+    g_ptr_array_unref(info->files);
+    g_free(info);
+}
+
+gboolean
+drv_image_format_check(const char *format, GError **error)
+{
+    gsize len = strlen(format);
+    for (gsize i = 0; i < len; i++) {
+        if (!g_ascii_isalnum(format[i]) && strchr("-_", format[i]) == NULL)
+            len = 0;
+    }
+    if (len > 0 && len <= 20)
+        return TRUE;
+    g_autofree char *shown = g_strescape(format, NULL);
+    g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                "'%.40s' is no image format: give one as raw, qcow2, vmdk, vdi or vhdx", shown);
+    return FALSE;
+}
+
+gboolean
+drv_image_format_writable(const char *format, GError **error)
+{
+    static const char *const formats[] = {"raw", "qcow2", "vmdk", "vdi", "vhdx"};
+    for (guint i = 0; i < G_N_ELEMENTS(formats); i++) {
+        if (g_str_equal(format, formats[i]))
+            return TRUE;
+    }
+    g_autofree char *shown = g_strescape(format, NULL);
+    g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                "an image of format '%.40s' cannot be made: choose raw, qcow2, vmdk, vdi or vhdx "
+                "with --dest-format",
+                shown);
+    return FALSE;
+}
+
+/* --- qemu-img info --- */
+
+static JsonArray *
+ask(const char *path, const char *format, JsonParser *parser, GError **error)
+{
+    const char *argv[10] = {"qemu-img", "info", "--output=json", "--backing-chain"};
+    guint count = 4;
+    if (format != NULL) {
+        argv[count++] = "-f";
+        argv[count++] = format;
+    }
+    argv[count] = path;
+    g_autofree char *text = drv_tool_run(argv, -1, NULL, NULL, NULL, error);
+    if (text == NULL)
+        return NULL;
+    JsonNode *root =
+        json_parser_load_from_data(parser, text, -1, NULL) ? json_parser_get_root(parser) : NULL;
+    JsonArray *chain =
+        root != NULL && JSON_NODE_HOLDS_ARRAY(root) ? json_node_get_array(root) : NULL;
+    if (drv_json_element(chain, 0) != NULL)
+        return chain;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "qemu-img does not describe it");
+    return NULL;
+}
+
+static DrvImageInfo *
+describe(JsonArray *chain, GError **error)
+{
+    g_autoptr(DrvImageInfo) info = g_new0(DrvImageInfo, 1);
+    JsonObject *top = drv_json_element(chain, 0);
+    gint64 size = drv_json_int(top, "virtual-size", -1);
+    guint count = json_array_get_length(chain);
+    info->format = g_strdup(drv_json_string(top, "format", ""));
+    info->files = g_ptr_array_new_with_free_func(g_free);
+    info->size = (guint64)size;
+    info->backed = count > 1;
+    for (guint i = 0; i < count && i < CHAIN_MAX; i++) {
+        JsonObject *image = drv_json_element(chain, i);
+        JsonObject *data = drv_json_object(drv_json_object(image, "format-specific"), "data");
+        g_ptr_array_add(info->files, g_strdup(drv_json_string(image, "filename", "")));
+        const char *other = drv_json_string(data, "data-file", NULL);
+        if (other != NULL) /* qcow2 with its data elsewhere */
+            g_ptr_array_add(info->files, g_strdup(other));
+    }
+    if (size >= 0 && count <= CHAIN_MAX)
+        return g_steal_pointer(&info);
+    g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "qemu-img does not tell its size");
+    return NULL;
+}
+
+static gboolean
+is_encrypted(JsonArray *chain)
+{
+    for (guint i = 0; i < json_array_get_length(chain); i++) {
+        JsonObject *image = drv_json_element(chain, i);
+        if (drv_json_flag(image, "encrypted", FALSE) ||
+            g_str_equal(drv_json_string(image, "format", ""), "luks"))
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static gboolean
+check_readable(JsonArray *chain, GError **error)
+{
+    JsonObject *top = drv_json_element(chain, 0);
+    JsonObject *data = drv_json_object(drv_json_object(top, "format-specific"), "data");
+    if (is_encrypted(chain)) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "it is encrypted, and drover has no key: copy it as it is, with --format raw "
+                    "and --dest-format raw");
+        return FALSE;
+    }
+    if (!drv_json_flag(data, "corrupt", FALSE))
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU,
+                "it is marked corrupt: see 'qemu-img check -r all'");
+    return FALSE;
+}
+
+/* --- qemu-img check --- */
+
+/* Damage that opening it does not show: clusters that point past the end of a cut file, say, which
+ * QEMU would read as zeros. Leaks are harmless, and formats without a check are believed. */
+static gboolean
+check_whole(const char *path, const char *format, GError **error)
+{
+    const char *const argv[] = {"qemu-img", "check", "-f", format, path, NULL};
+    static const int damaged = 2;
+    int status = 0;
+    g_autofree char *words = NULL;
+    g_autofree char *text = drv_tool_run(argv, -1, NULL, &status, &words, error);
+    if (text == NULL)
+        return FALSE;
+    if (status != damaged)
+        return TRUE;
+    g_auto(GStrv) lines = g_strsplit(words, "; ", 2);
+    g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU,
+                "it is damaged (%s): see 'qemu-img check -r all', or restore it", lines[0]);
+    return FALSE;
+}
+
+static DrvImageInfo *
+probe(const char *path, const char *format, gboolean source, GError **error)
+{
+    g_autoptr(JsonParser) parser = json_parser_new();
+    g_autoptr(GError) why = NULL;
+    g_autoptr(DrvImageInfo) info = NULL;
+    if (format != NULL && !drv_image_format_check(format, error))
+        return NULL;
+    JsonArray *chain = ask(path, format, parser, &why);
+    if (chain != NULL)
+        info = describe(chain, &why);
+    gboolean good = info != NULL;
+    if (good && source)
+        good = check_readable(chain, &why) &&
+               (g_str_equal(info->format, "raw") || check_whole(path, info->format, &why));
+    if (good)
+        return g_steal_pointer(&info);
+    g_set_error(error, why->domain, why->code, "%s cannot be used: %s", path, why->message);
+    return NULL;
+}
+
+DrvImageInfo *
+drv_image_probe(const char *path, const char *format, GError **error)
+{
+    return probe(path, format, FALSE, error);
+}
+
+DrvImageInfo *
+drv_image_probe_source(const char *path, const char *format, GError **error)
+{
+    return probe(path, format, TRUE, error);
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/image/scan.h"
+
+#include "common/error.h"
+
+/* What a thread reads at once: enough for any disk, and little to lose. */
+#define PIECE (1u << 20)
+
+typedef struct {
+    DrvStore *store;
+    const DrvImageDigest *layout;
+    DrvCopyCount *count;
+    DrvVisit visit;
+    void (*stopped)(gpointer data);
+    gpointer data;
+    guint extent_user;
+
+    GMutex lock; /* of all below */
+    guint64 next, number;
+    guint64 known_to; /* the extent at hand ends at this byte */
+    gboolean known_zero;
+    GError *error;
+} Scan;
+
+typedef struct {
+    Scan *scan;
+    guint user;
+} Reader;
+
+void
+drv_copy_count_add(guint64 *count, guint64 bytes)
+{
+    __atomic_fetch_add(count, bytes, __ATOMIC_RELAXED);
+}
+
+guint64
+drv_copy_count_get(const guint64 *count)
+{
+    return __atomic_load_n(count, __ATOMIC_RELAXED);
+}
+
+void
+drv_copy_cancel(DrvCopyCount *count)
+{
+    g_atomic_int_set(&count->cancelled, 1);
+}
+
+gboolean
+drv_copy_is_cancelled(const DrvCopyCount *count)
+{
+    return g_atomic_int_get(&count->cancelled) != 0;
+}
+
+guint
+drv_scan_threads(void)
+{
+    return CLAMP(g_get_num_processors(), 4, 8);
+}
+
+/* The blocks from 'next' on that lie wholly in zeros, or the one piece of data that follows. */
+static gboolean
+measure(Scan *scan, DrvPiece *piece, gboolean *zero, GError **error)
+{
+    const DrvImageDigest *layout = scan->layout;
+    guint64 at = scan->next * layout->block;
+    if (at >= scan->known_to) {
+        guint64 len;
+        if (!drv_store_extent(scan->store, scan->extent_user, at, &len, &scan->known_zero, error))
+            return FALSE;
+        scan->known_to = at + len;
+    }
+    guint64 left = layout->blocks - scan->next;
+    guint64 whole = scan->known_to >= layout->size ? left : (scan->known_to - at) / layout->block;
+    *zero = scan->known_zero && whole > 0;
+    piece->number = scan->number++;
+    piece->first = scan->next;
+    if (*zero)
+        piece->blocks = MIN(whole, G_MAXINT32); /* as many as a record of the stream can tell */
+    else if (scan->known_zero)
+        piece->blocks = 1;
+    else
+        piece->blocks = CLAMP(whole + 1, 1, MIN(left, MAX(1, PIECE / layout->block)));
+    guint64 end = MIN(layout->size, (piece->first + piece->blocks) * layout->block);
+    piece->len = end - at;
+    scan->next += piece->blocks;
+    return TRUE;
+}
+
+static void
+fail(Scan *scan, GError *error)
+{
+    g_mutex_lock(&scan->lock);
+    gboolean first = scan->error == NULL;
+    if (first)
+        scan->error = error;
+    else
+        g_error_free(error);
+    g_mutex_unlock(&scan->lock);
+    if (first && scan->stopped != NULL)
+        scan->stopped(scan->data);
+}
+
+/* FALSE at the end of the image, or of the scan. */
+static gboolean
+take(Scan *scan, DrvPiece *piece, gboolean *zero)
+{
+    GError *error = NULL;
+    g_mutex_lock(&scan->lock);
+    gboolean more = scan->error == NULL && scan->next < scan->layout->blocks;
+    gboolean cancelled = more && drv_copy_is_cancelled(scan->count);
+    if (cancelled)
+        error = g_error_new(DRV_ERROR, DRV_ERROR_CANCELLED, "cancelled");
+    gboolean good = more && !cancelled && measure(scan, piece, zero, &error);
+    g_mutex_unlock(&scan->lock);
+    if (error != NULL)
+        fail(scan, error);
+    return good;
+}
+
+static gpointer
+read_pieces(gpointer data)
+{
+    Reader *reader = data;
+    Scan *scan = reader->scan;
+    g_autofree guint8 *bytes = g_malloc(MAX(PIECE, scan->layout->block));
+    DrvPiece piece;
+    gboolean zero;
+    while (take(scan, &piece, &zero)) {
+        GError *error = NULL;
+        piece.bytes = zero ? NULL : bytes;
+        if ((zero || drv_store_read(scan->store, reader->user, piece.first * scan->layout->block,
+                                    bytes, piece.len, &error)) &&
+            scan->visit(reader->user, &piece, scan->data, &error))
+            drv_copy_count_add(&scan->count->done, piece.len);
+        else
+            fail(scan, error);
+    }
+    return NULL;
+}
+
+gboolean
+drv_scan(DrvStore *store, const DrvImageDigest *layout, guint threads, DrvCopyCount *count,
+         DrvVisit visit, void (*stopped)(gpointer data), gpointer data, GError **error)
+{
+    g_return_val_if_fail(store->users > threads && store->size >= layout->size, FALSE);
+    Scan scan = {
+        .store = store,
+        .layout = layout,
+        .count = count,
+        .visit = visit,
+        .stopped = stopped,
+        .data = data,
+        .extent_user = threads,
+    };
+    g_mutex_init(&scan.lock);
+    g_autofree Reader *readers = g_new0(Reader, threads);
+    g_autofree GThread **running = g_new0(GThread *, threads);
+    for (guint i = 0; i < threads; i++) {
+        readers[i] = (Reader){&scan, i};
+        running[i] = g_thread_new("image", read_pieces, &readers[i]);
+    }
+    for (guint i = 0; i < threads; i++)
+        g_thread_join(running[i]);
+    g_mutex_clear(&scan.lock);
+    if (scan.error == NULL)
+        return TRUE;
+    g_propagate_error(error, scan.error);
+    return FALSE;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/image/source.h"
+
+#include "common/error.h"
+#include "engine/image/allowed.h"
+#include "engine/image/probe.h"
+#include "engine/image/qemu-lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+static DrvStore *
+open_raw(const char *path, const DrvImageInfo *info, guint users, GError **error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s cannot be opened: %s", path,
+                    g_strerror(errno));
+        return NULL;
+    }
+    if (!drv_qemu_lock_reader(fd, path, error)) {
+        close(fd);
+        return NULL;
+    }
+    return drv_store_raw(fd, info->size, users, FALSE, path);
+}
+
+DrvStore *
+drv_source_open(const char *path, const char *format, char *const *folders, guint users,
+                char **found, GError **error)
+{
+    if (format != NULL && !drv_image_format_check(format, error))
+        return NULL;
+    g_autofree char *real = drv_allowed_file(folders, path, error);
+    g_autoptr(DrvImageInfo) info =
+        real != NULL ? drv_image_probe_source(real, format, error) : NULL;
+    if (info == NULL)
+        return NULL;
+    /* A guest writes its disk's header, too: what that refers to is no more trusted than it. */
+    for (guint i = 1; folders != NULL && i < info->files->len; i++) {
+        g_autofree char *other = drv_allowed_file(folders, info->files->pdata[i], error);
+        if (other == NULL) {
+            g_prefix_error(error, "%s refers to another file: ", path);
+            return NULL;
+        }
+    }
+    *found = g_strdup(info->format);
+    if (g_str_equal(info->format, "raw"))
+        return open_raw(real, info, users, error);
+    DrvStoreNbdParams params = {
+        .path = real,
+        .format = info->format,
+        .shown = path,
+        .fd = -1,
+        .hold_fd = -1,
+        .users = users,
+    };
+    return drv_store_nbd(&params, error);
+}

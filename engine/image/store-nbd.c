@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/image/store.h"
+
+#include "common/error.h"
+#include "engine/image/tool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gio/gio.h>
+#include <glib/gstdio.h>
+#include <libnbd.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/*
+ * qemu-nbd is given a socket that listens already (descriptor 3 when it is alone, as systemd hands
+ * them over), so there is nothing to wait for: a connection is there at once, and is answered when
+ * QEMU has opened the image, or dropped when it could not. It ends by itself when the last
+ * connection is closed, be it by our death, and then leaves the image as it should be left.
+ */
+typedef struct {
+    DrvStore base;
+    GSubprocess *process;
+    struct nbd_handle **handles; /* one for each user */
+    char *dir;
+} Nbd;
+
+/* How many bytes one NBD request may have. */
+#define PIECE (2u << 20)
+#define ZERO_PIECE (G_GUINT64_CONSTANT(1) << 30)
+
+static gboolean
+failed(GError **error)
+{
+    int number = nbd_get_errno();
+    g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "%s%s",
+                number != 0 ? g_strerror(number) : nbd_get_error(),
+                number == ENOSPC ? " (make room, and start it again)" : "");
+    return FALSE;
+}
+
+static gboolean
+nbd_store_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len,
+               GError **error)
+{
+    Nbd *self = (Nbd *)store;
+    for (gsize done = 0; done < len;) {
+        gsize part = MIN(len - done, PIECE);
+        if (nbd_pread(self->handles[user], bytes + done, part, offset + done, 0) < 0)
+            return failed(error);
+        done += part;
+    }
+    return TRUE;
+}
+
+static gboolean
+nbd_store_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsize len,
+                GError **error)
+{
+    Nbd *self = (Nbd *)store;
+    for (gsize done = 0; done < len;) {
+        gsize part = MIN(len - done, PIECE);
+        if (nbd_pwrite(self->handles[user], bytes + done, part, offset + done, 0) < 0)
+            return failed(error);
+        done += part;
+    }
+    return TRUE;
+}
+
+static gboolean
+nbd_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error)
+{
+    Nbd *self = (Nbd *)store;
+    for (guint64 done = 0; done < len;) {
+        guint64 part = MIN(len - done, ZERO_PIECE);
+        if (nbd_zero(self->handles[user], part, offset + done, 0) < 0)
+            return failed(error);
+        done += part;
+    }
+    return TRUE;
+}
+
+typedef struct {
+    guint64 len;
+    gboolean zero, ended, seen;
+} Extents;
+
+/* Adds up what is alike from the start. */
+static int
+take_extents(void *data, const char *context, uint64_t offset, uint32_t *entries, size_t count,
+             int *error)
+{
+    Extents *sum = data;
+    if (!g_str_equal(context, LIBNBD_CONTEXT_BASE_ALLOCATION))
+        return 0;
+    for (size_t i = 0; i + 1 < count && !sum->ended; i += 2) {
+        gboolean zero = (entries[i + 1] & LIBNBD_STATE_ZERO) != 0;
+        sum->ended = sum->seen && zero != sum->zero;
+        if (!sum->ended)
+            sum->len += entries[i];
+        sum->zero = sum->seen ? sum->zero : zero;
+        sum->seen = TRUE;
+    }
+    return 0;
+}
+
+static gboolean
+nbd_store_extent(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *zero,
+                 GError **error)
+{
+    Nbd *self = (Nbd *)store;
+    Extents sum = {0};
+    nbd_extent_callback take = {.callback = take_extents, .user_data = &sum};
+    *len = store->size - offset;
+    *zero = FALSE;
+    if (nbd_can_meta_context(self->handles[user], LIBNBD_CONTEXT_BASE_ALLOCATION) <= 0)
+        return TRUE;
+    if (nbd_block_status(self->handles[user], MIN(*len, ZERO_PIECE), offset, take, 0) < 0)
+        return failed(error);
+    if (sum.len > 0) {
+        *len = sum.len;
+        *zero = sum.zero;
+    }
+    return TRUE;
+}
+
+static gboolean
+nbd_store_flush(DrvStore *store, guint user, GError **error)
+{
+    Nbd *self = (Nbd *)store;
+    return nbd_can_flush(self->handles[user]) <= 0 || nbd_flush(self->handles[user], 0) == 0 ||
+           failed(error);
+}
+
+/* What it says when it has ended: all of it is in the pipe, or ends it. */
+static char *
+last_words(Nbd *self)
+{
+    GInputStream *pipe = g_subprocess_get_stderr_pipe(self->process);
+    char text[4096];
+    gsize len = 0;
+    g_input_stream_read_all(pipe, text, sizeof text - 1, &len, NULL, NULL);
+    text[len] = '\0';
+    return drv_tool_words(text, self->base.shown);
+}
+
+static gboolean
+nbd_store_close(DrvStore *store, GError **error)
+{
+    Nbd *self = (Nbd *)store;
+    for (guint i = 0; i < store->users; i++) {
+        if (self->handles[i] == NULL)
+            continue;
+        nbd_shutdown(self->handles[i], 0);
+        nbd_close(self->handles[i]);
+    }
+    g_autofree char *words = last_words(self);
+    gboolean good = g_subprocess_wait_check(self->process, NULL, NULL);
+    if (!good)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "%s", words);
+    g_object_unref(self->process);
+    g_rmdir(self->dir);
+    g_free(self->dir);
+    g_free(self->handles);
+    g_free(self);
+    return good;
+}
+
+/* Listens at a socket that only this user can reach. */
+static int
+listen_at(const char *path, GError **error)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    g_strlcpy(at.sun_path, path, sizeof at.sun_path);
+    if (fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(fd, 16) == 0)
+        return fd;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "no socket for qemu-nbd can be made at %s: %s",
+                path, g_strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static GPtrArray *
+command(const DrvStoreNbdParams *params)
+{
+    GPtrArray *argv = g_ptr_array_new_with_free_func(g_free);
+    static const char *const fixed[] = {"/bin/sh",
+                                        "-c",
+                                        "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"",
+                                        "sh",
+                                        "qemu-nbd",
+                                        "--cache=writeback",
+                                        "--discard=unmap"};
+    for (guint i = 0; i < G_N_ELEMENTS(fixed); i++)
+        g_ptr_array_add(argv, g_strdup(fixed[i]));
+    g_ptr_array_add(argv, g_strdup_printf("--shared=%u", params->users));
+    if (!params->writable)
+        g_ptr_array_add(argv, g_strdup("--read-only"));
+    g_auto(GStrv) parts = g_strsplit(params->path, ",", -1);
+    g_autofree char *path = g_strjoinv(",,", parts); /* as QEMU's options escape a comma */
+    g_ptr_array_add(argv, g_strdup("--image-opts"));
+    g_ptr_array_add(argv,
+                    params->compress
+                        ? g_strdup_printf("driver=compress,file.driver=%s,file.file.driver="
+                                          "file,file.file.filename=%s",
+                                          params->format, path)
+                        : g_strdup_printf("driver=%s,file.filename=%s", params->format, path));
+    g_ptr_array_add(argv, NULL);
+    return argv;
+}
+
+static GSubprocess *
+spawn(const DrvStoreNbdParams *params, int listener, GError **error)
+{
+    g_autoptr(GPtrArray) argv = command(params);
+    g_autoptr(GError) why = NULL;
+    g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
+        G_SUBPROCESS_FLAGS_STDOUT_SILENCE | G_SUBPROCESS_FLAGS_STDERR_PIPE);
+    g_subprocess_launcher_take_fd(launcher, listener, 3);
+    if (params->fd >= 0)
+        g_subprocess_launcher_take_fd(launcher, fcntl(params->fd, F_DUPFD_CLOEXEC, 0), DRV_TOOL_FD);
+    if (params->hold_fd >= 0)
+        g_subprocess_launcher_take_fd(launcher, fcntl(params->hold_fd, F_DUPFD_CLOEXEC, 0),
+                                      DRV_TOOL_FD + 1);
+    GSubprocess *process =
+        g_subprocess_launcher_spawnv(launcher, (const gchar *const *)argv->pdata, &why);
+    if (process == NULL)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "qemu-nbd cannot be run: %s", why->message);
+    return process;
+}
+
+static gboolean
+connect_all(Nbd *self, const char *path, GError **error)
+{
+    for (guint i = 0; i < self->base.users; i++) {
+        struct nbd_handle *nbd = nbd_create();
+        self->handles[i] = nbd;
+        if (nbd == NULL || nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
+            nbd_connect_unix(nbd, path) < 0) {
+            failed(error);
+            return FALSE;
+        }
+    }
+    gint64 size = nbd_get_size(self->handles[0]);
+    if (size < 0)
+        return failed(error);
+    self->base.size = (guint64)size;
+    return TRUE;
+}
+
+static DrvStore *
+open_in(char *dir, const DrvStoreNbdParams *params, GError **error)
+{
+    static const DrvStoreOps ops = {
+        .read = nbd_store_read,
+        .write = nbd_store_write,
+        .zero = nbd_store_zero,
+        .extent = nbd_store_extent,
+        .flush = nbd_store_flush,
+        .close = nbd_store_close,
+    };
+    g_autofree char *path = g_build_filename(dir, "nbd", NULL);
+    int listener = listen_at(path, error);
+    GSubprocess *process = listener >= 0 ? spawn(params, listener, error) : NULL;
+    if (process == NULL) {
+        g_unlink(path);
+        g_rmdir(dir);
+        g_free(dir);
+        return NULL;
+    }
+    Nbd *self = g_new0(Nbd, 1);
+    self->base = (DrvStore){&ops, 0, params->users, params->writable, g_strdup(params->shown)};
+    self->process = process;
+    self->handles = g_new0(struct nbd_handle *, params->users);
+    self->dir = dir;
+    g_autoptr(GError) why = NULL, words = NULL;
+    gboolean good = connect_all(self, path, &why);
+    g_unlink(path);
+    if (good)
+        return &self->base;
+    /* What QEMU says is better than that the connection was dropped. */
+    g_free(g_steal_pointer(&self->base.shown));
+    self->base.shown = g_strdup(params->shown);
+    if (nbd_store_close(&self->base, &words))
+        words = g_steal_pointer(&why);
+    g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "%s cannot be opened: %s", params->shown,
+                words->message);
+    return NULL;
+}
+
+DrvStore *
+drv_store_nbd(const DrvStoreNbdParams *params, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    char *dir = g_dir_make_tmp("drover-nbd-XXXXXX", &why);
+    if (dir != NULL)
+        return open_in(dir, params, error);
+    g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "there is no place for qemu-nbd's socket: %s",
+                why->message);
+    return NULL;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/image/store.h"
+
+static gboolean
+within(const DrvStore *store, guint user, guint64 offset, guint64 len)
+{
+    return user < store->users && len <= store->size && offset <= store->size - len;
+}
+
+gboolean
+drv_store_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len,
+               GError **error)
+{
+    g_return_val_if_fail(within(store, user, offset, len), FALSE);
+    if (store->ops->read(store, user, offset, bytes, len, error))
+        return TRUE;
+    g_prefix_error(error, "%s cannot be read at byte %" G_GUINT64_FORMAT ": ", store->shown,
+                   offset);
+    return FALSE;
+}
+
+static gboolean
+cannot_write(const DrvStore *store, guint64 offset, GError **error)
+{
+    g_prefix_error(error, "%s cannot be written at byte %" G_GUINT64_FORMAT ": ", store->shown,
+                   offset);
+    return FALSE;
+}
+
+gboolean
+drv_store_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsize len,
+                GError **error)
+{
+    g_return_val_if_fail(store->writable && within(store, user, offset, len), FALSE);
+    return store->ops->write(store, user, offset, bytes, len, error) ||
+           cannot_write(store, offset, error);
+}
+
+gboolean
+drv_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error)
+{
+    g_return_val_if_fail(store->writable && within(store, user, offset, len), FALSE);
+    return store->ops->zero(store, user, offset, len, error) || cannot_write(store, offset, error);
+}
+
+gboolean
+drv_store_extent(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *zero,
+                 GError **error)
+{
+    g_return_val_if_fail(offset < store->size && within(store, user, offset, 1), FALSE);
+    if (!store->ops->extent(store, user, offset, len, zero, error)) {
+        g_prefix_error(error, "%s does not tell where its data is: ", store->shown);
+        return FALSE;
+    }
+    *len = CLAMP(*len, 1, store->size - offset);
+    return TRUE;
+}
+
+gboolean
+drv_store_flush(DrvStore *store, guint user, GError **error)
+{
+    g_return_val_if_fail(user < store->users, FALSE);
+    if (store->ops->flush(store, user, error))
+        return TRUE;
+    g_prefix_error(error, "%s cannot be brought onto the disk: ", store->shown);
+    return FALSE;
+}
+
+gboolean
+drv_store_close(DrvStore *store, GError **error)
+{
+    if (store == NULL)
+        return TRUE;
+    g_autofree char *shown = g_steal_pointer(&store->shown);
+    if (store->ops->close(store, error))
+        return TRUE;
+    g_prefix_error(error, "%s cannot be closed: ", shown);
+    return FALSE;
+}

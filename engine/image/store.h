@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <glib.h>
+
+/*
+ * An open image as a row of bytes: a raw file or device, or anything that QEMU reads and writes,
+ * through qemu-nbd. Several threads use one store, each under a number of its own below what the
+ * store was opened for: that is its connection. Everything blocks.
+ */
+typedef struct _DrvStore DrvStore;
+
+typedef struct {
+    gboolean (*read)(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len,
+                     GError **error);
+    gboolean (*write)(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsize len,
+                      GError **error);
+    gboolean (*zero)(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error);
+    gboolean (*extent)(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *zero,
+                       GError **error);
+    gboolean (*flush)(DrvStore *store, guint user, GError **error);
+    gboolean (*close)(DrvStore *store, GError **error);
+} DrvStoreOps;
+
+struct _DrvStore {
+    const DrvStoreOps *ops;
+    guint64 size;
+    guint users;
+    gboolean writable;
+    char *shown; /* the path in messages */
+};
+
+/* What fails names the path and, where QEMU or the system gave any, the reason. Ranges lie within
+ * the size. */
+gboolean drv_store_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len,
+                        GError **error);
+gboolean drv_store_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes,
+                         gsize len, GError **error);
+/* Makes the range read as zeros, as a hole where that is possible. */
+gboolean drv_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error);
+/* How far, from 'offset' on, all is data or all is known to be zeros; at least 1 byte. */
+gboolean drv_store_extent(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *zero,
+                          GError **error);
+/* All that was written is on the disk. */
+gboolean drv_store_flush(DrvStore *store, guint user, GError **error);
+/* Closes and frees it. A failure of a store that was written to means that it is not whole; for
+ * those that are given up, 'error' may be NULL. */
+gboolean drv_store_close(DrvStore *store, GError **error);
+
+/* The raw file or device behind 'fd' (taken). */
+DrvStore *drv_store_raw(int fd, guint64 size, guint users, gboolean writable, const char *shown);
+
+typedef struct {
+    const char *path;   /* for qemu-nbd: below DRV_TOOL_FD_PATH where 'fd' is given */
+    const char *format; /* never NULL: nothing is guessed twice */
+    const char *shown;
+    int fd;      /* becomes qemu-nbd's DRV_TOOL_FD; -1: none. Stays the caller's */
+    int hold_fd; /* kept open by qemu-nbd as long as it lives: a lock on it is held as long; -1 */
+    guint users;
+    gboolean writable;
+    gboolean compress;
+} DrvStoreNbdParams;
+
+/* DRV_ERROR_QEMU with QEMU's words. */
+DrvStore *drv_store_nbd(const DrvStoreNbdParams *params, GError **error);

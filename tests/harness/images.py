@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disk images to copy: made, compared, and digested as docs/images.md says."""
+import hashlib
+import os
+import pathlib
+import random
+import subprocess
+
+from . import qemu
+
+MIB = 1 << 20
+FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx")
+
+
+def tools_env(binary):
+    """The environment in which the tools of that QEMU are found first."""
+    folder = pathlib.Path(binary).parent
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def run(*args, env=None, check=True):
+    return subprocess.run([str(a) for a in args], env={**os.environ, **(env or {})}, check=check,
+                          capture_output=True, text=True)
+
+
+def make_raw(path, size=48 * MIB + 512, spots=24, seed=1):
+    """A sparse image with data here and there: at its start and end, some of it zeros."""
+    rng = random.Random(seed)
+    with open(path, "wb") as f:
+        f.truncate(size)
+        for at in [0, size - 512] + [rng.randrange(size) for _ in range(spots)]:
+            f.seek(at)
+            f.write(rng.randbytes(min(rng.choice([512, 5000, 70000, MIB]), size - at)))
+        f.seek(size // 2 // 65536 * 65536)
+        f.write(bytes(65536))
+    return path
+
+
+def change(path, at, length=4096, seed=2):
+    with open(path, "r+b") as f:
+        f.seek(at)
+        f.write(random.Random(seed).randbytes(length))
+
+
+def convert(source, dest, form, *options):
+    """By QEMU's own hand; the source is raw."""
+    run("qemu-img", "convert", "-f", "raw", "-O", form, *options, source, dest)
+    return dest
+
+
+def identical(a, form_a, b, form_b, env=None):
+    done = run("qemu-img", "compare", "-f", form_a, "-F", form_b, a, b, env=env, check=False)
+    return done.returncode == 0 and "identical" in done.stdout
+
+
+def block_size(size):
+    block = 64 << 10
+    while block < 4 * MIB and size > block << 18:
+        block *= 2
+    return block
+
+
+def digest(raw):
+    """Of a raw image, computed from docs/images.md alone."""
+    size = os.path.getsize(raw)
+    block = block_size(size)
+    root = hashlib.sha256(b"\x01drover image 1" + size.to_bytes(8, "big") + block.to_bytes(4, "big"))
+    with open(raw, "rb") as f:
+        while data := f.read(block):
+            root.update(hashlib.sha256(b"\x00" + data).digest())
+    return root.hexdigest()
+
+
+def leftovers(folder):
+    return sorted(p.name for p in pathlib.Path(folder).iterdir() if ".drover-" in p.name)
+
+
+class Holder:
+    """A QEMU that has an image open and may write it, until closed."""
+
+    def __init__(self, image, form, socket):
+        self.process = subprocess.Popen(
+            ["qemu-nbd", "--persistent", "--socket", str(socket), "--format", form, str(image)])
+        qemu_io = ["qemu-io", "-f", "raw", "-c", "read 0 512", f"nbd+unix:///?socket={socket}"]
+        for _ in range(600):
+            if subprocess.run(qemu_io, capture_output=True, check=False).returncode == 0:
+                return
+            if self.process.poll() is not None:
+                break
+        raise RuntimeError("qemu-nbd does not serve the image")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def newest_env():
+    return tools_env(qemu.newest())

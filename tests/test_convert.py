@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""'drover convert': every format, byte for byte, and nothing half-written whatever goes wrong."""
+import contextlib
+import os
+import re
+import signal
+import stat
+import subprocess
+import time
+
+import pytest
+
+from harness import images
+from harness.daemon import Running, drover
+from harness.images import FORMATS, MIB, run
+
+
+def convert(*args, env=None, prefix=(), status=0):
+    result = drover("convert", *args, env=env, prefix=prefix)
+    assert result.status == status, result
+    return result
+
+
+def refused(pattern, *args, env=None, prefix=(), status=1):
+    """Fails with one sentence like the pattern."""
+    result = convert(*args, env=env, prefix=prefix, status=status)
+    said = [line for line in result.stderr.splitlines() if line.startswith("drover: ")]
+    assert len(said) == 1 and re.search(pattern, said[0]), result.stderr
+    assert not said[0].endswith(".")
+    return said[0]
+
+
+@pytest.fixture
+def raw(workdir):
+    return images.make_raw(workdir / "a.raw")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_there_and_back(workdir, raw, any_qemu, form):
+    env = images.tools_env(any_qemu)
+    there, back = workdir / f"b.{form}", workdir / "c.raw"
+    first = convert(raw, there, "--format", "raw", "--dest-format", form, "--json", env=env).json
+    assert images.identical(raw, "raw", there, form, env)
+    second = convert(there, back, "--format", form, "--dest-format", "raw", "--json", env=env).json
+    assert raw.read_bytes() == back.read_bytes()
+    assert first["digest"] == second["digest"] == images.digest(raw)
+    assert first["disk"]["bytes"] == raw.stat().st_size
+    assert first["disk"]["data_bytes"] + first["disk"]["zero_bytes"] == first["disk"]["bytes"]
+    assert not images.leftovers(workdir)
+
+
+def test_format_is_seen_and_kept(workdir, raw):
+    source = images.convert(raw, workdir / "b.qcow2", "qcow2")
+    convert(source, workdir / "c")
+    assert images.identical(raw, "raw", workdir / "c", "qcow2")
+
+
+def test_options_and_compression(workdir, raw):
+    out = workdir / "b.qcow2"
+    convert(raw, out, "--format", "raw", "--dest-format", "qcow2", "-o", "cluster_size=1M",
+            "-o", "lazy_refcounts=on")
+    told = run("qemu-img", "info", "--output=json", out).stdout
+    assert '"cluster-size": 1048576' in told and '"lazy-refcounts": true' in told
+    text = workdir / "text.raw"
+    text.write_bytes(b"well compressible " * (8 * MIB // 18) + bytes(MIB))
+    plain = convert(text, out, "--format", "raw", "--dest-format", "qcow2", "--json").json
+    size = out.stat().st_size
+    packed = convert(text, out, "--format", "raw", "--dest-format", "qcow2", "--compress", "--json")
+    assert packed.json["digest"] == plain["digest"]
+    assert images.identical(text, "raw", out, "qcow2")
+    assert out.stat().st_size < size / 4
+
+
+def test_holes_stay_holes(workdir):
+    source, out = workdir / "a", workdir / "b"
+    with open(source, "wb") as f:
+        f.truncate(200 << 30)
+        f.seek(150 << 30)
+        f.write(b"here" * 4096)
+    result = convert(source, out, "--format", "raw", "--json").json
+    assert result["disk"]["data_bytes"] <= 2 * images.block_size(200 << 30)
+    assert out.stat().st_size == 200 << 30 and out.stat().st_blocks * 512 <= 4 * MIB
+    with open(out, "rb") as f:
+        f.seek(150 << 30)
+        assert f.read(16388) == b"here" * 4096 + bytes(4)
+
+
+def test_backing_files_are_flattened(workdir, raw):
+    images.convert(raw, workdir / "base.qcow2", "qcow2")
+    top = workdir / "top.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", top)
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 1M", top)
+    convert(top, workdir / "b.raw", "--dest-format", "raw")
+    assert images.identical(top, "qcow2", workdir / "b.raw", "raw")
+    (workdir / "base.qcow2").unlink()
+    refused(r"top\.qcow2 cannot be used: Could not open .*base\.qcow2.*No such file",
+            top, workdir / "c.raw")
+
+
+def test_replaces_only_when_complete(workdir, raw):
+    out = workdir / "b.raw"
+    out.write_bytes(b"older")
+    out.chmod(0o640)
+    convert(raw, out, "--format", "raw")
+    assert out.read_bytes() == raw.read_bytes()
+    assert stat.S_IMODE(out.stat().st_mode) == 0o640
+    images.run("truncate", "-s", "1M", workdir / "cut.qcow2")
+    refused("not in qcow2 format", workdir / "cut.qcow2", out, "--format", "qcow2")
+    assert out.read_bytes() == raw.read_bytes()
+
+
+# ---- what is wrong with the source ----
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_source_in_use(workdir, raw, any_qemu, form):
+    env = images.tools_env(any_qemu)
+    source = images.convert(raw, workdir / "b", form)
+    with images.Holder(source, form, workdir / "s"):
+        refused("lock|in use", source, workdir / "c", "--format", form, env=env)
+    convert(source, workdir / "c", "--format", form, env=env)
+
+
+def test_damaged_source(workdir, raw, any_qemu):
+    env = images.tools_env(any_qemu)
+    source = images.convert(raw, workdir / "b.qcow2", "qcow2")
+    os.truncate(source, source.stat().st_size // 2)
+    refused("b.qcow2 cannot be used: it is damaged", source, workdir / "c", env=env)
+    os.truncate(source, 100)
+    refused("b.qcow2 cannot be used: ", source, workdir / "c", "--format", "qcow2", env=env)
+    images.convert(raw, source, "qcow2")
+    with open(source, "r+b") as f:  # incompatible feature bit 1: corrupt
+        f.seek(79)
+        f.write(b"\x02")
+    refused("b.qcow2 cannot be used: it is marked corrupt", source, workdir / "c", env=env)
+    with open(source, "r+b") as f:
+        f.seek(72)
+        f.write(b"\x80")
+    refused("b.qcow2 cannot be used: .*[Uu]nsupported.*feature", source, workdir / "c", env=env)
+    assert not (workdir / "c").exists() and not images.leftovers(workdir)
+
+
+def test_source_of_another_kind(workdir, raw):
+    out = workdir / "c"
+    refused("a.raw cannot be used: .*not in qcow2 format", raw, out, "--format", "qcow2")
+    refused("cannot be used: No such file", workdir / "none", out)
+    refused("cannot be used: ", workdir, out)
+    refused("'a b' is no image format", raw, out, "--format", "a b", status=2)
+    assert not out.exists()
+
+
+def test_encrypted_source(workdir):
+    source = workdir / "b.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", "--object", "secret,id=s,data=geheim", "-o",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=100", source, "4M")
+    refused("it is encrypted, and drover has no key", source, workdir / "c")
+    convert(source, workdir / "c", "--format", "raw")
+    assert (workdir / "c").read_bytes() == source.read_bytes()
+
+
+def test_source_without_permission(workdir, raw):
+    raw.chmod(0o600)
+    workdir.chmod(0o755)
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody who may not")
+    as_nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    refused("a.raw.*Permission denied", raw, "/tmp/never", "--format", "raw", prefix=as_nobody)
+    raw.chmod(0o644)
+    refused("b.raw cannot be made: Permission denied", raw, workdir / "b.raw", "--format", "raw",
+            prefix=as_nobody)
+
+
+# ---- what is wrong with the destination ----
+
+def test_bad_destination(workdir, raw):
+    link = workdir / "link"
+    link.symlink_to(workdir / "elsewhere")
+    refused("none cannot be used: No such file", raw, workdir / "none" / "b", "--format", "raw")
+    refused("neither a file nor a block device", raw, workdir, "--format", "raw")
+    refused("is a symbolic link", raw, link, "--format", "raw")
+    refused("of format 'qed' cannot be made", raw, workdir / "b", "--dest-format", "qed", status=2)
+    refused("only qcow2 can be compressed", raw, workdir / "b", "--format", "raw", "--compress",
+            "--dest-format", "vdi", status=2)
+    refused("clusters of 64 KiB", raw, workdir / "b", "--dest-format", "qcow2", "--compress", "-o",
+            "cluster_size=1M", status=2)
+    refused("option 'backing_file=/etc/passwd' cannot", raw, workdir / "b", "-o",
+            "backing_file=/etc/passwd", "--dest-format", "qcow2", status=2)
+    refused("b cannot be made: .*nonsense", raw, workdir / "b", "-o", "nonsense=1", "--format",
+            "raw", "--dest-format", "qcow2")
+    assert sorted(p.name for p in workdir.iterdir()) == ["a.raw", "link"]
+
+
+@contextlib.contextmanager
+def small_disk(workdir, size):
+    folder = workdir / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "drover-test", folder],
+                      capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        run("umount", folder)
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_destination_fills_up(workdir, form):
+    source = workdir / "a"
+    source.write_bytes(os.urandom(10 * MIB))
+    with small_disk(workdir, 9 * MIB) as folder:
+        refused("b cannot be (written|brought|closed).*No space left", source, folder / "b",
+                "--format", "raw", "--dest-format", form)
+        assert not list(folder.iterdir())
+
+
+@contextlib.contextmanager
+def loop_device(file):
+    found = run("losetup", "--find", "--show", file, check=False)
+    if found.returncode != 0:
+        pytest.skip(f"no loop devices here: {found.stderr}")
+    try:
+        yield found.stdout.strip()
+    finally:
+        run("losetup", "--detach", found.stdout.strip())
+
+
+def test_devices(workdir, raw):
+    disk = workdir / "disk"
+    disk.write_bytes(b"\xff" * (64 * MIB))
+    size = raw.stat().st_size
+    with loop_device(disk) as device:
+        told = convert(raw, device, "--format", "raw", "--json").json
+        assert told["digest"] == images.digest(raw)
+        refused("takes raw images without options only", raw, device, "--format", "raw",
+                "--dest-format", "qcow2", status=2)
+        convert(device, workdir / "c", "--format", "raw")
+    assert disk.read_bytes() == raw.read_bytes() + b"\xff" * (64 * MIB - size)
+    assert (workdir / "c").read_bytes() == disk.read_bytes()
+    os.truncate(disk, 8 * MIB)
+    with loop_device(disk) as device:
+        refused("is too small: it has 8388608 bytes", raw, device, "--format", "raw")
+
+
+def test_destination_in_use(workdir, raw):
+    out = images.convert(raw, workdir / "b", "qcow2")
+    with images.Holder(out, "qcow2", workdir / "s"):
+        refused("b is in use: stop the VM", raw, out, "--format", "raw", "--dest-format", "qcow2")
+    assert images.identical(raw, "raw", out, "qcow2")
+
+
+# ---- ends before the end ----
+
+@pytest.fixture
+def slow(workdir):
+    """A conversion that takes seconds."""
+    source = workdir / "big"
+    source.write_bytes(os.urandom(4 * MIB) * 64)
+    with Running("convert", source, workdir / "b", "--format", "raw", "--dest-format", "qcow2",
+                 "--compress") as command:
+        deadline = time.monotonic() + 60
+        while not images.leftovers(workdir) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert images.leftovers(workdir)
+        yield command
+
+
+def test_interrupt_leaves_nothing(workdir, slow):
+    slow.process.send_signal(signal.SIGINT)
+    result = slow.wait()
+    assert result.status == 4 and "interrupted: nothing is left" in result.stderr
+    assert sorted(p.name for p in workdir.iterdir()) == ["big"]
+
+
+def test_kill_leaves_what_the_next_removes(workdir, slow):
+    slow.process.kill()
+    slow.wait()
+    assert not (workdir / "b").exists()
+    convert(workdir / "big", workdir / "b", "--format", "raw")
+    assert (workdir / "b").read_bytes() == (workdir / "big").read_bytes()
+    assert not images.leftovers(workdir)
