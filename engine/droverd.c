@@ -22,6 +22,7 @@ typedef struct {
     char *name;
     GMainLoop *loop;
     DrvJobs *jobs;
+    DrvTopology *topology; /* as at the start; NULL: nothing is placed */
     DrvTransfer *transfer;
     DrvApiServer *api;
     char *listening; /* "ADDR:PORT", as bound */
@@ -223,12 +224,15 @@ start(Daemon *daemon, GError **error)
     }
     if (daemon->name == NULL)
         daemon->name = g_strdup(g_get_host_name());
+    daemon->topology = daemon->config->numa ? drv_topology_read(NULL) : NULL;
     DrvTransferConfig transfer = {
         .name = daemon->name,
         .pki_dir = daemon->config->pki_dir,
         .threads = (guint)daemon->config->threads,
         .bandwidth = (guint64)daemon->config->bandwidth,
         .kernel_tls = daemon->config->kernel_tls,
+        .huge_pages = daemon->config->huge_pages,
+        .topology = daemon->topology,
         .incoming = incoming,
         .data = daemon,
     };
@@ -253,6 +257,7 @@ stop(Daemon *daemon)
     g_clear_pointer(&daemon->api, drv_api_server_free);
     g_clear_pointer(&daemon->jobs, drv_jobs_free);
     g_clear_pointer(&daemon->transfer, drv_transfer_free);
+    g_clear_pointer(&daemon->topology, drv_topology_free);
     g_clear_pointer(&daemon->listening, g_free);
     g_clear_pointer(&daemon->name, g_free);
     g_clear_pointer(&daemon->loop, g_main_loop_unref);

@@ -20,6 +20,7 @@ struct _DrvChannelSet {
     DrvCodec codec;
     DrvClass class;
     DrvShaper *shaper;
+    gint near;
     DrvChannelSetChanged changed;
     gpointer data;
     DrvChannelSetCodec make_codec;
@@ -57,6 +58,7 @@ drv_channel_set_new(DrvTransfer *transfer, guint expected, DrvCodec codec, DrvCl
     set->changed = changed;
     set->data = data;
     set->make_codec = opaque_codec;
+    set->near = -1;
     set->members = g_ptr_array_new_with_free_func(free_member);
     return set;
 }
@@ -94,6 +96,12 @@ drv_channel_set_use_codec(DrvChannelSet *set, DrvChannelSetCodec make, gpointer 
     set->codec_data = data;
 }
 
+void
+drv_channel_set_near(DrvChannelSet *set, gint node)
+{
+    set->near = node;
+}
+
 static Member *
 open_half(DrvChannelSet *set, DrvPeer *peer, int fd, guint32 id, guint tx_credit, guint rx_credit,
           GError **error)
@@ -104,6 +112,9 @@ open_half(DrvChannelSet *set, DrvPeer *peer, int fd, guint32 id, guint tx_credit
         drv_socket_endpoint_new(fd, set->make_codec(set->members->len, set->codec_data));
     DrvChannelParams params = {
         .id = id,
+        .home = set->near >= 0
+                    ? drv_transfer_worker_near(set->transfer, set->near, set->members->len)
+                    : NULL,
         .codec = set->codec,
         .class = set->class,
         .weight = 1,

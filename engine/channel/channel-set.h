@@ -28,6 +28,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvChannelSet, drv_channel_set_free)
 typedef DrvChannelCodec *(*DrvChannelSetCodec)(guint index, gpointer data);
 void drv_channel_set_use_codec(DrvChannelSet *set, DrvChannelSetCodec make, gpointer data);
 
+/* The NUMA node that the channels opened from now on are to be near to; -1: to none. */
+void drv_channel_set_near(DrvChannelSet *set, gint node);
+
 /* The opening end. Opens our half for the socket 'fd' (taken) and fills 'args' with what the peer
  * needs to open its own; the call itself is the caller's. Nothing is sent before
  * drv_channel_set_accepted(). */

@@ -85,7 +85,7 @@ send_on(ProbeEndpoint *self)
             return;
         }
         DrvPool *pool = drv_worker_pool(self->worker);
-        DrvChunk *chunk = drv_pool_take(pool, DRV_POOL_TX);
+        DrvChunk *chunk = drv_worker_take(self->worker, DRV_POOL_TX);
         if (chunk != NULL) {
             send_piece(self, chunk);
         } else {

@@ -76,7 +76,7 @@ have_chunk(SocketEndpoint *self, DrvChunk **chunk)
 {
     DrvPool *pool = drv_worker_pool(self->worker);
     if (*chunk == NULL)
-        *chunk = drv_pool_take(pool, DRV_POOL_TX);
+        *chunk = drv_worker_take(self->worker, DRV_POOL_TX);
     if (*chunk == NULL) {
         self->waiting = TRUE;
         drv_pool_wait(pool, room_in_pool, self);

@@ -51,6 +51,8 @@ static const Setting settings[] = {
     {"transfer", "bandwidth", KIND_NUMBER, AT(bandwidth), .min = 65536,
      .max = G_GINT64_CONSTANT(1) << 40, .zero = "unlimited"},
     {"transfer", "kernel-tls", KIND_AUTO, AT(kernel_tls)},
+    {"transfer", "numa", KIND_AUTO, AT(numa), .standard = TRUE},
+    {"transfer", "huge-pages", KIND_AUTO, AT(huge_pages)},
     {"migration", "drop-timeout", KIND_NUMBER, AT(drop_timeout_s), .min = 1, .max = 86400,
      .standard = 60},
     {"migration", "fence-command", KIND_COMMAND, AT(fence_command)},
@@ -72,6 +74,8 @@ drv_config_new(void)
     for (guint i = 0; i < G_N_ELEMENTS(settings); i++) {
         if (settings[i].kind == KIND_NUMBER)
             G_STRUCT_MEMBER(gint64, config, settings[i].offset) = settings[i].standard;
+        if (settings[i].kind == KIND_AUTO)
+            G_STRUCT_MEMBER(gboolean, config, settings[i].offset) = settings[i].standard != 0;
     }
     return config;
 }

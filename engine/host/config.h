@@ -21,6 +21,10 @@
  *   bandwidth=BYTES     bytes a second that all jobs together may send, from 65536; 0 (default):
  *                       unlimited
  *   kernel-tls=off|auto auto: the kernel encrypts what is sent, where it can; default off
+ *   numa=off|auto       auto (default): threads, buffers and guests' memory are placed on the nodes
+ *                       of a host with several
+ *   huge-pages=off|auto auto: buffers are of reserved huge pages, if there are any; default off, as
+ *                       these are mostly reserved for guests
  *
  *   [migration]
  *   drop-timeout=S      how long a lost link is waited for, for jobs that do not say, 1 to 86400;
@@ -45,6 +49,8 @@ typedef struct {
     gint64 lanes;
     gint64 bandwidth;
     gboolean kernel_tls;
+    gboolean numa;
+    gboolean huge_pages;
 
     gint64 drop_timeout_s;
     char **fence_command; /* argv, or NULL */

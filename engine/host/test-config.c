@@ -49,6 +49,8 @@ test_command_line(void)
     g_assert_cmpint(config->lanes, ==, 0);
     g_assert_cmpint(config->bandwidth, ==, 0);
     g_assert_false(config->kernel_tls);
+    g_assert_true(config->numa);
+    g_assert_false(config->huge_pages);
     g_assert_cmpint(config->drop_timeout_s, ==, 60);
     g_assert_null(config->fence_command);
     g_assert_false(config->show_version);
@@ -75,6 +77,8 @@ test_file(void)
                                          "lanes=4\n"
                                          "bandwidth=125000000\n"
                                          "kernel-tls=auto\n"
+                                         "numa=off\n"
+                                         "huge-pages=auto\n"
                                          "[migration]\n"
                                          "drop-timeout=5\n"
                                          "fence-command=/bin/sh -c 'exit 0'\n");
@@ -92,6 +96,8 @@ test_file(void)
     g_assert_cmpint(config->lanes, ==, 4);
     g_assert_cmpint(config->bandwidth, ==, 125000000);
     g_assert_true(config->kernel_tls);
+    g_assert_false(config->numa);
+    g_assert_true(config->huge_pages);
     g_assert_cmpint(config->drop_timeout_s, ==, 5);
     g_assert_cmpuint(g_strv_length(config->fence_command), ==, 3);
     g_assert_cmpstr(config->fence_command[0], ==, "/bin/sh");
@@ -158,7 +164,7 @@ test_bad_files(void)
          "log-level"},
         {"[transfer]\ndrop-timeout=3\n",
          ", line 2: 'drop-timeout' is not known in [transfer]: there are threads, lanes, "
-         "bandwidth, kernel-tls"},
+         "bandwidth, kernel-tls, numa, huge-pages"},
         {"[daemon]\nlanes=3\n[transfer]\nlanes=3\n", ", line 2: 'lanes' is not known in [daemon]"},
         {"[transfer]\nlanes=17\n", ", line 2: lanes is '17': it must be a whole number from 1 to "
                                    "16, or 0 (automatic)"},

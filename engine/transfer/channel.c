@@ -459,7 +459,7 @@ drv_channel_open(DrvSession *session, DrvEndpoint *endpoint, const DrvChannelPar
     DrvChannel *channel = g_new0(DrvChannel, 1);
     g_atomic_ref_count_init(&channel->refs);
     channel->session = drv_session_ref(session);
-    channel->worker = drv_session_home(session, params->id);
+    channel->worker = params->home != NULL ? params->home : drv_session_home(session, params->id);
     channel->endpoint = endpoint;
     channel->depth = endpoint->depth;
     channel->params = *params;

@@ -19,6 +19,7 @@ typedef struct _DrvSession DrvSession;
 
 typedef struct {
     guint32 id;
+    DrvWorker *home; /* NULL: the session chooses */
     DrvCodec codec;
     DrvClass class;
     guint weight;

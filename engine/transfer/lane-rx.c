@@ -24,7 +24,7 @@ lane_rx_init(DrvLane *lane)
 {
     lane->rx.op = (DrvOp){.done = arrived, .owner = lane};
     lane->rx.hunger = (DrvTimer){.fire = look_again, .owner = lane};
-    lane->rx.chunk = drv_pool_take(drv_worker_pool(lane->worker), DRV_POOL_IO);
+    lane->rx.chunk = drv_worker_take(lane->worker, DRV_POOL_IO);
     return lane->rx.chunk != NULL;
 }
 
@@ -88,7 +88,7 @@ begin_payload(DrvLane *lane)
     } else if (header->type != DRV_FRAME_DATA || message || header->raw_len <= SMALL_FRAME) {
         rx->raw = drv_chunk_new_heap(MAX(header->raw_len, 1));
     } else {
-        rx->raw = drv_pool_take(drv_worker_pool(lane->worker), DRV_POOL_RX);
+        rx->raw = drv_worker_take(lane->worker, DRV_POOL_RX);
         if (rx->raw == NULL) {
             /* What is within its credit finds room, what is beyond it ends the session; but after a
              * cut, frames that arrived before come again by the dozen, and hold chunks until their

@@ -19,11 +19,10 @@ gboolean
 lane_tx_init(DrvLane *lane)
 {
     LaneTx *tx = &lane->tx;
-    DrvPool *pool = drv_worker_pool(lane->worker);
     tx->op = (DrvOp){.done = written, .owner = lane};
     tx->retry = (DrvTimer){.fire = retry, .owner = lane};
-    tx->fill = drv_pool_take(pool, DRV_POOL_IO);
-    tx->flight = drv_pool_take(pool, DRV_POOL_IO);
+    tx->fill = drv_worker_take(lane->worker, DRV_POOL_IO);
+    tx->flight = drv_worker_take(lane->worker, DRV_POOL_IO);
     if (tx->fill == NULL || tx->flight == NULL)
         return FALSE;
     lane->pipe.out = tx->fill->data;

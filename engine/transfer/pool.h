@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "numa/cpus.h"
+
 #include <glib.h>
 
 /*
@@ -14,6 +16,10 @@
  * endpoints (TX, held until the peer acknowledges) and what peers were promised room for (RX,
  * reserved when a channel opens, so that a frame within its credit always finds a chunk and a lane
  * never has to stop reading).
+ *
+ * On a host with several NUMA nodes a thread takes chunks of its own node, whose slabs are there
+ * before they are needed and locked (numa/buffer.h). The budgets are one for all nodes: a thread
+ * that finds none of its node takes one of another.
  */
 
 #define DRV_CHUNK_SIZE ((gsize)128 * 1024)
@@ -36,17 +42,29 @@ typedef struct {
     gsize size;
     guint slab; /* index for registered-buffer operations, DRV_SLAB_NONE for heap chunks */
     DrvPoolUse use;
+    gint node;     /* where it is; -1: not known */
     DrvPool *pool; /* NULL for heap chunks */
 } DrvChunk;
+
+/* What there is of a pool. */
+typedef struct {
+    gsize bytes[DRV_NODES_MAX]; /* by node */
+    gsize anywhere;             /* that are of no certain node */
+} DrvPoolStats;
 
 /* A pool of at most 'limit' bytes (rounded to slabs): half of it for RX, a quarter each for TX and
  * the lanes. No memory is taken before it is needed. Thread-safe. */
 DrvPool *drv_pool_new(gsize limit);
+/* Before anything is taken: whether slabs are to be of reserved huge pages, where there are any,
+ * and how many bytes of a node at most, if others have any ('limits', by node; 0: no limit). */
+void drv_pool_configure(DrvPool *pool, gboolean huge_pages, const gsize limits[DRV_NODES_MAX]);
 /* All chunks must have been put back. */
 void drv_pool_free(DrvPool *pool);
 
 /* A chunk, or NULL when the budget of 'use' is spent. Its content is undefined. */
 DrvChunk *drv_pool_take(DrvPool *pool, DrvPoolUse use);
+/* The same, on that node if it can be; -1: on any. */
+DrvChunk *drv_pool_take_on(DrvPool *pool, DrvPoolUse use, gint node);
 
 /* A chunk of 'size' bytes outside the pool, for messages and frames too small to deserve one of 128
  * KiB. The caller bounds how many there are. */
@@ -78,3 +96,4 @@ gboolean drv_pool_trim(DrvPool *pool);
 
 /* Bytes of memory taken from the system now. */
 gsize drv_pool_bytes(DrvPool *pool);
+void drv_pool_get_stats(DrvPool *pool, DrvPoolStats *stats);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/transfer/session.h"
+#include "numa/nic.h"
 
 #include "common/error.h"
 #include "engine/transfer/channel-private.h"
@@ -394,8 +395,14 @@ static void
 dial(DrvSession *session, guint slot)
 {
     session->slots[slot].dialing = TRUE;
-    drv_lane_connect(session, session->transfer, drv_transfer_worker(session->transfer, slot), slot,
-                     &session->target);
+    const DrvLaneTarget *target = &session->target;
+    const DrvTopology *topology = drv_transfer_topology(session->transfer);
+    gint node = topology != NULL && drv_place_matters(topology)
+                    ? drv_nic_node_to(topology, (const struct sockaddr *)&target->address,
+                                      target->address_len)
+                    : -1;
+    drv_lane_connect(session, session->transfer,
+                     drv_transfer_worker_near(session->transfer, node, slot), slot, target);
 }
 
 /* Takes the next of the name's addresses, of which the first need not be the one that is listened

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/transfer/pool.h"
 
+#include "numa/pages.h"
+#include "numa/topology.h"
+
 #include <string.h>
 
 #define SLABS                                                                                      \
@@ -148,6 +151,108 @@ test_threads(void)
     drv_pool_free(pool);
 }
 
+/* --- nodes: those of the machine at hand, however many --- */
+
+static guint64
+memory_nodes(void)
+{
+    g_autoptr(DrvTopology) t = drv_topology_read(NULL);
+    return drv_topology_memory_nodes(t);
+}
+
+/* FALSE: this kernel does not say where memory is. */
+static gboolean
+knows_nodes(void)
+{
+    guint8 here = 1;
+    guint64 address = (guint64)(guintptr)&here;
+    gint node;
+    return drv_residency_nodes(0, &address, 1, &node, NULL);
+}
+
+/* Each node's chunks are there, all of them, before anybody has touched them. */
+static void
+test_nodes(void)
+{
+    static const gsize no_limits[DRV_NODES_MAX];
+    guint64 nodes = memory_nodes();
+    DrvPool *pool = drv_pool_new((gsize)256 << 20);
+    DrvPoolStats stats;
+    if (!knows_nodes()) {
+        g_test_skip("this kernel does not say where memory is");
+        drv_pool_free(pool);
+        return;
+    }
+    drv_pool_configure(pool, FALSE, no_limits);
+    for (gint node = 0; node < (gint)DRV_NODES_MAX; node++) {
+        DrvChunk *chunks[DRV_SLAB_CHUNKS + 1];
+        if ((nodes & DRV_NODE_BIT(node)) == 0)
+            continue;
+        for (guint i = 0; i < G_N_ELEMENTS(chunks); i++) {
+            DrvResidency residency = {0};
+            chunks[i] = drv_pool_take_on(pool, DRV_POOL_TX, node);
+            g_assert_cmpint(chunks[i]->node, ==, node);
+            g_assert_true(drv_residency_sample(0, (guint64)(guintptr)chunks[i]->data,
+                                               DRV_CHUNK_SIZE, 32, &residency, NULL));
+            g_assert_cmpuint(residency.pages[node], ==, 32);
+        }
+        for (guint i = 0; i < G_N_ELEMENTS(chunks); i++)
+            drv_chunk_free(chunks[i]);
+        drv_pool_get_stats(pool, &stats);
+        g_assert_cmpuint(stats.bytes[node], ==, 2 * DRV_SLAB_CHUNKS * DRV_CHUNK_SIZE);
+    }
+    /* What is there is taken by whoever has no node of his own. */
+    DrvChunk *any = drv_pool_take(pool, DRV_POOL_IO);
+    g_assert_cmpint(any->node, >=, 0);
+    drv_chunk_free(any);
+    g_assert_true(drv_pool_trim(pool));
+    drv_pool_get_stats(pool, &stats);
+    for (guint node = 0; node < DRV_NODES_MAX; node++)
+        g_assert_cmpuint(stats.bytes[node], ==, 0);
+    drv_pool_free(pool);
+}
+
+/* A node gives as much as it may, and the budget is kept all the same: of other nodes' memory. */
+static void
+test_node_limit(void)
+{
+    gsize limits[DRV_NODES_MAX];
+    gint node = (gint)__builtin_ctzll(memory_nodes());
+    DrvPool *pool = small_pool();
+    DrvChunk *chunks[MOST + 1];
+    DrvPoolStats stats;
+    guint n = 0;
+    for (guint i = 0; i < DRV_NODES_MAX; i++)
+        limits[i] = 1; /* a byte is a slab */
+    drv_pool_configure(pool, FALSE, limits);
+    while ((chunks[n] = drv_pool_take_on(pool, DRV_POOL_TX, node)) != NULL)
+        memset(chunks[n]->data, (int)n, 64), n++;
+    g_assert_cmpuint(n, ==, budgets[DRV_POOL_TX]);
+    drv_pool_get_stats(pool, &stats);
+    if (knows_nodes())
+        g_assert_cmpuint(stats.bytes[node], ==, DRV_SLAB_CHUNKS * DRV_CHUNK_SIZE);
+    g_assert_cmpuint(drv_pool_bytes(pool), ==, 3 * DRV_SLAB_CHUNKS * DRV_CHUNK_SIZE);
+    free_all(chunks, n);
+    drv_pool_free(pool);
+}
+
+/* A node without memory, or one that does not exist: others' is used, and not more of it. */
+static void
+test_no_such_node(void)
+{
+    DrvPool *pool = small_pool();
+    DrvChunk *chunks[40];
+    for (guint i = 0; i < 36; i++) {
+        chunks[i] = drv_pool_take_on(pool, DRV_POOL_TX, 63);
+        memset(chunks[i]->data, (int)i, 64);
+        g_assert_cmpint(chunks[i]->node, !=, 63);
+    }
+    g_assert_null(drv_pool_take_on(pool, DRV_POOL_TX, 63));
+    g_assert_cmpuint(drv_pool_bytes(pool), ==, 3 * DRV_SLAB_CHUNKS * DRV_CHUNK_SIZE);
+    free_all(chunks, 36);
+    drv_pool_free(pool);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -157,5 +262,8 @@ main(int argc, char **argv)
     g_test_add_func("/pool/waiters", test_waiters);
     g_test_add_func("/pool/heap", test_heap);
     g_test_add_func("/pool/threads", test_threads);
+    g_test_add_func("/pool/nodes", test_nodes);
+    g_test_add_func("/pool/node-limit", test_node_limit);
+    g_test_add_func("/pool/no-such-node", test_no_such_node);
     return g_test_run();
 }

@@ -23,17 +23,23 @@ typedef struct {
 } Bench;
 
 static void
-init(Bench *bench)
+init_at(Bench *bench, const DrvThreadPlace *place)
 {
     g_autoptr(GError) error = NULL;
     *bench = (Bench){.pool = drv_pool_new(1)};
     g_mutex_init(&bench->lock);
     g_cond_init(&bench->cond);
     bench->fired = g_array_new(FALSE, FALSE, sizeof(guint));
-    bench->worker = drv_worker_new(3, bench->pool, &error);
+    bench->worker = drv_worker_new(3, bench->pool, place, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(drv_worker_index(bench->worker), ==, 3);
     g_assert_false(drv_worker_is_current(bench->worker));
+}
+
+static void
+init(Bench *bench)
+{
+    init_at(bench, NULL);
 }
 
 static void
@@ -357,6 +363,82 @@ test_connect_accept(void)
     clear(&connecting);
 }
 
+/* --- places: on each node of the machine at hand --- */
+
+typedef struct {
+    DrvCpus cpus;
+    gint node;
+    DrvChunk *chunk;
+} Seen;
+
+static void
+look(gpointer target, gpointer data)
+{
+    Seen *seen = data;
+    g_assert_true(drv_thread_cpus(0, &seen->cpus));
+    seen->node = drv_thread_node();
+    seen->chunk = drv_worker_take(target, DRV_POOL_IO);
+}
+
+static void
+check_place(Bench *bench, const DrvThreadPlace *place)
+{
+    Seen seen;
+    guint64 address;
+    gint node;
+    drv_worker_call(bench->worker, look, bench->worker, &seen);
+    g_assert_true(drv_cpus_within(&seen.cpus, &place->cpus));
+    g_assert_cmpint(seen.node, ==, place->node);
+    g_assert_cmpint(drv_worker_node(bench->worker), ==, place->node);
+    address = (guint64)(guintptr)seen.chunk->data;
+    if (drv_residency_nodes(0, &address, 1, &node, NULL))
+        g_assert_cmpint(node, ==, seen.chunk->node);
+    drv_chunk_free(seen.chunk);
+}
+
+static void
+test_places(void)
+{
+    g_autoptr(DrvTopology) t = drv_topology_read(NULL);
+    DrvCpus usable = drv_topology_usable(t), before, after;
+    DrvThreadPlace anywhere = {.node = -1};
+    Bench bench;
+    Seen seen;
+    g_assert_true(drv_thread_cpus(0, &before));
+    for (guint i = 0; i < t->n; i++) {
+        DrvThreadPlace place = {(gint)t->nodes[i].id, drv_cpus_and(&t->nodes[i].cpus, &usable)};
+        if (drv_cpus_is_empty(&place.cpus))
+            continue;
+        init_at(&bench, &place);
+        check_place(&bench, &place);
+        drv_worker_place(bench.worker, &anywhere);
+        drv_worker_call(bench.worker, look, bench.worker, &seen);
+        g_assert_true(drv_cpus_within(&before, &seen.cpus));
+        drv_chunk_free(seen.chunk);
+        drv_worker_place(bench.worker, &place);
+        check_place(&bench, &place);
+        clear(&bench);
+    }
+    g_assert_true(drv_thread_cpus(0, &after)); /* only the worker was pinned */
+    g_assert_true(drv_cpus_within(&before, &after));
+}
+
+/* CPUs that are not there: the log says so, and it works all the same. */
+static void
+test_no_such_place(void)
+{
+    DrvThreadPlace place = {.node = 0};
+    Bench bench;
+    drv_cpus_add(&place.cpus, DRV_CPUS_MAX - 1);
+    g_test_expect_message(NULL, G_LOG_LEVEL_MESSAGE, "*data thread 3 cannot be pinned to CPUs*");
+    init_at(&bench, &place);
+    g_test_assert_expected_messages();
+    DrvChunk *chunk = drv_pool_take(bench.pool, DRV_POOL_IO);
+    read_and_write(&bench, chunk);
+    drv_chunk_free(chunk);
+    clear(&bench);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -367,5 +449,7 @@ main(int argc, char **argv)
     g_test_add_func("/worker/read-write", test_read_write);
     g_test_add_func("/worker/cancel", test_cancel);
     g_test_add_func("/worker/connect-accept", test_connect_accept);
+    g_test_add_func("/worker/places", test_places);
+    g_test_add_func("/worker/no-such-place", test_no_such_place);
     return g_test_run();
 }

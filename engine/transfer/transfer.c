@@ -5,6 +5,7 @@
 #include "common/mailbox.h"
 #include "engine/transfer/lane.h"
 #include "engine/transfer/session-private.h"
+#include "numa/nic.h"
 
 #include <errno.h>
 #include <gio/gio.h>
@@ -40,6 +41,7 @@ struct _DrvTransfer {
     DrvShaper *shaper;
     DrvWorker **workers;
     guint n_workers;
+    const DrvTopology *topology;
     guint64 rekey_bytes;
     gboolean (*ktls_send)(int fd, const DrvKtlsKey *key);
     gint ktls; /* atomic: it is wanted */
@@ -62,6 +64,9 @@ struct _DrvTransfer {
     gboolean out_of_fds;
     gboolean deaf; /* no more accepting */
     guint next_worker;
+
+    GMutex place_lock; /* guards the next one */
+    DrvThreadPlace places[MAX_THREADS];
 };
 
 static guint
@@ -69,6 +74,35 @@ default_threads(void)
 {
     /* Half the CPUs at most, as QEMU and its guests need theirs. */
     return CLAMP(g_get_num_processors() / 2, 1, 8);
+}
+
+/* Buffers are to be no more than a small part of what a node has left. */
+#define SHARE_OF_NODE 8
+
+static void
+configure_pool(DrvTransfer *transfer, const DrvTransferConfig *config)
+{
+    gsize limits[DRV_NODES_MAX] = {0};
+    const DrvTopology *t = config->topology;
+    for (guint i = 0; t != NULL && i < t->n; i++)
+        limits[t->nodes[i].id] = MAX(t->nodes[i].available / SHARE_OF_NODE, 1);
+    drv_pool_configure(transfer->pool, config->huge_pages, limits);
+}
+
+static gboolean
+start_workers(DrvTransfer *transfer, guint threads, GError **error)
+{
+    DrvCpus none = {0};
+    if (transfer->topology != NULL)
+        drv_place_threads(transfer->topology, threads, -1, &none, transfer->places);
+    for (guint i = 0; i < threads; i++) {
+        const DrvThreadPlace *place = transfer->topology != NULL ? &transfer->places[i] : NULL;
+        transfer->workers[i] = drv_worker_new(i, transfer->pool, place, error);
+        if (transfer->workers[i] == NULL)
+            return FALSE;
+        transfer->n_workers++;
+    }
+    return TRUE;
 }
 
 DrvTransfer *
@@ -86,6 +120,9 @@ drv_transfer_new(const DrvTransferConfig *config, GError **error)
     transfer->control_source =
         drv_mailbox_attach(transfer->control, g_main_context_get_thread_default());
     transfer->pool = drv_pool_new(config->memory > 0 ? config->memory : DEFAULT_MEMORY);
+    transfer->topology = config->topology;
+    g_mutex_init(&transfer->place_lock);
+    configure_pool(transfer, config);
     transfer->shaper = drv_shaper_new(config->bandwidth, g_get_monotonic_time());
     guint threads = config->threads > 0 ? MIN(config->threads, MAX_THREADS) : default_threads();
     transfer->workers = g_new0(DrvWorker *, threads);
@@ -97,13 +134,7 @@ drv_transfer_new(const DrvTransferConfig *config, GError **error)
     transfer->ktls = config->kernel_tls;
     if (config->kernel_tls)
         drv_tls_reveal(transfer->tls);
-    for (guint i = 0; i < threads; i++) {
-        transfer->workers[i] = drv_worker_new(i, transfer->pool, error);
-        if (transfer->workers[i] == NULL)
-            return NULL;
-        transfer->n_workers++;
-    }
-    return g_steal_pointer(&transfer);
+    return start_workers(transfer, threads, error) ? g_steal_pointer(&transfer) : NULL;
 }
 
 static void
@@ -193,6 +224,7 @@ drv_transfer_free(DrvTransfer *transfer)
     drv_tls_free(transfer->tls);
     drv_shaper_unref(transfer->shaper);
     drv_pool_free(transfer->pool);
+    g_mutex_clear(&transfer->place_lock);
     g_mutex_clear(&transfer->lock);
     g_free(transfer->name);
     g_free(transfer);
@@ -220,6 +252,13 @@ accept_next(DrvTransfer *transfer)
                       g_socket_get_fd(transfer->listener));
 }
 
+static gint
+nic_node(DrvTransfer *transfer, int fd)
+{
+    const DrvTopology *topology = transfer->topology;
+    return topology != NULL && drv_place_matters(topology) ? drv_nic_node_of(topology, fd) : -1;
+}
+
 static void
 accepted(DrvOp *op, gint32 result)
 {
@@ -233,7 +272,8 @@ accepted(DrvOp *op, gint32 result)
         transfer->out_of_fds = FALSE;
         Accepted *a = g_new0(Accepted, 1);
         a->transfer = transfer;
-        a->worker = drv_transfer_worker(transfer, transfer->next_worker++);
+        a->worker =
+            drv_transfer_worker_near(transfer, nic_node(transfer, result), transfer->next_worker++);
         a->fd = result;
         drv_worker_post(a->worker, serve, NULL, a);
     } else if (result == -EMFILE || result == -ENFILE || result == -ENOMEM || result == -ENOBUFS) {
@@ -344,6 +384,41 @@ DrvWorker *
 drv_transfer_worker(DrvTransfer *transfer, guint index)
 {
     return transfer->workers[index % transfer->n_workers];
+}
+
+DrvWorker *
+drv_transfer_worker_near(DrvTransfer *transfer, gint node, guint k)
+{
+    if (node < 0 || transfer->topology == NULL)
+        return drv_transfer_worker(transfer, k);
+    g_mutex_lock(&transfer->place_lock);
+    k = drv_place_near(transfer->topology, transfer->places, transfer->n_workers, node, k);
+    g_mutex_unlock(&transfer->place_lock);
+    return transfer->workers[k];
+}
+
+const DrvTopology *
+drv_transfer_topology(DrvTransfer *transfer)
+{
+    return transfer->topology;
+}
+
+void
+drv_transfer_keep_off(DrvTransfer *transfer, const DrvCpus *pinned)
+{
+    if (transfer->topology == NULL)
+        return;
+    g_mutex_lock(&transfer->place_lock);
+    drv_place_threads(transfer->topology, transfer->n_workers, -1, pinned, transfer->places);
+    for (guint i = 0; i < transfer->n_workers; i++)
+        drv_worker_place(transfer->workers[i], &transfer->places[i]);
+    g_mutex_unlock(&transfer->place_lock);
+}
+
+const DrvThreadPlace *
+drv_transfer_place(DrvTransfer *transfer, guint thread)
+{
+    return &transfer->places[thread % transfer->n_workers];
 }
 
 guint

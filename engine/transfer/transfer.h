@@ -7,6 +7,7 @@
 #include "engine/transfer/shaper.h"
 #include "engine/transfer/tls.h"
 #include "engine/transfer/worker.h"
+#include "numa/placement.h"
 
 /*
  * A daemon's transfer core: its data threads, their buffers, its identity, its listener and its
@@ -18,6 +19,10 @@ typedef struct {
     const char *pki_dir; /* ca.pem, cert.pem, key.pem */
     guint threads;       /* data threads; 0: as fits the CPUs */
     gsize memory;        /* limit of the buffer pool in bytes; 0: the default */
+    gboolean huge_pages; /* buffers are of reserved huge pages, where there are any */
+    /* The host, for data threads and buffers to be placed on its NUMA nodes; borrowed. NULL: they
+     * are anywhere. */
+    const DrvTopology *topology;
     guint64 bandwidth;   /* bytes a second for all jobs together; 0: no limit */
     gboolean kernel_tls; /* lanes let the kernel seal what they send, where it can */
     guint64 rekey_bytes; /* what a lane sends with one key; 0: 64 GiB */
@@ -46,6 +51,14 @@ const char *drv_transfer_name(DrvTransfer *transfer);
 DrvShaper *drv_transfer_shaper(DrvTransfer *transfer);
 DrvWorker *drv_transfer_worker(DrvTransfer *transfer, guint index); /* modulo their number */
 guint drv_transfer_threads(DrvTransfer *transfer);
+/* The 'k'th worker for something that is near to a NUMA node; -1: near to none, and as above. */
+DrvWorker *drv_transfer_worker_near(DrvTransfer *transfer, gint node, guint k);
+/* NULL: nothing is placed. */
+const DrvTopology *drv_transfer_topology(DrvTransfer *transfer);
+/* CPUs that guests are pinned to have changed: data threads keep off them. Control thread. */
+void drv_transfer_keep_off(DrvTransfer *transfer, const DrvCpus *pinned);
+/* Where a data thread is. Control thread. */
+const DrvThreadPlace *drv_transfer_place(DrvTransfer *transfer, guint thread);
 void drv_transfer_post(DrvTransfer *transfer, DrvMailFunc func, gpointer target, gpointer data);
 /* All sessions that are alive, so that they can be closed with the transfer; kept referenced.
  * Control thread. */

@@ -26,6 +26,13 @@ struct _DrvWorker {
     DrvPool *pool;
     GThread *thread;
     pthread_t tid;
+    pid_t kernel_tid;
+    const DrvThreadPlace *first; /* its place at the start; not valid after it */
+
+    gint node;       /* atomic */
+    GMutex pin_lock; /* guards the next two */
+    gboolean pinned;
+    DrvCpus born_on; /* where it may run by itself */
 
     DrvMailbox *inbox; /* any thread */
 
@@ -350,6 +357,10 @@ run(gpointer data)
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
+    worker->kernel_tid = gettid();
+    drv_thread_cpus(0, &worker->born_on);
+    if (worker->first != NULL) /* before there is a ring, which is then where the thread is */
+        drv_worker_place(worker, worker->first);
     int r = open_ring(worker);
     report_start(worker, r);
     if (r < 0)
@@ -398,11 +409,14 @@ explain_start(int err, GError **error)
 }
 
 DrvWorker *
-drv_worker_new(guint index, DrvPool *pool, GError **error)
+drv_worker_new(guint index, DrvPool *pool, const DrvThreadPlace *place, GError **error)
 {
     DrvWorker *worker = g_new0(DrvWorker, 1);
     worker->index = index;
     worker->pool = pool;
+    worker->first = place;
+    worker->node = -1;
+    g_mutex_init(&worker->pin_lock);
     worker->inbox = drv_mailbox_new();
     worker->inbox_op = (DrvOp){.done = inbox_ready, .owner = worker};
     worker->local = g_array_new(FALSE, FALSE, sizeof(Mail));
@@ -416,6 +430,7 @@ drv_worker_new(guint index, DrvPool *pool, GError **error)
     g_mutex_lock(&worker->start_lock);
     while (!worker->started)
         g_cond_wait(&worker->start_cond, &worker->start_lock);
+    worker->first = NULL;
     int err = worker->start_errno;
     g_mutex_unlock(&worker->start_lock);
     if (err != 0) {
@@ -442,6 +457,7 @@ drv_worker_free(DrvWorker *worker)
     drv_mailbox_free(worker->inbox);
     g_array_unref(worker->local);
     g_ptr_array_unref(worker->timers);
+    g_mutex_clear(&worker->pin_lock);
     g_mutex_clear(&worker->start_lock);
     g_cond_clear(&worker->start_cond);
     g_free(worker);
@@ -502,6 +518,36 @@ DrvPool *
 drv_worker_pool(const DrvWorker *worker)
 {
     return worker->pool;
+}
+
+DrvChunk *
+drv_worker_take(DrvWorker *worker, DrvPoolUse use)
+{
+    return drv_pool_take_on(worker->pool, use, drv_worker_node(worker));
+}
+
+gint
+drv_worker_node(const DrvWorker *worker)
+{
+    return g_atomic_int_get(&worker->node);
+}
+
+void
+drv_worker_place(DrvWorker *worker, const DrvThreadPlace *place)
+{
+    g_mutex_lock(&worker->pin_lock);
+    gboolean pin = !drv_cpus_is_empty(&place->cpus);
+    const DrvCpus *where = pin ? &place->cpus : &worker->born_on;
+    int err = pin || worker->pinned ? drv_thread_pin(worker->kernel_tid, where) : 0;
+    worker->pinned = pin;
+    g_mutex_unlock(&worker->pin_lock);
+    g_atomic_int_set(&worker->node, place->node);
+    g_autofree char *cpus = drv_cpus_format(where);
+    if (err != 0)
+        g_message("data thread %u cannot be pinned to CPUs %s: %s", worker->index, cpus,
+                  g_strerror(err));
+    else if (pin)
+        g_debug("data thread %u is on CPUs %s", worker->index, cpus);
 }
 
 gboolean

@@ -3,6 +3,7 @@
 
 #include "common/mailbox.h"
 #include "engine/transfer/pool.h"
+#include "numa/placement.h"
 
 #include <glib.h>
 #include <sys/socket.h>
@@ -34,8 +35,11 @@ struct _DrvTimer {
 
 /* From any thread. Starts a worker. Errors: io_uring is switched off, not permitted or lacks what
  * is needed; the message names the setting to change. 'pool' is borrowed and must outlive the
- * worker. */
-DrvWorker *drv_worker_new(guint index, DrvPool *pool, GError **error);
+ * worker. 'place' says where its thread, ring and buffers are to be; NULL: anywhere. */
+DrvWorker *drv_worker_new(guint index, DrvPool *pool, const DrvThreadPlace *place, GError **error);
+/* From any thread: moves the thread to other CPUs; buffers that it takes from now on are of that
+ * place's node. One that may not be moved stays where it is, and the log says so. */
+void drv_worker_place(DrvWorker *worker, const DrvThreadPlace *place);
 /* From any other thread. Stops and joins; operations still in flight are dropped. */
 void drv_worker_free(DrvWorker *worker);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvWorker, drv_worker_free)
@@ -48,6 +52,10 @@ void drv_worker_call(DrvWorker *worker, DrvMailFunc func, gpointer target, gpoin
 
 guint drv_worker_index(const DrvWorker *worker);
 DrvPool *drv_worker_pool(const DrvWorker *worker);
+/* A chunk of the pool, on the worker's node if it can be. */
+DrvChunk *drv_worker_take(DrvWorker *worker, DrvPoolUse use);
+/* From any thread: the node it is on; -1: on any. */
+gint drv_worker_node(const DrvWorker *worker);
 /* Whether the caller is on the worker's thread: for assertions. */
 gboolean drv_worker_is_current(const DrvWorker *worker);
 
