@@ -13,6 +13,8 @@ typedef struct {
     guint64 fd_start; /* where in it the block begins */
 } DrvGuestPart;
 
+typedef struct _DrvGuestPlacing DrvGuestPlacing;
+
 /* Fixed once it is open. */
 struct _DrvGuestRam {
     pid_t pid;
@@ -20,11 +22,19 @@ struct _DrvGuestRam {
     int pagemap; /* -1: not to be had */
     guint n;
     DrvGuestPart *parts;
+    DrvGuestPlacing *placing; /* NULL: pages come to be wherever they do */
 };
 
 /* Whether all that was reachable is still mapped. What is not mapped any more looks like memory
  * that was never touched. FALSE with DRV_ERROR_QEMU. */
 gboolean drv_guest_ram_recheck(const DrvGuestRam *ram, GError **error);
+
+/* --- guest-place.c --- */
+
+void drv_guest_placing_free(DrvGuestPlacing *placing);
+/* Around the writing of runs that are all of one block. */
+void drv_guest_placing_begin(const DrvGuestPlacing *placing, guint block);
+void drv_guest_placing_end(DrvGuestRam *ram, const DrvGuestRun *runs, guint n);
 
 /* --- guest-holes.c --- */
 

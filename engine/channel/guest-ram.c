@@ -197,20 +197,43 @@ copy(const DrvGuestRam *ram, Pieces *pieces, CopyFunc func, GError **error)
     return TRUE;
 }
 
-gboolean
-drv_guest_ram_write(DrvGuestRam *ram, const DrvGuestRun *runs, guint n, GError **error)
+/* Their bounds are known to be good. */
+static gboolean
+write_runs(DrvGuestRam *ram, const DrvGuestRun *runs, guint n, GError **error)
 {
     Pieces pieces;
     pieces.first = pieces.n = 0;
-    for (guint i = 0; i < n; i++)
-        if (find_part(ram, runs[i].block, runs[i].offset, runs[i].len, error) == NULL)
-            return FALSE;
     for (guint i = 0; i < n; i++) {
         add_piece(&pieces, &ram->parts[runs[i].block], runs[i].offset, runs[i].data, runs[i].len);
         if (pieces.n == MAX_IOV && !copy(ram, &pieces, process_vm_writev, error))
             return FALSE;
     }
     return copy(ram, &pieces, process_vm_writev, error);
+}
+
+/* Block by block, each with what was planned for it. */
+static gboolean
+write_placed(DrvGuestRam *ram, const DrvGuestRun *runs, guint n, GError **error)
+{
+    gboolean good = TRUE;
+    for (guint i = 0, of_block; i < n && good; i += of_block) {
+        for (of_block = 1; i + of_block < n && runs[i + of_block].block == runs[i].block;)
+            of_block++;
+        drv_guest_placing_begin(ram->placing, runs[i].block);
+        good = write_runs(ram, &runs[i], of_block, error);
+        drv_guest_placing_end(ram, &runs[i], of_block);
+    }
+    return good;
+}
+
+gboolean
+drv_guest_ram_write(DrvGuestRam *ram, const DrvGuestRun *runs, guint n, GError **error)
+{
+    for (guint i = 0; i < n; i++)
+        if (find_part(ram, runs[i].block, runs[i].offset, runs[i].len, error) == NULL)
+            return FALSE;
+    return ram->placing != NULL ? write_placed(ram, runs, n, error)
+                                : write_runs(ram, runs, n, error);
 }
 
 static gboolean
@@ -460,6 +483,7 @@ drv_guest_ram_free(DrvGuestRam *ram)
         close(ram->pagemap);
     if (ram->pidfd >= 0)
         close(ram->pidfd);
+    drv_guest_placing_free(ram->placing);
     g_free(ram->parts);
     g_free(ram);
 }

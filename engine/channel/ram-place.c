@@ -15,6 +15,7 @@ struct _DrvRamPlacer {
     DrvTransfer *transfer;
     DrvGuestRam *ram;
     guint8 digest[DRV_PAGE_SECRET];
+    gint node; /* that its threads are near to; fixed before a channel uses it */
 
     GMutex lock; /* guards the next group */
     DrvPlaceOrder order;
@@ -72,7 +73,22 @@ drv_ram_placer_new(DrvTransfer *transfer, DrvGuestRam *ram, const guint8 digest[
     placer->blocks = g_new0(DrvRamBlocks, 1);
     placer->failed = failed;
     placer->data = data;
+    placer->node = -1;
     return placer;
+}
+
+void
+drv_ram_placer_place(DrvRamPlacer *placer, const DrvPolicy *policies, guint n, gint node)
+{
+    g_return_if_fail(n == drv_guest_ram_blocks(placer->ram));
+    drv_guest_ram_place(placer->ram, policies);
+    placer->node = node;
+}
+
+void
+drv_ram_placer_placed(DrvRamPlacer *placer, DrvGuestPlaced *placed)
+{
+    drv_guest_ram_placed(placer->ram, placed);
 }
 
 static DrvRamPlacer *
@@ -208,8 +224,8 @@ static void take_place(gpointer target, gpointer data);
 static void
 start_placing(DrvRamPlacer *placer, Batch *batch)
 {
-    drv_worker_post(drv_transfer_worker(placer->transfer, placer->next_worker++), take_place, batch,
-                    NULL);
+    drv_worker_post(drv_transfer_worker_near(placer->transfer, placer->node, placer->next_worker++),
+                    take_place, batch, NULL);
 }
 
 /* One is done: those whose turn has come with it go on. */

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/channel/codec.h"
+#include "engine/channel/guest-place.h"
 #include "engine/channel/guest-ram.h"
 #include "engine/transfer/transfer.h"
 #include "precopy/batch.h"
@@ -22,6 +23,12 @@ DrvRamPlacer *drv_ram_placer_new(DrvTransfer *transfer, DrvGuestRam *ram,
 /* Control thread: 'failed' is not called any more; channels may go on using it. */
 void drv_ram_placer_drop(DrvRamPlacer *placer);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvRamPlacer, drv_ram_placer_drop)
+
+/* Before a channel uses it: the pages of the 'n' blocks of 'ram' are to come to be as their
+ * policies say, by threads that are near to NUMA node 'node' (-1: near to none). */
+void drv_ram_placer_place(DrvRamPlacer *placer, const DrvPolicy *policies, guint n, gint node);
+/* Any thread. Where they have come to be. */
+void drv_ram_placer_placed(DrvRamPlacer *placer, DrvGuestPlaced *placed);
 
 /* The codec of the main stream's channel: takes batches from the peer; what goes back passes as it
  * is. */

@@ -165,6 +165,7 @@ commit_done(gpointer owner, GError *failure)
     }
     drv_job_clear_error(&self->base);
     drv_job_move_anyway(&self->base, DRV_STATE_RUNNING);
+    dest_numa_conclude(self);
     dest_answer(self, DEST_COMMIT); /* the source's guest waits for this: the rest can follow */
     dest_finish(self, DRV_STATE_DONE);
 }

@@ -259,6 +259,7 @@ static const DrvStep prepare_steps[] = {
     {"the destination's QMP socket cannot be used", step_connect},
     {"the destination's VM does not fit", step_describe},
     {"the destination's guest memory cannot be written", dest_reach_ram},
+    {"the guest does not fit the destination's NUMA nodes", dest_place},
     {"the destination's disks cannot be written to", dest_disks_export},
     {"the destination's QEMU does not stay paused", step_stay_paused},
     {"the destination's QEMU refuses the migration capabilities", step_set_capabilities},
@@ -279,6 +280,7 @@ prepared(gpointer owner, GError *error)
         drv_channel_set_new(drv_services_transfer(self->base.services), 1 + (guint)self->multifd,
                             DRV_CODEC_NONE, DRV_CLASS_CONTROL, NULL, dest_channels_changed, self);
     drv_channel_set_use_codec(self->channels, dest_codec, self);
+    drv_channel_set_near(self->channels, dest_numa_node(self->numa));
     JsonObject *ok = json_object_new();
     json_object_set_object_member(ok, "vm", drv_vm_to_json(self->vm));
     guint disks = dest_disks_prepared(self);

@@ -3,6 +3,7 @@
 
 #include "engine/channel/channel-set.h"
 #include "engine/channel/ram-place.h"
+#include "engine/host/guest-numa.h"
 #include "engine/host/vm.h"
 #include "engine/job/calls.h"
 #include "engine/job/job.h"
@@ -12,6 +13,7 @@
 
 /* What the source may be waiting for. */
 typedef enum { DEST_PREPARE, DEST_COMMIT, DEST_ABORT } DestCall;
+typedef struct _DestNuma DestNuma;
 
 /* A live migration's destination half, shared by live-dest.c (its life), live-dest-prepare.c and
  * live-dest-commit.c (COMMIT and abort). */
@@ -37,6 +39,8 @@ typedef struct {
     DrvRamPlacer *placer; /* direct mode; NULL: QEMU places all pages */
     JsonObject *direct;   /* what the source has to know for it ... */
     char *relay_reason;   /* ... or why it is not that */
+    DestNuma *numa;       /* NULL: nothing is placed */
+    JsonObject *numa_report;
     DrvChannelSet *channels;
     DestDisks *disks; /* NULL: they do not move */
     int log_fd; /* QEMU's standard error, if that is a file: its last words are worth having; else
@@ -104,6 +108,13 @@ void dest_disks_free(DestDisks *disks);
 
 /* live-dest-ram.c: a step that finds out whether the guest's memory can be written. */
 void dest_reach_ram(gpointer owner);
+/* live-dest-numa.c: a step that plans where the guest's memory goes; ... */
+void dest_place(gpointer owner);
+/* ... the node that all of it goes to, -1: none alone; and, when the guest runs, what came of it,
+ * as the report's "numa". */
+gint dest_numa_node(const DestNuma *numa);
+void dest_numa_conclude(LiveDest *self);
+void dest_numa_free(DestNuma *numa);
 /* The codec of channel 'index'. */
 DrvChannelCodec *dest_codec(guint index, gpointer data);
 /* What QEMU has written since we came, its last line; NULL if that cannot be known. */

@@ -82,6 +82,8 @@ state_to_json(LiveDest *self)
     if (self->ran_us > 0)
         json_object_set_int_member(object, "running_ms",
                                    (g_get_monotonic_time() - self->ran_us) / 1000);
+    if (self->numa_report != NULL)
+        json_object_set_object_member(object, "numa", json_object_ref(self->numa_report));
     if (self->base.error != NULL)
         json_object_set_object_member(object, "error", error_to_json(self->base.error));
     return object;
@@ -319,6 +321,7 @@ give_back(LiveDest *self)
     g_clear_pointer(&self->channels, drv_channel_set_free);
     g_clear_pointer(&self->disks, dest_disks_free);
     g_clear_pointer(&self->placer, drv_ram_placer_drop);
+    drv_services_keep_off(self->base.services, self, NULL);
     drop_qmp(self);
     if (self->log_fd >= 0)
         close(self->log_fd);
@@ -603,6 +606,8 @@ dest_free(DrvJob *job)
     drv_vm_free(self->source_vm);
     g_clear_pointer(&self->asked, json_object_unref);
     g_clear_pointer(&self->direct, json_object_unref);
+    g_clear_pointer(&self->numa_report, json_object_unref);
+    dest_numa_free(self->numa);
     g_free(self->relay_reason);
     g_free(self->dest_qmp);
     g_free(self);

@@ -255,6 +255,8 @@ on_running(LiveSource *self, JsonObject *ok)
 {
     measure_downtime(self, drv_json_int(ok, "running_ms", 0));
     self->cpu_dest = drv_json_number(ok, "cpu_s", 0);
+    if (self->dest_numa == NULL && drv_json_object(ok, "numa") != NULL)
+        self->dest_numa = json_object_ref(drv_json_object(ok, "numa"));
     live_clear_source(&self->drop);
     drv_job_clear_error(&self->base);
     /* It runs there, and the journal says COMMITTED at least: a restart hears the same answer. */

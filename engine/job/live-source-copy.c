@@ -457,6 +457,7 @@ live_report(LiveSource *self, DrvJobState state)
     json_object_set_object_member(o, "cpu_s", cpu);
     live_report_converge(self, o);
     json_object_set_object_member(o, "verify", report_verify(self, state));
+    live_report_numa(self, o);
     g_free(self->base.rec->result);
     self->base.rec->result = drv_json_text(o);
     json_object_unref(o);

@@ -292,6 +292,7 @@ step_listen(gpointer owner)
                                          1 + (guint)self->spec->multifd, live_frame_codec(self),
                                          DRV_CLASS_RAM, self->shaper, live_channels_changed, self);
     drv_channel_set_use_codec(self->channels, live_codec, self);
+    drv_channel_set_near(self->channels, self->near);
     self->listener = drv_listener_new(path, live_on_connection, self, &error);
     if (self->listener == NULL)
         drv_steps_fail(&self->steps, error);
@@ -350,6 +351,7 @@ static const DrvStep prepare_steps[] = {
     {"the source's QMP socket cannot be used", step_connect_qmp},
     {"the source's VM cannot be migrated", step_describe},
     {"the source's disks cannot be mirrored", live_disks_describe},
+    {"the source's place on the host cannot be found", live_find_node},
     {"the source's migration settings cannot be read", step_remember_capabilities},
     {"the source's migration settings cannot be read", step_remember_parameters},
     {"the destination's daemon cannot be used", step_connect_peer},

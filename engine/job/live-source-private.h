@@ -72,8 +72,10 @@ typedef struct {
     DrvVm *vm;
     DrvPeer *peer;
     DrvListener *listener;
-    DrvRamSender *sender; /* direct mode; NULL: QEMU places all pages */
-    char *relay_reason;   /* ... and why, if that was for the destination to decide */
+    DrvRamSender *sender;  /* direct mode; NULL: QEMU places all pages */
+    char *relay_reason;    /* ... and why, if that was for the destination to decide */
+    gint near;             /* the NUMA node of the guest's memory; -1: not known, or of no weight */
+    JsonObject *dest_numa; /* what the destination says of its own; NULL: nothing */
     DrvChannelSet *channels;
     DrvShaper *shaper;
     LiveDisks *disks;   /* NULL: they are not asked for */
@@ -176,6 +178,10 @@ void live_disks_hang_up(LiveSource *self);
 void live_disks_free(LiveDisks *disks);
 /* live-source-disks-undo.c: a step. */
 void live_disks_undo(gpointer owner);
+
+/* live-source-numa.c: a step that finds the guest's node, and what the report has of it. */
+void live_find_node(gpointer owner);
+void live_report_numa(const LiveSource *self, JsonObject *report);
 
 /* live-source-rounds.c: QEMU has begun the round that the progress names. */
 void live_round_begins(LiveSource *self);

@@ -351,6 +351,7 @@ give_back(LiveSource *self)
         close(GPOINTER_TO_INT(g_queue_pop_head(&self->connections)));
     live_drop_qmp(self);
     live_drop_peer(self);
+    drv_services_keep_off(self->base.services, self, NULL);
 }
 
 void
@@ -379,6 +380,7 @@ live_free(DrvJob *job)
     g_clear_pointer(&self->digests, json_array_unref);
     g_clear_pointer(&self->disk_digests, json_array_unref);
     g_clear_pointer(&self->disks, live_disks_free);
+    g_clear_pointer(&self->dest_numa, json_object_unref);
     drv_vm_free(self->vm);
     drv_shaper_unref(self->shaper);
     drv_ram_sender_unref(self->sender);
@@ -419,6 +421,7 @@ drv_live_source_new(DrvServices *services, DrvJobRecord *rec, GError **error)
         return NULL;
     LiveSource *self = g_new0(LiveSource, 1);
     self->spec = spec;
+    self->near = -1;
     drv_address_parse(spec->to, &self->host, &self->port, NULL);
     if (owned->vm == NULL)
         owned->vm = g_strdup(spec->name);

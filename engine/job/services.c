@@ -7,6 +7,7 @@ struct _DrvServices {
     DrvTransfer *transfer; /* borrowed */
     DrvPeers *peers;
     DrvAborts *aborts;
+    GHashTable *pinned; /* owner → DrvCpus */
 };
 
 const DrvConfig *
@@ -47,6 +48,26 @@ drv_services_socket_path(const DrvServices *services, const char *id, const char
 }
 
 void
+drv_services_keep_off(DrvServices *services, gconstpointer owner, const DrvCpus *pinned)
+{
+    gboolean none = pinned == NULL || drv_cpus_is_empty(pinned);
+    DrvCpus all = {{0}};
+    GHashTableIter iter;
+    gpointer cpus;
+    if (none && !g_hash_table_contains(services->pinned, owner))
+        return;
+    if (none)
+        g_hash_table_remove(services->pinned, owner);
+    else
+        g_hash_table_insert(services->pinned, (gpointer)owner, g_memdup2(pinned, sizeof *pinned));
+    g_hash_table_iter_init(&iter, services->pinned);
+    while (g_hash_table_iter_next(&iter, NULL, &cpus))
+        all = drv_cpus_or(&all, cpus);
+    if (services->transfer != NULL)
+        drv_transfer_keep_off(services->transfer, &all);
+}
+
+void
 drv_services_changed(DrvServices *services, const char *id)
 {
     if (services->params.changed != NULL)
@@ -70,6 +91,7 @@ drv_services_new(const DrvServicesParams *params, GError **error)
     DrvServices *services = g_new0(DrvServices, 1);
     services->params = *params;
     services->journal = journal;
+    services->pinned = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     services->peers = drv_peers_new((guint)params->config->lanes);
     services->aborts = drv_aborts_new(journal, services->peers);
     return services;
@@ -90,5 +112,6 @@ drv_services_free(DrvServices *services)
     drv_aborts_free(services->aborts);
     drv_peers_free(services->peers);
     drv_journal_close(services->journal);
+    g_hash_table_unref(services->pinned);
     g_free(services);
 }

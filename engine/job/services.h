@@ -38,6 +38,9 @@ DrvAborts *drv_services_aborts(const DrvServices *services);
 /* Where a job's unix socket is to be; g_free it. */
 char *drv_services_socket_path(const DrvServices *services, const char *id, const char *what);
 
+/* Data threads keep off the CPUs that 'owner' names, until it names others; NULL: none any more. */
+void drv_services_keep_off(DrvServices *services, gconstpointer owner, const DrvCpus *pinned);
+
 /* Passed on to whoever made the services. */
 void drv_services_changed(DrvServices *services, const char *id);
 void drv_services_fatal(DrvServices *services, const GError *error);
