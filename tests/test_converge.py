@@ -128,18 +128,32 @@ def test_what_was_held_back_goes_on_as_before(workdir, any_qemu):
         scene.source.console.wait_beats(5)
 
 
-@pytest.mark.parametrize("allowed,kept", ((20000, True), (1, False)), ids=("kept", "broken"))
-def test_the_promise(workdir, pki, allowed, kept):
+def check_parts(report):
+    """What the downtime was for adds up to it; each part is rounded."""
+    parts = report["downtime"]
+    assert all(ms >= 0 for ms in parts.values() if ms is not None), parts
+    whole = parts["send_ms"] + parts["load_ms"] + parts["commit_ms"]
+    assert abs(whole - report["downtime_ms"]) <= 3, report
+    if report["mode"] == "direct":
+        assert abs(parts["ram_ms"] + parts["devices_ms"] - parts["send_ms"]) <= 2, parts
+    else:
+        assert parts["ram_ms"] is None and parts["devices_ms"] is None
+
+
+@pytest.mark.parametrize("mode,allowed,kept", (("direct", 20000, True), ("relay", 1, False)),
+                         ids=("kept", "broken"))
+def test_the_promise(workdir, pki, mode, allowed, kept):
     """A guest that writes nothing: there is nothing left to bring, but no QEMU loads in 1 ms."""
     guest = Guest(accel="kvm", mode="idle", memory=64, pages=256, params="hz=100 beat=2")
     with Machine(qemu.newest(), guest, name="src") as source, \
             Machine(qemu.newest(), guest, incoming=True, name="dst") as dest, \
             Hosts(workdir, pki, hold=False) as hosts:
         source.wait_ready()
-        words = arguments(source, dest, hosts.b.address, "--downtime", allowed)
+        words = arguments(source, dest, hosts.b.address, "--downtime", allowed, "--mode", mode)
         result = hosts.a.drover(*(word for word in words if word != "--json"))
         assert result.status == 0, result
         report = hosts.a.drover("jobs", "--json").json["jobs"][0]["result"]
     assert report["downtime_limit_ms"] == allowed and report["downtime_kept"] is kept
     assert (report["downtime_ms"] <= allowed) is kept
+    check_parts(report)
     assert ("were allowed: kept)" if kept else "were allowed: BROKEN)") in result.stdout

@@ -296,6 +296,7 @@ drv_channel_set_totals(DrvChannelSet *set, DrvChannelTotals *totals)
         DrvChannelStats stats;
         drv_channel_get_stats(((Member *)set->members->pdata[i])->channel, &stats);
         totals->raw += stats.sent.bytes + stats.received.bytes;
+        totals->sent_us = MAX(totals->sent_us, stats.sent_us);
         totals->delivered += stats.acknowledged;
         totals->wire += stats.wire_tx + stats.wire_rx;
         for (guint k = 0; k < DRV_CODEC_COUNT; k++)

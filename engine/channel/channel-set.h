@@ -61,6 +61,7 @@ gboolean drv_channel_set_compare(DrvChannelSet *set, JsonArray *theirs, GError *
 
 typedef struct {
     guint64 raw;                    /* bytes from and to the local endpoints */
+    gint64 sent_us;                 /* monotonic: when the last of them was sent; 0: none */
     guint64 delivered;              /* bytes sent that the peer's endpoints have taken */
     guint64 wire;                   /* bytes of frames, both directions, repetitions included */
     guint64 pages[DRV_CODEC_COUNT]; /* sent whole, by codec */

@@ -17,6 +17,7 @@ struct _DrvRamSender {
     DrvRamSync sync;
     GMutex lock;
     guint64 stream;
+    gint64 ended_us; /* the last page had come by; 0: not yet */
 };
 
 typedef struct {
@@ -104,6 +105,26 @@ drv_ram_sender_stream(DrvRamSender *sender)
     guint64 bytes = sender->stream;
     g_mutex_unlock(&sender->lock);
     return bytes;
+}
+
+gint64
+drv_ram_sender_ended(DrvRamSender *sender)
+{
+    g_mutex_lock(&sender->lock);
+    gint64 us = sender->ended_us;
+    g_mutex_unlock(&sender->lock);
+    return us;
+}
+
+static void
+note_end(RamSend *self)
+{
+    if (self->stream == NULL || !drv_stream_ram_ended(self->stream))
+        return;
+    g_mutex_lock(&self->sender->lock);
+    if (self->sender->ended_us == 0)
+        self->sender->ended_us = g_get_monotonic_time();
+    g_mutex_unlock(&self->sender->lock);
 }
 
 gboolean
@@ -357,6 +378,7 @@ send_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk, gui
         }
     }
     lost_order(self);
+    note_end(self);
     if (!more)
         send_batch(self, channel, 0);
     self->pushed = FALSE;

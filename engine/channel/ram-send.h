@@ -38,6 +38,9 @@ DrvRounds *drv_ram_sender_rounds(DrvRamSender *sender);
 
 /* Bytes that QEMU has sent. Any thread, at any rate. */
 guint64 drv_ram_sender_stream(DrvRamSender *sender);
+/* When the last page had come by (monotonic); 0: not yet, or the stream is not understood. Any
+ * thread. */
+gint64 drv_ram_sender_ended(DrvRamSender *sender);
 /* Whether all of the stream has been understood so far. Any thread, at any rate. */
 gboolean drv_ram_sender_understood(DrvRamSender *sender);
 /* All of it. Any thread; walks the pages' state to see how much of it is in memory, so not for what

@@ -43,9 +43,36 @@ add_throttle(JsonObject *result, DrvRenderLine line, GString *out)
         line(out, "slowed down", "its CPUs were held back when they wrote too much");
 }
 
+/* "36 ms for the last memory, 3 ms for the devices, 12 ms to load them, 4 ms to commit". */
+static void
+add_downtime(JsonObject *result, DrvRenderLine line, GString *out)
+{
+    static const struct {
+        const char *member, *what;
+    } parts[] = {{"ram_ms", "for the last memory"},
+                 {"devices_ms", "for the devices"},
+                 {"send_ms", "for the last memory and the devices"},
+                 {"load_ms", "to load them"},
+                 {"commit_ms", "to commit"}};
+    JsonObject *downtime = drv_json_object(result, "downtime");
+    gboolean told_apart = drv_json_number(downtime, "ram_ms", -1) >= 0;
+    g_autoptr(GString) text = g_string_new("down ");
+    gsize empty = text->len;
+    for (guint i = 0; i < G_N_ELEMENTS(parts); i++) {
+        double ms = drv_json_number(downtime, parts[i].member, -1);
+        g_autofree char *shown = drv_format_ms(ms);
+        if (ms >= 0 && (i != 2 || !told_apart))
+            g_string_append_printf(text, "%s%s %s", text->len > empty ? ", " : "", shown,
+                                   parts[i].what);
+    }
+    if (text->len > empty)
+        line(out, "downtime", text->str);
+}
+
 void
 drv_render_course(JsonObject *result, DrvRenderLine line, GString *out)
 {
+    add_downtime(result, line, out);
     add_measures(result, line, out);
     add_throttle(result, line, out);
 }

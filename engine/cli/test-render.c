@@ -174,6 +174,19 @@ test_course(void)
     g_assert_nonnull(strstr(report, "\nmeasure          after 5.2 s: the guest may be down for 1.3 "
                                     "s\n"));
     g_assert_nonnull(strstr(report, "\nslowed down      its CPUs had up to 83% less time\n"));
+    g_autoptr(JsonObject) direct = parse(
+        "{\"result\":{\"downtime\":{\"ram_ms\":36,\"devices_ms\":3,\"send_ms\":39,\"load_ms\":12,"
+        "\"commit_ms\":4}}}");
+    g_autofree char *split = drv_render_summary(direct, 0);
+    g_assert_nonnull(strstr(split,
+                            "\n  down 36 ms for the last memory, 3 ms for the devices, 12 ms "
+                            "to load them, 4 ms to commit\n"));
+    g_autoptr(JsonObject) relay =
+        parse("{\"result\":{\"downtime\":{\"ram_ms\":null,\"devices_ms\":null,\"send_ms\":39,"
+              "\"load_ms\":null,\"commit_ms\":4}}}");
+    g_autofree char *whole = drv_render_report(relay, 0);
+    g_assert_nonnull(strstr(whole, "\ndowntime         down 39 ms for the last memory and the "
+                                   "devices, 4 ms to commit\n"));
     g_autoptr(JsonObject) held = parse("{\"result\":{\"throttle\":\"dirty-limit\","
                                        "\"throttle_pct\":null,\"measures\":[]}}");
     g_autofree char *text = drv_render_summary(held, 0);

@@ -238,22 +238,10 @@ live_leave(LiveSource *self)
     drv_steps_start(&self->steps, leave_steps, self, left);
 }
 
-/* Up to now, but for what the destination says that the guest has been running there already: after
- * a restart of ours that may be long. */
-static void
-measure_downtime(LiveSource *self, gint64 running_ms)
-{
-    if (self->stopped_us == 0 || !self->was_running)
-        return;
-    gint64 since = MAX(g_get_monotonic_time() - self->stopped_us, 0);
-    self->downtime_us = since - CLAMP(running_ms, 0, since / 1000) * 1000;
-    json_object_set_int_member(self->base.detail, "downtime_us", self->downtime_us);
-}
-
 static void
 on_running(LiveSource *self, JsonObject *ok)
 {
-    measure_downtime(self, drv_json_int(ok, "running_ms", 0));
+    live_measure_downtime(self, drv_json_int(ok, "running_ms", 0));
     self->cpu_dest = drv_json_number(ok, "cpu_s", 0);
     if (self->dest_numa == NULL && drv_json_object(ok, "numa") != NULL)
         self->dest_numa = json_object_ref(drv_json_object(ok, "numa"));

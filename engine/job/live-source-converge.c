@@ -295,13 +295,6 @@ void
 live_report_converge(LiveSource *self, JsonObject *o)
 {
     LiveConverge *c = &self->converge;
-    guint limit = live_downtime_limit(self);
-    json_object_set_int_member(o, "downtime_limit_ms", limit);
-    if (self->downtime_us > 0)
-        json_object_set_boolean_member(o, "downtime_kept",
-                                       self->downtime_us <= (gint64)limit * 1000);
-    else
-        json_object_set_null_member(o, "downtime_kept");
     /* Held back by what it writes, a CPU loses no certain share of its time. */
     if (c->limited)
         json_object_set_null_member(o, "throttle_pct");

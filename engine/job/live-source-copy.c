@@ -443,7 +443,7 @@ live_report(LiveSource *self, DrvJobState state)
     json_object_set_string_member(o, "accel", self->vm != NULL && self->vm->kvm ? "kvm" : "tcg");
     json_object_set_int_member(
         o, "total_ms", self->begin_us > 0 ? (g_get_monotonic_time() - self->begin_us) / 1000 : 0);
-    json_object_set_int_member(o, "downtime_ms", (self->downtime_us + 999) / 1000);
+    live_report_downtime(self, &totals, o);
     json_object_set_int_member(o, "rounds", self->progress.rounds);
     live_report_rounds(self, o);
     json_object_set_int_member(o, "lanes", MAX(link.lanes, 1));

@@ -99,6 +99,7 @@ typedef struct {
     gint64 begin_us;
     gint64 stopped_us;       /* the guest's vCPUs stopped; 0: not yet */
     gint64 completed_us;     /* QEMU said so; 0: not yet */
+    gint64 loaded_us;        /* the destination said so; 0: not yet */
     gint64 downtime_us;      /* measured; 0: not yet */
     gint64 lost_us;          /* the link is down since; 0: it is up */
     guint reconnects_before; /* of sessions that are gone */
@@ -214,6 +215,11 @@ void live_take_figures(LiveSource *self, JsonObject *reply);
 JsonObject *live_progress(DrvJob *job);
 /* The contract's final object, for the state that the job is about to enter. */
 void live_report(LiveSource *self, DrvJobState state);
+
+/* live-source-downtime.c: up to now, but for what the destination says that the guest has been
+ * running there already: after a restart of ours that may be long. */
+void live_measure_downtime(LiveSource *self, gint64 running_ms);
+void live_report_downtime(LiveSource *self, const DrvChannelTotals *totals, JsonObject *o);
 
 /* live-source-commit.c: once QEMU has completed and the destination has loaded: compares, commits.
  */

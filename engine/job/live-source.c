@@ -190,6 +190,7 @@ peer_tells(DrvPeer *peer, const char *op, JsonObject *args, gpointer data)
     if (g_str_equal(op, "job.loaded") && !self->loaded) {
         JsonArray *digests = drv_json_array(args, "digests");
         self->loaded = TRUE;
+        self->loaded_us = g_get_monotonic_time();
         self->digests = digests != NULL ? json_array_ref(digests) : NULL;
         digests = drv_json_array(args, "disk_digests");
         self->disk_digests = digests != NULL ? json_array_ref(digests) : NULL;

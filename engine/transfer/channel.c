@@ -197,6 +197,8 @@ push(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags, guint32 p
     drv_tx_flow_push(&channel->tx, frame);
     g_mutex_lock(&channel->stats_lock);
     channel->stats.sent = channel->tx.digest;
+    if (len > 0)
+        channel->stats.sent_us = g_get_monotonic_time();
     g_mutex_unlock(&channel->stats_lock);
     drv_session_queue_frame(channel->session, channel, frame);
 }

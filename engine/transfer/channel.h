@@ -40,6 +40,7 @@ typedef struct {
 typedef struct {
     DrvDigest sent;       /* from the local endpoint */
     DrvDigest received;   /* to it */
+    gint64 sent_us;       /* monotonic: the latest of it; 0: none yet */
     guint64 acknowledged; /* raw bytes of 'sent' that the peer's endpoint has taken */
     guint64 wire_tx;      /* frames of this channel, headers and repetitions included */
     guint64 wire_rx;
