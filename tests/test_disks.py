@@ -168,6 +168,92 @@ def test_another_server_is_left_alone(workdir, any_qemu):
         scene.dest.qmp.command("nbd-server-stop")  # it is still there to be stopped
 
 
+def test_what_holds_data_is_not_overwritten(workdir, any_qemu):
+    pair = Pair(workdir, "vda", data=MIB)
+    disks.fill(pair.dest, 9 * MIB, 4096, seed=5)
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
+        before = settings(scene.source)
+        one_sentence(scene.try_migrate(*MIRROR), 1, "disk 'vda'", "holds data",
+                     "--disks-overwrite")
+        check_undone(scene, before, dest_gone=False)
+        # The same QEMU still waits, and takes it when told to.
+        result = scene.try_migrate(*MIRROR, "--disks-overwrite", "--keep-source")
+        assert result.status == 0, result.stderr
+        scene.check_runs_at_dest(source_gone=False)
+        pair.check_same()
+
+
+def test_zeroes_are_no_data(workdir):
+    pair = Pair(workdir, "vda", "raw", data=MIB)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "raw", "-o", "preallocation=falloc",
+                    pair.dest, str(SIZE)], check=True)
+    with scene_with(workdir, "10.0", pair) as scene:
+        assert scene.try_migrate(*MIRROR).status == 0
+        scene.check_runs_at_dest()
+        pair.check_same()
+
+
+# ---- where they are ----
+
+@pytest.mark.parametrize("chain", ("flatten", "keep"))
+def test_backing_files(workdir, any_qemu, chain):
+    base = disks.make(workdir / "base.img", SIZE)
+    disks.fill(base, 0, 8 * MIB, seed=3)
+    pair = Pair(workdir, "vda", data=MIB)
+    over = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]
+    subprocess.run([*over, base, pair.source], check=True)
+    disks.fill(pair.source, 2 * MIB, MIB, seed=4)
+    if chain == "keep":
+        copy = workdir / "base-copy.img"
+        copy.write_bytes(base.read_bytes())
+        subprocess.run([*over, copy, pair.dest], check=True)
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
+        result = scene.try_migrate(*MIRROR, "--disks-chain", chain, "--keep-source")
+        assert result.status == 0, result.stderr
+        scene.check_runs_at_dest(source_gone=False)
+        pair.check_same()
+        sent = result.json["disk"]["bytes"]
+        assert sent < 3 * MIB if chain == "keep" else sent > 8 * MIB, sent
+
+
+def test_a_chain_that_cannot_be_kept(workdir):
+    base = disks.make(workdir / "base.img", SIZE)
+    pair = Pair(workdir, "vda", data=MIB)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base,
+                    pair.source], check=True)
+    with scene_with(workdir, "10.0", pair) as scene:
+        before = settings(scene.source)
+        one_sentence(scene.try_migrate(*MIRROR, "--disks-chain", "keep"), 1, "none at the destination",
+                     "--disks-chain flatten")
+        check_undone(scene, before, dest_gone=False)
+
+
+@pytest.fixture
+def loop_device(workdir):
+    """A block device of SIZE bytes."""
+    image = disks.make(workdir / "loop.img", SIZE, "raw")
+    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True,
+                          check=False)
+    if made.returncode != 0:
+        pytest.skip(f"no loop device here: {made.stderr.strip()}")
+    yield made.stdout.strip()
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+def test_a_block_device(workdir, loop_device):
+    """An image file becomes a block device."""
+    pair = Pair(workdir, "vda", "raw", data=MIB)
+    pair.dest = loop_device
+    source, dest = guests([pair])
+    with Scene(workdir, binary("10.0"), source, dest_guest=dest) as scene:
+        result = scene.try_migrate(*MIRROR, "--keep-source")
+        assert result.status == 0, result.stderr
+        scene.check_runs_at_dest(source_gone=False)
+        pair.check_same()
+
+
 # ---- what goes wrong on the way ----
 
 def begun(scene, *args):

@@ -26,6 +26,7 @@ static const DrvOption options[] = {
     {"timeout", "timeout_s", DRV_OPTION_SECONDS, .min = 1, .max = 30 * 86400, .zero = "none"},
     {"verify", "verify", DRV_OPTION_CHOICE, .choices = {"stream", "memory", "none"}},
     {"disks", "disks", DRV_OPTION_CHOICE, .choices = {"none", "mirror"}},
+    {"disks-chain", "disks_chain", DRV_OPTION_CHOICE, .choices = {"flatten", "keep"}},
     {"drop-timeout", "drop_timeout_s", DRV_OPTION_SECONDS, .min = 1, .max = 86400},
 };
 
@@ -46,6 +47,7 @@ enum {
     TIMEOUT,
     VERIFY,
     DISKS,
+    DISKS_CHAIN,
     DROP_TIMEOUT,
     COUNT
 };
@@ -62,7 +64,7 @@ G_STATIC_ASSERT(G_N_ELEMENTS(options) == COUNT);
 
 typedef struct {
     char *text[COUNT];
-    gboolean keep_source, json;
+    gboolean keep_source, disks_overwrite, json;
     char *reconnect;
 } Given;
 
@@ -98,6 +100,10 @@ parse(DrvCli *cli, Given *given, int argc, char **argv, GError **error)
         {"verify", 0, 0, G_OPTION_ARG_STRING, &text[VERIFY], "stream (default), memory or none",
          "WHAT"},
         {"disks", 0, 0, G_OPTION_ARG_STRING, &text[DISKS], "none (default) or mirror", "HOW"},
+        {"disks-chain", 0, 0, G_OPTION_ARG_STRING, &text[DISKS_CHAIN],
+         "Of backing files: flatten (default) or keep", "HOW"},
+        {"disks-overwrite", 0, 0, G_OPTION_ARG_NONE, &given->disks_overwrite,
+         "Also disks that hold data at the destination", NULL},
         {"drop-timeout", 0, 0, G_OPTION_ARG_STRING, &text[DROP_TIMEOUT],
          "How long a lost link is waited for (60)", "S"},
         {"keep-source", 0, 0, G_OPTION_ARG_NONE, &given->keep_source,
@@ -120,6 +126,8 @@ make_spec(const Given *given, GError **error)
     }
     if (given->keep_source)
         json_object_set_boolean_member(spec, "keep_source", TRUE);
+    if (given->disks_overwrite)
+        json_object_set_boolean_member(spec, "disks_overwrite", TRUE);
     return g_steal_pointer(&spec);
 }
 

@@ -267,6 +267,7 @@ test_usage(Fixture *f, gconstpointer data)
         {MIGRATE "--timeout -5", "--timeout is '-5': it must be from 1 to 2592000 seconds"},
         {MIGRATE "--verify all", "it must be one of stream, memory, none"},
         {MIGRATE "--disks copy", "it must be one of none, mirror"},
+        {MIGRATE "--disks-chain cut", "it must be one of flatten, keep"},
         {MIGRATE "--drop-timeout 0", "--drop-timeout is '0'"},
         {MIGRATE "--reconnect 0", "--reconnect is '0': it must be from 1 to 86400"},
         {"migrate --qmp '' --to x --dest-qmp b", "--qmp is '': it must be text in UTF-8"},
@@ -338,7 +339,7 @@ test_spec(Fixture *f, gconstpointer data)
     migrate_start(&run, f,
                   "--name db --lanes 4 --codec zstd --mode relay --multifd 2 --bandwidth 100M "
                   "--downtime 2s --max-downtime 5s --converge give-up --timeout 10m --verify none "
-                  "--disks none --drop-timeout 90 "
+                  "--disks none --disks-chain keep --disks-overwrite --drop-timeout 90 "
                   "--keep-source");
     fake_backend_patch(f->fake, "new-1", DONE);
     run_end(&run, 0, "kept", "done");
@@ -347,7 +348,8 @@ test_spec(Fixture *f, gconstpointer data)
         "\"name\":\"db\",\"lanes\":4,\"codec\":\"zstd\",\"mode\":\"relay\",\"multifd\":2,"
         "\"bandwidth\":104857600,\"downtime_ms\":2000,\"max_downtime_ms\":5000,"
         "\"converge\":\"give-up\",\"timeout_s\":600,\"verify\":\"none\","
-        "\"disks\":\"none\",\"drop_timeout_s\":90,\"keep_source\":true}",
+        "\"disks\":\"none\",\"disks_chain\":\"keep\",\"drop_timeout_s\":90,\"keep_source\":true,"
+        "\"disks_overwrite\":true}",
         f->dir);
     g_autoptr(JsonNode) node = drv_json_take_object(json_object_ref(f->fake->spec));
     g_autofree char *spec = drv_json_to_text(node);

@@ -78,12 +78,13 @@ name_disk(const DrvDisk *disk)
 static gboolean
 take_medium(DrvDisk *disk, JsonObject *inserted, GError **error)
 {
-    gint64 size = -1;
+    gint64 size = -1, depth = 0;
     qmp_get_int(qmp_get_object(inserted, "image"), "virtual-size", &size);
     qmp_get_bool(inserted, "ro", &disk->read_only);
     disk->node = text(inserted, "node-name");
     disk->format = text(inserted, "drv");
     disk->medium = TRUE;
+    disk->backing = qmp_get_int(inserted, "backing_file_depth", &depth) && depth > 0;
     if (size >= 0 && *disk->node != '\0') {
         disk->size = (guint64)size;
         return TRUE;
@@ -161,6 +162,7 @@ drv_disks_to_json(GPtrArray *disks)
         json_object_set_string_member(object, "qdev", disk->qdev);
         json_object_set_string_member(object, "node", disk->node);
         json_object_set_string_member(object, "format", disk->format);
+        json_object_set_boolean_member(object, "backing", disk->backing);
         json_object_set_int_member(object, "size", (gint64)disk->size);
         json_array_add_object_element(array, object);
     }
@@ -180,6 +182,7 @@ disk_from_json(JsonObject *object)
     disk->node = text(object, "node");
     disk->format = text(object, "format");
     disk->size = (guint64)size;
+    qmp_get_bool(object, "backing", &disk->backing);
     disk->medium = TRUE;
     return disk;
 }
@@ -242,7 +245,7 @@ find_pair(const DrvDisk *disk, GPtrArray *there, GPtrArray *taken)
 }
 
 static gboolean
-fits(const DrvDisk *disk, const DrvDisk *other, GError **error)
+fits(const DrvDisk *disk, const DrvDisk *other, gboolean keep_chain, GError **error)
 {
     if (other == NULL)
         g_set_error(error, DRV_ERROR, DRV_ERROR_MISMATCH,
@@ -266,18 +269,24 @@ fits(const DrvDisk *disk, const DrvDisk *other, GError **error)
                     "'qemu-img create -f %s FILE %" G_GUINT64_FORMAT "'",
                     disk->name, disk->size, other->size,
                     *other->format != '\0' ? other->format : "qcow2", disk->size);
+    else if (keep_chain && disk->backing && !other->backing)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_MISMATCH,
+                    "disk '%s' has a backing file at the source and none at the destination: make "
+                    "its image there with 'qemu-img create -b' from a copy of that file, or move "
+                    "all of it with '--disks-chain flatten'",
+                    disk->name);
     else
         return TRUE;
     return FALSE;
 }
 
 GPtrArray *
-drv_disks_pair(GPtrArray *disks, GPtrArray *there, GError **error)
+drv_disks_pair(GPtrArray *disks, GPtrArray *there, gboolean keep_chain, GError **error)
 {
     g_autoptr(GPtrArray) pairs = g_ptr_array_new();
     for (guint i = 0; i < disks->len; i++) {
         DrvDisk *other = find_pair(disks->pdata[i], there, pairs);
-        if (!fits(disks->pdata[i], other, error))
+        if (!fits(disks->pdata[i], other, keep_chain, error))
             return NULL;
         g_ptr_array_add(pairs, other);
     }

@@ -17,6 +17,7 @@ typedef struct {
     gboolean medium;    /* there is one */
     gboolean read_only; /* ... which is not written to */
     gboolean removable; /* a CD drive, say */
+    gboolean backing;   /* it has a backing file */
 } DrvDisk;
 
 /* More are refused. */
@@ -41,5 +42,5 @@ GPtrArray *drv_disks_from_json(JsonArray *array, GError **error);
 
 /* The disk of 'there' for each of 'disks', in their order (borrowed from 'there'; free the array).
  * DRV_ERROR_MISMATCH names the disk and what to do when one is missing, has no medium, is read-only
- * or of another size. */
-GPtrArray *drv_disks_pair(GPtrArray *disks, GPtrArray *there, GError **error);
+ * or of another size; or, with 'keep_chain', lacks the backing file that it has here. */
+GPtrArray *drv_disks_pair(GPtrArray *disks, GPtrArray *there, gboolean keep_chain, GError **error);

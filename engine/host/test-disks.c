@@ -120,7 +120,7 @@ test_pair(void)
     g_autoptr(GError) error = NULL;
     g_autoptr(GPtrArray) disks = parsed(answer);
     g_autoptr(GPtrArray) written = sent(disks);
-    g_autoptr(GPtrArray) pairs = drv_disks_pair(written, disks, &error);
+    g_autoptr(GPtrArray) pairs = drv_disks_pair(written, disks, TRUE, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(pairs->len, ==, 3);
     for (guint i = 0; i < 3; i++)
@@ -138,11 +138,11 @@ test_pair_by_node(void)
     g_autoptr(GPtrArray) there =
         parsed("[{\"qdev\":\"/machine/unattached/device[9]\",\"inserted\":{\"node-name\":\"a\","
                "\"image\":{\"virtual-size\":1}}}]");
-    g_autoptr(GPtrArray) pairs = drv_disks_pair(here, there, &error);
+    g_autoptr(GPtrArray) pairs = drv_disks_pair(here, there, TRUE, &error);
     g_assert_no_error(error);
     g_autoptr(GPtrArray) again = sent(here);
     g_ptr_array_add(here, g_ptr_array_steal_index(again, 0));
-    g_assert_null(drv_disks_pair(here, there, &error));
+    g_assert_null(drv_disks_pair(here, there, TRUE, &error));
     g_assert_error(error, DRV_ERROR, DRV_ERROR_MISMATCH);
 }
 
@@ -152,9 +152,10 @@ assert_refused(const char *there_text, const char *words)
     g_autoptr(GError) error = NULL;
     g_autoptr(GPtrArray) here =
         parsed("[{\"device\":\"d\",\"inserted\":{\"node-name\":\"#block1\",\"drv\":\"raw\","
+               "\"backing_file_depth\":1,"
                "\"image\":{\"virtual-size\":4096}}}]");
     g_autoptr(GPtrArray) there = parsed(there_text);
-    g_assert_null(drv_disks_pair(here, there, &error));
+    g_assert_null(drv_disks_pair(here, there, TRUE, &error));
     g_assert_error(error, DRV_ERROR, DRV_ERROR_MISMATCH);
     g_assert_nonnull(strstr(error->message, words));
     g_assert_nonnull(strstr(error->message, "'d'"));
@@ -176,6 +177,9 @@ test_pair_refused(void)
                    "\"image\":{\"virtual-size\":8192}}}]",
                    "has 4096 bytes at the source and 8192 at the destination: make its image there "
                    "anew with 'qemu-img create -f qcow2 FILE 4096'");
+    assert_refused("[{\"device\":\"d\",\"inserted\":{\"node-name\":\"#b\","
+                   "\"backing_file_depth\":0,\"image\":{\"virtual-size\":4096}}}]",
+                   "none at the destination");
 }
 
 int

@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "common/json.h"
 #include "engine/channel/listener.h"
+#include "engine/host/disk-data.h"
 #include "engine/host/disks.h"
 #include "engine/job/live-dest-private.h"
 #include "engine/job/live-disk-names.h"
@@ -25,7 +26,7 @@ struct _DestDisks {
     GPtrArray *here;   /* of DrvDisk */
     GPtrArray *pairs;  /* ... of these, those that are written to, in the order of 'wanted' */
     DrvChannelSet *channels;
-    guint at; /* the disk that is being exported */
+    guint at; /* the disk that is being exported, or looked at */
     gboolean closing;
     gboolean closed;
 };
@@ -124,12 +125,18 @@ server_started(GObject *source, GAsyncResult *result, gpointer ticket)
 }
 
 static gboolean
+keeps_chain(LiveDest *self)
+{
+    return drv_json_flag(self->asked, "disks_keep_chain", FALSE);
+}
+
+static gboolean
 pair_disks(LiveDest *self, JsonNode *reply, GError **error)
 {
     DestDisks *disks = self->disks;
     disks->here = drv_disks_parse(reply, error);
     if (disks->here != NULL)
-        disks->pairs = drv_disks_pair(disks->wanted, disks->here, error);
+        disks->pairs = drv_disks_pair(disks->wanted, disks->here, keeps_chain(self), error);
     return disks->pairs != NULL && set_serving(self, TRUE, error);
 }
 
@@ -175,6 +182,63 @@ dest_disks_export(gpointer owner)
     self->disks->wanted = wanted;
     qmp_client_execute_async(self->qmp, "query-block", NULL, QMP_TIMEOUT_MS,
                              self->steps.cancellable, disks_known, dest_ticket(self));
+}
+
+/* --- whether they are empty --- */
+
+static void check_next(LiveDest *self);
+
+static void
+data_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    int holds = drv_disk_data_finish(result, &error);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    const DrvDisk *disk = self->disks->wanted->pdata[self->disks->at];
+    if (holds == 0) {
+        self->disks->at++;
+        check_next(self);
+    } else {
+        drv_steps_fail(&self->steps,
+                       g_error_new(DRV_ERROR, DRV_ERROR_STATE,
+                                   "disk '%s' is not known to be empty there (%s): give it a new "
+                                   "image, or say '--disks-overwrite' if nothing in it is needed",
+                                   disk->name, holds > 0 ? "it holds data" : error->message));
+    }
+}
+
+/* Of one that keeps its backing file, the data of that is all that would be seen. */
+static void
+check_next(LiveDest *self)
+{
+    DestDisks *disks = self->disks;
+    while (disks->at < disks->wanted->len && keeps_chain(self) &&
+           ((const DrvDisk *)disks->wanted->pdata[disks->at])->backing)
+        disks->at++;
+    if (disks->at == disks->wanted->len) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    g_autofree char *path = socket_path(self);
+    g_autofree char *id = drv_live_disk_id(self->base.rec->id, disks->at);
+    const DrvDisk *disk = disks->wanted->pdata[disks->at];
+    drv_disk_data_async(path, id, disk->size, self->steps.cancellable, data_known,
+                        dest_ticket(self));
+}
+
+void
+dest_disks_check(gpointer owner)
+{
+    LiveDest *self = owner;
+    if (self->disks == NULL || drv_json_flag(self->asked, "disks_overwrite", FALSE)) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    self->disks->at = 0;
+    check_next(self);
 }
 
 /* --- the source's connections --- */

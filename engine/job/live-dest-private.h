@@ -94,9 +94,11 @@ void dest_prepare(LiveDest *self);
 /* Goes on to LOADED when all of it is here. */
 void dest_check_loaded(LiveDest *self);
 
-/* live-dest-disks.c: '--disks mirror'. A step that exports them; how many there are, ready for
+/* live-dest-disks.c: '--disks mirror'. Steps: exports them; sees that they
+ * hold no data. How many there are, ready for
  * their channels; whether all have ended and nobody serves them any more. */
 void dest_disks_export(gpointer owner);
+void dest_disks_check(gpointer owner);
 guint dest_disks_prepared(LiveDest *self);
 gboolean dest_disks_closed(LiveDest *self);
 /* For job.loaded. */

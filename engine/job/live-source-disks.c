@@ -140,11 +140,21 @@ live_disks_describe(gpointer owner)
                                  self->steps.cancellable, disks_known, live_ticket(self));
 }
 
+/* Of a disk without a backing file QEMU copies all of it either way. */
+static gboolean
+keeps_chain(LiveSource *self)
+{
+    return self->spec->disks_chain == DRV_SPEC_CHAIN_KEEP;
+}
+
 void
 live_disks_ask(LiveSource *self, JsonObject *args)
 {
-    if (live_disks_any(self))
+    if (live_disks_any(self)) {
         json_object_set_array_member(args, "disks", drv_disks_to_json(self->disks->all));
+        json_object_set_boolean_member(args, "disks_keep_chain", keeps_chain(self));
+        json_object_set_boolean_member(args, "disks_overwrite", self->spec->disks_overwrite);
+    }
 }
 
 gboolean
@@ -296,11 +306,11 @@ node_added(GObject *source, GAsyncResult *result, gpointer ticket)
         return;
     }
     const Mirror *mirror = mirror_at(self, self->disks->at);
-    qmp_client_execute_async(self->qmp, "blockdev-mirror",
-                             qmp_args("job-id", "s", mirror->id, "device", "s", mirror->disk->node,
-                                      "target", "s", mirror->id, "sync", "s", "full", NULL),
-                             QMP_TIMEOUT_MS, self->steps.cancellable, mirror_begun,
-                             live_ticket(self));
+    qmp_client_execute_async(
+        self->qmp, "blockdev-mirror",
+        qmp_args("job-id", "s", mirror->id, "device", "s", mirror->disk->node, "target", "s",
+                 mirror->id, "sync", "s", keeps_chain(self) ? "top" : "full", NULL),
+        QMP_TIMEOUT_MS, self->steps.cancellable, mirror_begun, live_ticket(self));
 }
 
 /* QEMU itself finds blocks of zeroes in what the guest writes ("detect-zeroes") and sends them as

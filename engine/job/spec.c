@@ -52,6 +52,8 @@ static const Member members[] = {
     {"timeout_s", KIND_NUMBER, AT(timeout_s), .min = 1, .max = 30 * 86400, .zero = "none"},
     {"verify", KIND_CHOICE, AT(verify), .choices = {"stream", "memory", "none"}},
     {"disks", KIND_CHOICE, AT(disks), .choices = {"none", "mirror"}},
+    {"disks_chain", KIND_CHOICE, AT(disks_chain), .choices = {"flatten", "keep"}},
+    {"disks_overwrite", KIND_FLAG, AT(disks_overwrite)},
     {"drop_timeout_s", KIND_NUMBER, AT(drop_timeout_s), .min = 1, .max = 86400, .standard = 60},
     {"keep_source", KIND_FLAG, AT(keep_source)},
 };

@@ -31,6 +31,8 @@ typedef enum {
 
 typedef enum { DRV_SPEC_DISKS_NONE, DRV_SPEC_DISKS_MIRROR } DrvSpecDisks;
 
+typedef enum { DRV_SPEC_CHAIN_FLATTEN, DRV_SPEC_CHAIN_KEEP } DrvSpecChain;
+
 typedef struct {
     char *qmp;           /* "qmp": absolute path of the source QEMU's socket; required */
     char *to;            /* "to": ADDR:PORT of the destination daemon; required */
@@ -48,6 +50,8 @@ typedef struct {
     gint64 timeout_s;         /* "timeout_s": of the whole job, at most 30 days; 0: none */
     DrvSpecVerify verify;     /* "verify": stream (default), memory, none */
     DrvSpecDisks disks;       /* "disks": none, mirror */
+    DrvSpecChain disks_chain; /* "disks_chain": of backing files, flatten (default) or keep */
+    gboolean disks_overwrite; /* "disks_overwrite": also disks that hold data */
     gint64 drop_timeout_s;    /* "drop_timeout_s": how long a lost link is waited for, 1 to 86400,
                                  default 60 */
     gboolean keep_source;     /* "keep_source": leave the source's QEMU there, stopped */

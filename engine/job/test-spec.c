@@ -48,7 +48,8 @@ test_everything(void)
         "\"name\":\"w\xc3\xb6rk er\",\"lanes\":16,\"codec\":\"zstd\",\"mode\":\"direct\","
         "\"dedup_memory\":65536,\"multifd\":255,\"bandwidth\":65536,\"downtime_ms\":1999999,"
         "\"max_downtime_ms\":2000000,\"converge\":\"throttle\",\"timeout_s\":3600,"
-        "\"verify\":\"none\",\"disks\":\"mirror\",\"drop_timeout_s\":1,\"keep_source\":true}";
+        "\"verify\":\"none\",\"disks\":\"mirror\",\"disks_chain\":\"keep\","
+        "\"disks_overwrite\":true,\"drop_timeout_s\":1,\"keep_source\":true}";
     g_autoptr(DrvJobSpec) spec = parse(text);
     g_assert_cmpstr(spec->name, ==, "w\xc3\xb6rk er");
     g_assert_cmpint(spec->lanes, ==, 16);
@@ -63,6 +64,8 @@ test_everything(void)
     g_assert_cmpint(spec->timeout_s, ==, 3600);
     g_assert_cmpint(spec->verify, ==, DRV_SPEC_VERIFY_NONE);
     g_assert_cmpint(spec->disks, ==, DRV_SPEC_DISKS_MIRROR);
+    g_assert_cmpint(spec->disks_chain, ==, DRV_SPEC_CHAIN_KEEP);
+    g_assert_true(spec->disks_overwrite);
     g_assert_cmpint(spec->drop_timeout_s, ==, 1);
     g_assert_true(spec->keep_source);
 
@@ -81,7 +84,8 @@ test_choices(void)
                  {"mode", {"auto", "relay", "direct"}},
                  {"converge", {"wait", "throttle", "give-up"}},
                  {"verify", {"stream", "memory", "none"}},
-                 {"disks", {"none", "mirror"}}};
+                 {"disks", {"none", "mirror"}},
+                 {"disks_chain", {"flatten", "keep"}}};
     for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
         for (guint j = 0; j < 4 && cases[i].values[j] != NULL; j++) {
             g_autofree char *text =
@@ -135,6 +139,7 @@ test_refused(void)
         {WITH("\"mode\":\"\""), "one of \"auto\", \"relay\", \"direct\""},
         {WITH("\"verify\":false"), "one of \"stream\", \"memory\", \"none\""},
         {WITH("\"disks\":\"all\""), "one of \"none\", \"mirror\""},
+        {WITH("\"disks_chain\":1"), "one of \"flatten\", \"keep\""},
         {WITH("\"keep_source\":1"), "\"keep_source\" is 1: it must be true or false"},
         {WITH("\"keep_source\":null"), "\"keep_source\" is null: it must be true or false"},
         {WITH("\"name\":\"\""), "\"name\" is \"\": it must be 1 to 255 bytes"},
