@@ -91,6 +91,12 @@ api_tunnel(gpointer self, JsonObject *spec, GError **error)
 }
 
 static char *
+api_copy(gpointer self, JsonObject *spec, GError **error)
+{
+    return drv_jobs_copy(((Daemon *)self)->jobs, spec, error);
+}
+
+static char *
 api_predict(gpointer self, JsonObject *spec, GError **error)
 {
     return drv_jobs_predict(((Daemon *)self)->jobs, spec, error);
@@ -114,6 +120,7 @@ static const DrvApiBackend backend = {
     .show_job = api_show,
     .migrate = api_migrate,
     .tunnel = api_tunnel,
+    .copy = api_copy,
     .predict = api_predict,
     .cancel = api_cancel,
     .resolve = api_resolve,

@@ -106,6 +106,12 @@ drv_api_tunnel(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError
 }
 
 char *
+drv_api_copy(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error)
+{
+    return start(ops->copy, "copy", self, spec, error);
+}
+
+char *
 drv_api_predict(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error)
 {
     return start(ops->predict, "predict", self, spec, error);

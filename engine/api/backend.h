@@ -29,6 +29,10 @@ typedef struct {
      * "tunnel", which lives until it is cancelled. */
     char *(*tunnel)(gpointer self, JsonObject *spec, GError **error);
 
+    /* Begins a copy of a disk image ("image", "to", "dest" ...) and returns the id of its job, of
+     * kind "copy". */
+    char *(*copy)(gpointer self, JsonObject *spec, GError **error);
+
     /* Begins a prediction ("qmp", "to" and whatever a migration takes) and returns the id of its
      * job, of kind "predict", whose result it is. */
     char *(*predict)(gpointer self, JsonObject *spec, GError **error);
@@ -51,6 +55,7 @@ JsonNode *drv_api_list_jobs(const DrvApiBackend *ops, gpointer self, guint limit
 JsonNode *drv_api_show_job(const DrvApiBackend *ops, gpointer self, const char *id, GError **error);
 char *drv_api_migrate(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
 char *drv_api_tunnel(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
+char *drv_api_copy(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
 char *drv_api_predict(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
 gboolean drv_api_cancel(const DrvApiBackend *ops, gpointer self, const char *id, GError **error);
 gboolean drv_api_resolve(const DrvApiBackend *ops, gpointer self, const char *id,

@@ -100,6 +100,12 @@ fake_tunnel(gpointer self, JsonObject *spec, GError **error)
 }
 
 static char *
+fake_copy(gpointer self, JsonObject *spec, GError **error)
+{
+    return start(self, "copy", spec, error);
+}
+
+static char *
 fake_predict(gpointer self, JsonObject *spec, GError **error)
 {
     return start(self, "predict", spec, error);
@@ -144,6 +150,7 @@ const DrvApiBackend fake_backend_ops = {
     .show_job = fake_show,
     .migrate = fake_migrate,
     .tunnel = fake_tunnel,
+    .copy = fake_copy,
     .predict = fake_predict,
     .cancel = fake_cancel,
     .resolve = fake_resolve,

@@ -101,6 +101,12 @@ post_tunnel(const Request *req, GError **error)
 }
 
 static JsonNode *
+post_copy(const Request *req, GError **error)
+{
+    return started(req, drv_api_copy(req->router->ops, req->router->self, req->body, error));
+}
+
+static JsonNode *
 post_predict(const Request *req, GError **error)
 {
     return started(req, drv_api_predict(req->router->ops, req->router->self, req->body, error));
@@ -155,6 +161,7 @@ static const struct {
     {"GET", "/v1/jobs/*/watch", watch_job, BODY_IGNORED, SOUP_STATUS_OK},
     {"POST", "/v1/migrate", post_migrate, BODY_REQUIRED, SOUP_STATUS_CREATED},
     {"POST", "/v1/tunnels", post_tunnel, BODY_REQUIRED, SOUP_STATUS_CREATED},
+    {"POST", "/v1/copies", post_copy, BODY_REQUIRED, SOUP_STATUS_CREATED},
     {"POST", "/v1/predict", post_predict, BODY_REQUIRED, SOUP_STATUS_CREATED},
     {"POST", "/v1/jobs/*/cancel", post_cancel, BODY_IGNORED, SOUP_STATUS_ACCEPTED},
     {"POST", "/v1/jobs/*/resolve", post_resolve, BODY_REQUIRED, SOUP_STATUS_ACCEPTED},

@@ -24,6 +24,7 @@ int drv_cli_main(int argc, char **argv);
 /* Commands. argv[0] is the command's name. */
 int drv_cmd_migrate(DrvCli *cli, int argc, char **argv);
 int drv_cmd_convert(DrvCli *cli, int argc, char **argv);
+int drv_cmd_copy(DrvCli *cli, int argc, char **argv);
 int drv_cmd_predict(DrvCli *cli, int argc, char **argv);
 int drv_cmd_tunnel(DrvCli *cli, int argc, char **argv);
 int drv_cmd_jobs(DrvCli *cli, int argc, char **argv);

@@ -14,6 +14,7 @@ static const struct {
 } commands[] = {
     {"migrate", drv_cmd_migrate, "move a running VM to another host"},
     {"predict", drv_cmd_predict, "say how a migration would go"},
+    {"copy", drv_cmd_copy, "copy a stopped VM's disk image to another host"},
     {"convert", drv_cmd_convert, "make a disk image of another, on this host"},
     {"jobs", drv_cmd_jobs, "list the jobs"},
     {"show", drv_cmd_show, "tell all about a job"},

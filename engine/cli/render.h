@@ -25,6 +25,9 @@ char *drv_render_prediction(JsonObject *job);
 typedef void (*DrvRenderLine)(GString *out, const char *name, const char *text);
 void drv_render_course(JsonObject *result, DrvRenderLine line, GString *out);
 
+/* What a copy came to. */
+char *drv_render_copy(JsonObject *job);
+
 /* How a job ended that is not done, as a sentence without a full stop. */
 char *drv_render_outcome(JsonObject *job);
 

@@ -85,6 +85,8 @@ drv_render_summary(JsonObject *job, double promise_ms)
 {
     if (is_kind(job, "predict"))
         return drv_render_prediction(job);
+    if (is_kind(job, "copy"))
+        return drv_render_copy(job);
     GString *out = g_string_new(NULL);
     g_autofree char *vm = vm_name(job);
     JsonObject *result = drv_json_object(job, "result");
@@ -118,6 +120,7 @@ drv_render_outcome(JsonObject *job)
 {
     const char *state = drv_json_string(job, "state", "");
     gboolean tunnel = is_kind(job, "tunnel"), prediction = is_kind(job, "predict");
+    gboolean copy = is_kind(job, "copy");
     g_autofree char *id = drv_format_text(drv_json_string(job, "job", "?"), 64);
     g_autofree char *vm = vm_name(job);
     g_autofree char *why = drv_format_text(
@@ -132,6 +135,10 @@ drv_render_outcome(JsonObject *job)
         return g_strdup_printf("tunnel %s was ended", id);
     if (tunnel)
         return g_strdup_printf("tunnel %s failed: %s", id, why);
+    if (copy && g_str_equal(state, "cancelled"))
+        return g_strdup_printf("copy %s was cancelled, nothing of it is left", id);
+    if (copy && g_str_equal(state, "failed"))
+        return g_strdup_printf("%s (copy %s failed, the destination's name is as it was)", why, id);
     if (prediction && g_str_equal(state, "cancelled"))
         return g_strdup_printf("prediction %s was cancelled", id);
     if (prediction)
@@ -246,6 +253,9 @@ drv_render_report(JsonObject *job, double now_s)
     if (result != NULL && is_kind(job, "predict")) {
         g_autofree char *prediction = drv_render_prediction(job);
         g_string_append_printf(out, "\n%s", prediction);
+    } else if (result != NULL && is_kind(job, "copy")) {
+        g_autofree char *copy = drv_render_copy(job);
+        g_string_append_printf(out, "\n%s", copy);
     } else if (result != NULL) {
         append_result(out, result);
     }

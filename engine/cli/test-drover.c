@@ -241,7 +241,7 @@ test_usage(Fixture *f, gconstpointer data)
         const char *arguments, *err;
     } cases[] = {
         {"", "drover: no command was given: 'drover --help' lists them\n"},
-        {"copy x", "drover: there is no command 'copy'"},
+        {"clone x", "drover: there is no command 'clone'"},
         {"evacuate", "drover: there is no command 'evacuate'"},
         {"--nope jobs", "drover: unknown option --nope (see 'drover --help')\n"},
         {"jobs --nope", "drover: unknown option --nope (see 'drover jobs --help')\n"},
@@ -311,7 +311,7 @@ test_man(Fixture *f, gconstpointer data)
 {
     static const char *const commands[] = {"",       "migrate", "predict", "jobs",
                                            "show",   "watch",   "cancel",  "resolve",
-                                           "tunnel", "status",  "convert"};
+                                           "tunnel", "status",  "convert", "copy"};
     g_autofree char *man = NULL;
     guint options = 0;
     g_assert_true(g_file_get_contents(g_getenv("DROVER_MAN"), &man, NULL, NULL));

@@ -19,7 +19,8 @@ typedef enum {
     KIND_LEVEL,   /* DrvLogLevel */
     KIND_NUMBER,  /* gint64 */
     KIND_AUTO,    /* gboolean: auto or off */
-    KIND_COMMAND  /* char ** */
+    KIND_COMMAND, /* char ** */
+    KIND_FOLDERS  /* char **: DIR:DIR */
 } Kind;
 
 typedef struct {
@@ -46,6 +47,7 @@ static const Setting settings[] = {
      .required = TRUE},
     {"daemon", "name", KIND_NAME, AT(name), "NAME", "What this host is called"},
     {"daemon", "log-level", KIND_LEVEL, AT(log_level), "LEVEL", "error, warning, info or debug"},
+    {"daemon", "images", KIND_FOLDERS, AT(images)},
     {"transfer", "threads", KIND_NUMBER, AT(threads), .min = 1, .max = 64, .zero = "automatic"},
     {"transfer", "lanes", KIND_NUMBER, AT(lanes), .min = 1, .max = 16, .zero = "automatic"},
     {"transfer", "bandwidth", KIND_NUMBER, AT(bandwidth), .min = 65536,
@@ -91,6 +93,7 @@ drv_config_free(DrvConfig *config)
     g_free(config->api);
     g_free(config->name);
     g_strfreev(config->fence_command);
+    g_strfreev(config->images);
     g_free(config);
 }
 
@@ -169,6 +172,24 @@ take_command(const Setting *s, const Origin *origin, const char *value, char ***
 }
 
 static gboolean
+take_folders(const Setting *s, const Origin *origin, const char *value, char ***field,
+             GError **error)
+{
+    g_auto(GStrv) folders = g_strsplit(value, ":", -1);
+    for (guint i = 0; folders[i] != NULL || i == 0; i++) {
+        if (folders[i] == NULL || !g_path_is_absolute(folders[i]) ||
+            !g_file_test(folders[i], G_FILE_TEST_IS_DIR))
+            return refuse(s, origin, value,
+                          "absolute paths of folders that are there, with ':' "
+                          "between them",
+                          error);
+    }
+    g_strfreev(*field);
+    *field = g_steal_pointer(&folders);
+    return TRUE;
+}
+
+static gboolean
 check_address(const Setting *s, const Origin *origin, const char *value, GError **error)
 {
     if (drv_address_parse(value, NULL, NULL, error))
@@ -209,6 +230,8 @@ take(DrvConfig *config, const Setting *s, const Origin *origin, const char *valu
         return take_auto(s, origin, value, field, error);
     case KIND_COMMAND:
         return take_command(s, origin, value, field, error);
+    case KIND_FOLDERS:
+        return take_folders(s, origin, value, field, error);
     default:
         if (!check_text(s, origin, value, error))
             return FALSE;

@@ -13,6 +13,8 @@
  *   api=SOCKET          --api        the unix socket for the drover command and scripts; required
  *   name=NAME           --name       what this host is called; default: the name in its certificate
  *   log-level=LEVEL     --log-level  error, warning, info (default) or debug
+ *   images=DIR:DIR      the folders that disk images may be copied from and to; default: any but
+ *                       those where the system keeps its own files
  *
  *   [transfer]
  *   threads=N           data threads, 1 to 64; 0 (default): drover chooses from the cores
@@ -44,6 +46,7 @@ typedef struct {
     char *api;
     char *name;
     DrvLogLevel log_level;
+    char **images; /* NULL: not given */
 
     gint64 threads;
     gint64 lanes;

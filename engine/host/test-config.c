@@ -71,6 +71,7 @@ test_file(void)
                                          "api=/run/drover.sock\n"
                                          "name=host1\n"
                                          "log-level=debug\n"
+                                         "images=/tmp:/usr\n"
                                          "\n"
                                          "[transfer]\n"
                                          "threads=64\n"
@@ -92,6 +93,8 @@ test_file(void)
     g_assert_cmpstr(config->api, ==, "/run/drover.sock");
     g_assert_cmpstr(config->name, ==, "host1");
     g_assert_cmpint(config->log_level, ==, DRV_LOG_DEBUG);
+    g_assert_cmpuint(g_strv_length(config->images), ==, 2);
+    g_assert_cmpstr(config->images[1], ==, "/usr");
     g_assert_cmpint(config->threads, ==, 64);
     g_assert_cmpint(config->lanes, ==, 4);
     g_assert_cmpint(config->bandwidth, ==, 125000000);
@@ -179,6 +182,10 @@ test_bad_files(void)
         {"[transfer]\nkernel-tls=on\n", ", line 2: kernel-tls is 'on': it must be off or auto"},
         {"[migration]\ndrop-timeout=0\n", "drop-timeout is '0': it must be a whole number from 1"},
         {"[migration]\ndrop-timeout=86401\n", "from 1 to 86400"},
+        {"[daemon]\nimages=tmp\n", "absolute paths of folders that are there"},
+        {"[daemon]\nimages=/tmp:\n", "absolute paths of folders that are there"},
+        {"[daemon]\nimages=/tmp:/nonexistent\n", "absolute paths of folders that are there"},
+        {"[daemon]\nimages=\n", "absolute paths of folders that are there"},
         {"[migration]\nfence-command=fence\n", "an absolute path and arguments, quoted"},
         {"[migration]\nfence-command=/bin/sh 'x\n", "an absolute path and arguments, quoted"},
         {"[migration]\nfence-command=\n", "an absolute path and arguments, quoted"},

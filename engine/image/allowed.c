@@ -20,11 +20,39 @@ is_below(const char *path, const char *folder)
     return len > 1 && strncmp(path, real, len) == 0 && (path[len] == '/' || path[len] == '\0');
 }
 
+/* Where nobody has said which folders: not where the system's own files are. */
+static gboolean
+is_of_system(const char *real)
+{
+    static const char *const system[] = {"/bin",   "/boot", "/dev",      "/etc", "/lib",
+                                         "/lib64", "/proc", "/root",     "/run", "/sbin",
+                                         "/sys",   "/usr",  "/var/spool"};
+    for (guint i = 0; i < G_N_ELEMENTS(system); i++) {
+        if (is_below(real, system[i]))
+            return TRUE;
+    }
+    return g_str_equal(real, "/") || strstr(real, "/.") != NULL;
+}
+
+static gboolean
+check_unset(const char *real, const char *path, GError **error)
+{
+    if (!is_of_system(real))
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                "%s is where the system keeps its own files: name the folders of images with "
+                "images=DIR:DIR in droverd's configuration, if it is to be used",
+                path);
+    return FALSE;
+}
+
 static gboolean
 check(char *const *folders, const char *real, const char *path, GError **error)
 {
     if (folders == NULL)
         return TRUE;
+    if (folders[0] == NULL)
+        return check_unset(real, path, error);
     for (guint i = 0; folders[i] != NULL; i++) {
         if (is_below(real, folders[i]))
             return TRUE;
@@ -32,10 +60,9 @@ check(char *const *folders, const char *real, const char *path, GError **error)
     g_autofree char *list = g_strjoinv(":", (char **)folders);
     gboolean moved = !g_str_equal(real, path);
     g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
-                "%s%s%s is in none of the folders that droverd may use for images (%s): set "
-                "'folders' under [images] in its configuration",
-                path, moved ? ", which leads to " : "", moved ? real : "",
-                list[0] != '\0' ? list : "there are none");
+                "%s%s%s is in none of the folders that droverd may use for images (%s): choose "
+                "another path, or change images= in its configuration",
+                path, moved ? ", which leads to " : "", moved ? real : "", list);
     return FALSE;
 }
 

@@ -6,10 +6,13 @@
 /*
  * The folders that images may be read from and written to. A path is judged by where it leads:
  * links and ".." count as what they come to, so neither leads out.
+ *
+ * 'folders' NULL: anywhere. None in it: nobody has said, and then anywhere but where the system
+ * keeps its own files, or below a hidden folder.
  */
 
-/* The path without links, "." and "..", of an existing file; owned by the caller. 'folders' NULL:
- * anywhere. DRV_ERROR_STATE where it leads elsewhere. */
+/* The path without links, "." and "..", of an existing file; owned by the caller.
+ * DRV_ERROR_STATE where it may not lead. */
 char *drv_allowed_file(char *const *folders, const char *path, GError **error);
 
 /* Opens the folder that a file of that path is in or is to be in, and gives its path; *name is the

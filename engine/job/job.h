@@ -24,6 +24,8 @@ typedef struct {
     /* The API's "progress" object, or NULL. */
     JsonObject *(*progress)(DrvJob *job);
     void (*free)(DrvJob *job);
+    /* The next daemon goes on with it: this one's orderly end does not call it off. */
+    gboolean goes_on;
 } DrvJobOps;
 
 struct _DrvJob {

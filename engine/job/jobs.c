@@ -6,6 +6,8 @@
 #include "engine/channel/probe.h"
 #include "engine/host/address.h"
 #include "engine/job/decide.h"
+#include "engine/job/copy-dest.h"
+#include "engine/job/copy.h"
 #include "engine/job/live-dest.h"
 #include "engine/job/live-source.h"
 #include "engine/job/predict.h"
@@ -25,6 +27,7 @@ struct _DrvJobs {
     GPtrArray *accepted;    /* of DrvPeer: sessions that peers opened; referenced */
     GPtrArray *ended;       /* of DrvJob: tunnels that are over, the latest few; referenced */
     GPtrArray *tunnel_ends; /* of DrvChannelSet: ours of tunnels that peers opened */
+    DrvCopyEnds *copy_ends; /* ours of copies that peers make */
     GPtrArray *probe_ends;  /* of DrvProbe: ours of links that peers measure */
 };
 
@@ -180,6 +183,8 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
         drv_live_dest_abort(job, peer, id, drv_json_flag(args, "cancelled", FALSE));
     } else if (g_str_equal(op, "job.commit") || g_str_equal(op, "job.abort")) {
         answer_from_journal(jobs, peer, id, job_id, g_str_equal(op, "job.commit"));
+    } else if (drv_copy_ends_call(jobs->copy_ends, peer, id, op, args)) {
+        return;
     } else if (g_str_equal(op, "tunnel.open")) {
         drv_tunnel_accept(jobs->services, jobs->tunnel_ends, peer, id, args);
     } else if (g_str_equal(op, "probe.open")) {
@@ -196,6 +201,7 @@ on_dead(DrvPeer *peer, const GError *why, gpointer data)
 {
     DrvJobs *jobs = data;
     g_message("the session with %s has ended: %s", drv_peer_name(peer), why->message);
+    drv_copy_ends_peer_dead(jobs->copy_ends, peer);
     drv_peer_unlisten(peer, jobs);
     g_ptr_array_remove_fast(jobs->accepted, peer);
 }
@@ -296,6 +302,23 @@ drv_jobs_predict(DrvJobs *jobs, JsonObject *object, GError **error)
     return job != NULL ? launch(jobs, job) : NULL;
 }
 
+char *
+drv_jobs_copy(DrvJobs *jobs, JsonObject *object, GError **error)
+{
+    if (!json_object_has_member(object, "drop_timeout_s"))
+        json_object_set_int_member(object, "drop_timeout_s",
+                                   drv_services_config(jobs->services)->drop_timeout_s);
+    g_autoptr(DrvCopySpec) spec = drv_copy_spec_from_json(object, error);
+    if (spec == NULL)
+        return NULL;
+    drv_copy_spec_mark(object);
+    g_autofree char *text = drv_json_text(object);
+    g_autofree char *id = new_id();
+    DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_SOURCE, text);
+    g_autoptr(DrvJob) job = drv_copy_new(jobs->services, rec, g_steal_pointer(&spec));
+    return drv_journal_add(journal(jobs), job->rec, error) ? launch(jobs, job) : NULL;
+}
+
 static DrvJob *
 find_any(DrvJobs *jobs, const char *id)
 {
@@ -335,6 +358,12 @@ drv_jobs_resolve(DrvJobs *jobs, const char *id, gboolean run_on_source, GError *
     return job != NULL && job->ops->resolve(job, run_on_source, error);
 }
 
+static JsonObject *
+record_to_json(const DrvJobRecord *rec)
+{
+    return drv_job_record_to_json(rec, drv_copy_spec_is(rec->spec) ? "copy" : "migrate");
+}
+
 JsonObject *
 drv_jobs_show(DrvJobs *jobs, const char *id, GError **error)
 {
@@ -354,7 +383,7 @@ drv_jobs_show(DrvJobs *jobs, const char *id, GError **error)
                     "there is no job %s here: 'drover jobs' lists them", id);
         return NULL;
     }
-    return drv_job_record_to_json(rec, "migrate");
+    return record_to_json(rec);
 }
 
 JsonArray *
@@ -372,8 +401,8 @@ drv_jobs_list(DrvJobs *jobs, guint limit, GError **error)
     for (guint i = 0; i < records->len && json_array_get_length(array) < limit; i++) {
         DrvJobRecord *rec = records->pdata[i];
         DrvJob *job = drv_state_is_final(rec->state) ? NULL : find(jobs, rec->id, rec->role);
-        json_array_add_object_element(array, job != NULL ? drv_job_to_json(job)
-                                                         : drv_job_record_to_json(rec, "migrate"));
+        json_array_add_object_element(array,
+                                      job != NULL ? drv_job_to_json(job) : record_to_json(rec));
     }
     return array;
 }
@@ -392,7 +421,8 @@ drv_jobs_cancel_all(DrvJobs *jobs)
     for (guint i = jobs->jobs->len; i > 0; i--) {
         g_autoptr(DrvJob) job = drv_job_ref(jobs->jobs->pdata[i - 1]);
         g_autoptr(GError) error = NULL;
-        if (job->rec->role == DRV_ROLE_SOURCE && job->ops->cancel(job, &error))
+        if (job->rec->role == DRV_ROLE_SOURCE && !job->ops->goes_on &&
+            job->ops->cancel(job, &error))
             waiting = TRUE;
     }
     return waiting;
@@ -417,9 +447,20 @@ drv_jobs_new(const DrvServicesParams *params, GError **error)
     jobs->jobs = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
     jobs->accepted = g_ptr_array_new_with_free_func((GDestroyNotify)drv_peer_unref);
     jobs->ended = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
+    jobs->copy_ends = drv_copy_ends_new(services);
     jobs->tunnel_ends = g_ptr_array_new_with_free_func(free_end);
     jobs->probe_ends = g_ptr_array_new_with_free_func((GDestroyNotify)drv_probe_free);
     return jobs;
+}
+
+/* Takes the record. */
+static DrvJob *
+restore(DrvJobs *jobs, DrvJobRecord *rec, GError **error)
+{
+    if (rec->role == DRV_ROLE_DEST)
+        return drv_live_dest_restored(jobs->services, rec);
+    return drv_copy_spec_is(rec->spec) ? drv_copy_restored(jobs->services, rec, error)
+                                       : drv_live_source_new(jobs->services, rec, error);
 }
 
 static void
@@ -433,9 +474,7 @@ take_up(DrvJobs *jobs, DrvJobRecord *rec)
     }
     g_message("job %s (%s): found in the journal as '%s'", rec->id, drv_role_name(rec->role),
               drv_state_name(rec->state));
-    g_autoptr(DrvJob) job = rec->role == DRV_ROLE_DEST
-                                ? drv_live_dest_restored(jobs->services, rec)
-                                : drv_live_source_new(jobs->services, rec, &error);
+    g_autoptr(DrvJob) job = restore(jobs, rec, &error);
     if (job == NULL) {
         g_warning("a job in the journal cannot be taken up: %s", error->message);
         return;
@@ -469,6 +508,7 @@ drv_jobs_free(DrvJobs *jobs)
         return;
     g_ptr_array_unref(jobs->jobs);
     g_ptr_array_unref(jobs->ended);
+    drv_copy_ends_free(jobs->copy_ends);
     g_ptr_array_unref(jobs->tunnel_ends);
     g_ptr_array_unref(jobs->probe_ends);
     g_ptr_array_unref(jobs->accepted);

@@ -23,6 +23,7 @@ void drv_jobs_incoming(DrvJobs *jobs, DrvSession *session);
 /* Starts a migration; the id is the caller's. DRV_ERROR_USAGE for a bad spec. */
 char *drv_jobs_migrate(DrvJobs *jobs, JsonObject *spec, GError **error);
 char *drv_jobs_tunnel(DrvJobs *jobs, JsonObject *spec, GError **error);
+char *drv_jobs_copy(DrvJobs *jobs, JsonObject *spec, GError **error);
 char *drv_jobs_predict(DrvJobs *jobs, JsonObject *spec, GError **error);
 gboolean drv_jobs_cancel(DrvJobs *jobs, const char *id, GError **error);
 gboolean drv_jobs_resolve(DrvJobs *jobs, const char *id, gboolean run_on_source, GError **error);

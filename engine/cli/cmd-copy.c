@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/error.h"
+#include "engine/cli/common.h"
+#include "engine/cli/follow.h"
+#include "engine/cli/options.h"
+
+static const DrvOption options[] = {
+    {"to", "to", DRV_OPTION_TEXT, .required = TRUE},
+    {"dest", "dest", DRV_OPTION_TEXT, .required = TRUE},
+    {"format", "format", DRV_OPTION_TEXT},
+    {"dest-format", "dest_format", DRV_OPTION_TEXT},
+    {"delta", "delta", DRV_OPTION_CHOICE, .choices = {"auto", "off"}},
+    {"lanes", "lanes", DRV_OPTION_COUNT, .min = 1, .max = 16},
+    {"bandwidth", "bandwidth", DRV_OPTION_BYTES, .min = 65536, .max = G_GUINT64_CONSTANT(1) << 40,
+     .zero = "unlimited"},
+    {"drop-timeout", "drop_timeout_s", DRV_OPTION_SECONDS, .min = 1, .max = 86400},
+};
+
+enum { TO, DEST, FORMAT, DEST_FORMAT, DELTA, LANES, BANDWIDTH, DROP_TIMEOUT, COUNT };
+
+G_STATIC_ASSERT(G_N_ELEMENTS(options) == COUNT);
+
+#define HELP                                                                                       \
+    "Copies the disk image IMAGE of a stopped VM to the host whose droverd is at --to, where it\n" \
+    "appears at --dest when it is complete. What is there already, of an older version or of a\n"  \
+    "copy that was cut short, is not sent again. Interrupt it once to cancel. Exit status: 0\n"    \
+    "done, 1 failed, 2 wrong use, 3 not known, 4 cancelled."
+
+typedef struct {
+    char *text[COUNT];
+    char **options;
+    gboolean compress, json;
+    char *reconnect;
+} Given;
+
+static gboolean
+parse(DrvCli *cli, Given *given, int *argc, char ***argv, GError **error)
+{
+    char **text = given->text;
+    const GOptionEntry entries[] = {
+        {"to", 0, 0, G_OPTION_ARG_STRING, &text[TO], "The destination's droverd", "ADDR:PORT"},
+        {"dest", 0, 0, G_OPTION_ARG_FILENAME, &text[DEST], "The path of the image over there",
+         "PATH"},
+        {"format", 0, 0, G_OPTION_ARG_STRING, &text[FORMAT],
+         "IMAGE's; as QEMU sees it where not given", "FORMAT"},
+        {"dest-format", 0, 0, G_OPTION_ARG_STRING, &text[DEST_FORMAT],
+         "Over there; IMAGE's where not given", "FORMAT"},
+        {"options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &given->options,
+         "Of the format over there, as for qemu-img create", "NAME=VALUE,..."},
+        {"compress", 0, 0, G_OPTION_ARG_NONE, &given->compress, "Compress every cluster of a qcow2",
+         NULL},
+        {"delta", 0, 0, G_OPTION_ARG_STRING, &text[DELTA],
+         "auto (default), or off: nothing of an older version is used", "HOW"},
+        {"lanes", 0, 0, G_OPTION_ARG_STRING, &text[LANES], "Connections, 1 to 16", "N"},
+        {"bandwidth", 0, 0, G_OPTION_ARG_STRING, &text[BANDWIDTH],
+         "Most bytes a second, as in 100M; 0: unlimited", "BYTES/S"},
+        {"drop-timeout", 0, 0, G_OPTION_ARG_STRING, &text[DROP_TIMEOUT],
+         "How long a lost link is waited for (60)", "S"},
+        {"reconnect", 0, 0, G_OPTION_ARG_STRING, &given->reconnect,
+         "How long to wait for a droverd that went away (30)", "S"},
+        {"json", 0, 0, G_OPTION_ARG_NONE, &given->json, "End with the report as JSON on stdout",
+         NULL},
+        G_OPTION_ENTRY_NULL,
+    };
+    return drv_cli_parse(cli, entries, "IMAGE --to ADDR:PORT --dest PATH", HELP, 1, 1, argc, argv,
+                         error);
+}
+
+/* The daemon's working directory is another, and the other host has none of ours. */
+static JsonObject *
+make_spec(const Given *given, const char *image, GError **error)
+{
+    g_autoptr(JsonObject) spec = json_object_new();
+    g_autofree char *absolute = g_canonicalize_filename(image, NULL);
+    json_object_set_string_member(spec, "image", absolute);
+    for (guint i = 0; i < COUNT; i++) {
+        if (!drv_option_take(&options[i], given->text[i], spec, error))
+            return NULL;
+    }
+    if (!g_path_is_absolute(given->text[DEST])) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "--dest '%s' must be an absolute path on the other host", given->text[DEST]);
+        return NULL;
+    }
+    if (given->options != NULL) {
+        g_autofree char *joined = g_strjoinv(",", given->options);
+        json_object_set_string_member(spec, "options", joined);
+    }
+    if (given->compress)
+        json_object_set_boolean_member(spec, "compress", TRUE);
+    return g_steal_pointer(&spec);
+}
+
+static int
+copy(DrvCli *cli, const Given *given, const char *image, GError **error)
+{
+    DrvFollowOptions how = {.cancels = TRUE};
+    g_autoptr(JsonObject) spec = make_spec(given, image, error);
+    if (spec == NULL || !drv_option_reconnect(given->reconnect, &how.reconnect_s, error))
+        return -1;
+    g_autoptr(DrvClient) client = drv_cli_connect(cli, error);
+    if (client == NULL)
+        return -1;
+    g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
+    g_autofree char *id = drv_follow_submit(follow, "/v1/copies", spec, error);
+    if (id == NULL)
+        return -1;
+    g_autoptr(JsonObject) last = NULL;
+    g_autoptr(GError) why = NULL;
+    g_autoptr(JsonObject) job = drv_follow_run(follow, id, FALSE, &last, &why);
+    return drv_cli_tell_end(id, job != NULL ? job : last, why, given->json, 0);
+}
+
+int
+drv_cmd_copy(DrvCli *cli, int argc, char **argv)
+{
+    Given given = {0};
+    g_autoptr(GError) error = NULL;
+    int status = -1;
+    if (parse(cli, &given, &argc, &argv, &error))
+        status = copy(cli, &given, argv[1], &error);
+    for (guint i = 0; i < COUNT; i++)
+        g_free(given.text[i]);
+    g_strfreev(given.options);
+    g_free(given.reconnect);
+    return error != NULL ? drv_cli_fail(error) : status;
+}

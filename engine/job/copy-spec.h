@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include <json-glib/json-glib.h>
+
+/* What a user asks of a copy, checked. It is what POST /v1/copies takes, what the journal keeps,
+ * and what the job is run from after a restart. */
+typedef struct {
+    char *image;       /* "image": absolute path; required */
+    char *to;          /* "to": ADDR:PORT of the destination daemon; required */
+    char *dest;        /* "dest": absolute path over there; required */
+    char *format;      /* "format": the image's; NULL: as QEMU sees it */
+    char *dest_format; /* "dest_format"; NULL: the same */
+    char *options;     /* "options": of the format, as qemu-img create -o takes them; or NULL */
+    gboolean compress; /* "compress": qcow2 */
+    gboolean whole;    /* "delta": "off", an older version there is not made use of; or "auto" */
+    gint64 lanes;      /* "lanes": 1 to 16; 0: drover chooses */
+    gint64 bandwidth;  /* "bandwidth": bytes a second on the wire, from 64 KiB; 0: unlimited */
+    gint64 drop_timeout_s; /* "drop_timeout_s": how long a lost link, or the other daemon, is waited
+                              for, 1 to 86400 */
+    char *host;            /* of 'to' */
+    guint16 port;
+} DrvCopySpec;
+
+/* DRV_ERROR_USAGE names the member, its value and what is allowed. */
+DrvCopySpec *drv_copy_spec_from_json(JsonObject *object, GError **error);
+DrvCopySpec *drv_copy_spec_parse(const char *text, GError **error);
+void drv_copy_spec_free(DrvCopySpec *spec);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvCopySpec, drv_copy_spec_free)
+
+/* Whether a journal's record is that of a copy, by its spec. */
+gboolean drv_copy_spec_is(const char *text);
+/* Marks a spec so. */
+void drv_copy_spec_mark(JsonObject *object);

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""'drover copy': a stopped machine's disk to another host, whatever is cut or killed on the way."""
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from harness import images
+from harness.handover import Hosts
+from harness.images import MIB
+from harness.relay import Relay
+
+SLOW = ("--bandwidth", "8M")
+SENT_AGAIN = 64 * MIB  # at most, after a kill
+
+
+@pytest.fixture
+def hosts(workdir, pki):
+    with Hosts(workdir, pki, hold=False) as both:
+        yield both
+
+
+@pytest.fixture
+def raw(workdir):
+    return images.make_raw(workdir / "a.raw")
+
+
+@pytest.fixture
+def there(workdir):
+    folder = workdir / "there"
+    folder.mkdir()
+    return folder
+
+
+def copy(hosts, image, dest, *options, to=None, status=0):
+    result = hosts.a.drover("copy", image, "--to", to or hosts.b.address, "--dest", dest, "--json",
+                            *options)
+    assert result.status == status, (result, hosts.a.said(), hosts.b.said())
+    return result
+
+
+def refused(hosts, pattern, *args, status=1, **options):
+    result = copy(hosts, *args, status=status, **options)
+    said = [line for line in result.stderr.splitlines() if line.startswith("drover: ")]
+    assert len(said) == 1 and re.search(pattern, said[0]), result.stderr
+    if status == 1:
+        assert result.json["state"] == "failed" and re.search(pattern, result.json["error"])
+    return result
+
+
+def random_image(path, size):
+    path.write_bytes(os.urandom(size))
+    return path
+
+
+def check_report(report, size):
+    disk = report["disk"]
+    assert report["state"] == "completed" and report["error"] is None
+    assert disk["bytes"] == size == disk["data_bytes"] + disk["zero_bytes"] + disk["same_bytes"]
+    assert report["lanes"] >= 1 and report["total_ms"] >= 0
+
+
+@pytest.mark.parametrize("source,dest", [("raw", "raw"), ("raw", "qcow2"), ("qcow2", "raw"),
+                                         ("vmdk", "qcow2"), ("vdi", "vhdx"), ("vhdx", "vmdk"),
+                                         ("qcow2", "vdi")])
+def test_formats(hosts, workdir, there, raw, source, dest):
+    image = raw if source == "raw" else images.convert(raw, workdir / "b", source)
+    report = copy(hosts, image, there / "c", "--format", source, "--dest-format", dest).json
+    assert images.identical(raw, "raw", there / "c", dest)
+    check_report(report, raw.stat().st_size)
+    assert report["digest"] == images.digest(raw)
+    assert [p.name for p in there.iterdir()] == ["c"]
+
+
+def test_holes_cost_nothing(hosts, workdir, there):
+    image = workdir / "a"
+    with open(image, "wb") as f:
+        f.truncate(100 << 30)
+        f.seek(70 << 30)
+        f.write(b"here")
+    report = copy(hosts, image, there / "c", "--format", "raw").json
+    assert report["disk"]["wire_bytes"] < MIB
+    assert (there / "c").stat().st_blocks * 512 <= 2 * MIB
+    assert (there / "c").stat().st_size == 100 << 30
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_only_what_differs(hosts, workdir, there, form):
+    raw = random_image(workdir / "a.raw", 32 * MIB)
+    image = raw if form == "raw" else images.convert(raw, workdir / "b", form)
+    first = copy(hosts, image, there / "c", "--format", form).json
+    assert first["disk"]["data_bytes"] == 32 * MIB
+    again = copy(hosts, image, there / "c", "--format", form).json
+    assert again["disk"]["same_bytes"] == 32 * MIB and again["disk"]["wire_bytes"] < MIB
+    images.change(raw, 5 * MIB)
+    with open(raw, "r+b") as f:
+        f.seek(9 * MIB)
+        f.write(bytes(2 * MIB))
+    if form != "raw":
+        images.convert(raw, image, form)
+    third = copy(hosts, image, there / "c", "--format", form).json
+    assert third["disk"]["data_bytes"] == 65536 and third["disk"]["zero_bytes"] == 2 * MIB
+    assert third["disk"]["wire_bytes"] < MIB
+    assert images.identical(raw, "raw", there / "c", form)
+    whole = copy(hosts, image, there / "c", "--format", form, "--delta", "off").json
+    assert whole["disk"]["data_bytes"] == 30 * MIB and whole["digest"] == third["digest"]
+
+
+def test_another_size_or_format_replaces(hosts, workdir, there, raw):
+    random_image(there / "c", 3 * MIB)
+    assert copy(hosts, raw, there / "c", "--format", "raw").json["disk"]["same_bytes"] == 0
+    assert (there / "c").read_bytes() == raw.read_bytes()
+    copy(hosts, raw, there / "c", "--format", "raw", "--dest-format", "qcow2", "-o",
+         "cluster_size=128k")
+    assert images.identical(raw, "raw", there / "c", "qcow2")
+
+
+# ---- what is refused ----
+
+def test_bad_input(hosts, workdir, there, raw):
+    qcow2 = images.convert(raw, workdir / "b.qcow2", "qcow2")
+    refused(hosts, "is not in qcow2 format", raw, there / "c", "--format", "qcow2")
+    refused(hosts, "none cannot be used: No such file", workdir / "none", there / "c")
+    with images.Holder(qcow2, "qcow2", workdir / "s"):
+        refused(hosts, "lock", qcow2, there / "c")
+    os.truncate(qcow2, qcow2.stat().st_size // 2)
+    refused(hosts, "it is damaged", qcow2, there / "c")
+    refused(hosts, "at the destination: .*No such file", raw, there / "no" / "c", "--format", "raw")
+    refused(hosts, "at the destination: .*nonsense", raw, there / "c", "--format", "raw",
+            "--dest-format", "qcow2", "-o", "nonsense=1")
+    refused(hosts, "'qed' cannot be made", raw, there / "c", "--dest-format", "qed", status=2)
+    refused(hosts, "must be an absolute path on the other host", raw, "c", status=2)
+    refused(hosts, "refused|cannot be reached", raw, there / "c", "--format", "raw",
+            to="127.0.0.1:1")
+    assert not list(there.iterdir())
+
+
+def test_folders(workdir, pki, raw, there):
+    config = workdir / "conf"
+    config.write_text(f"[daemon]\nimages={there}:{workdir / 'here'}\n")
+    here, other = workdir / "here", workdir / "other"
+    here.mkdir()
+    other.mkdir()
+    inside = images.make_raw(here / "a.raw")
+    (there / "out").symlink_to(other)
+    (here / "in").symlink_to(raw)
+    with Hosts(workdir, pki, hold=False, config=config) as hosts:
+        copy(hosts, inside, there / "c", "--format", "raw")
+        why = "in none of the folders"
+        refused(hosts, why, inside, other / "c", "--format", "raw")
+        refused(hosts, why, inside, there / ".." / "other" / "c", "--format", "raw")
+        refused(hosts, why, inside, there / "out" / "c", "--format", "raw")
+        refused(hosts, why, raw, there / "d", "--format", "raw")
+        refused(hosts, why, here / "in", there / "d", "--format", "raw")
+        top = here / "top.qcow2"
+        images.run("qemu-img", "create", "-f", "qcow2", "-b", raw, "-F", "raw", top)
+        refused(hosts, "refers to another file.*" + why, top, there / "d")
+    assert sorted(p.name for p in there.iterdir()) == ["c", "out"]
+    assert not list(other.iterdir())
+
+
+def test_system_folders_are_not_written(hosts, raw):
+    refused(hosts, "where the system keeps its own files", raw, "/etc/drover-test", "--format",
+            "raw")
+    refused(hosts, "where the system keeps its own files", raw, "/usr/lib/drover-test", "--format",
+            "raw")
+
+
+# ---- cut short ----
+
+def wait_for_data(folder, size, hosts, timeout=60):
+    """Until so much has been written under the temporary name."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        found = list(folder.glob(".*.drover-*"))
+        if found and found[0].stat().st_blocks * 512 >= size:
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"nothing comes: {hosts.a.said()}\n{hosts.b.said()}")
+
+
+@pytest.fixture
+def big(workdir):
+    return random_image(workdir / "big", 96 * MIB)
+
+
+def start(hosts, image, dest, *options, to=None):
+    return hosts.a.running("copy", image, "--to", to or hosts.b.address, "--dest", dest, "--json",
+                           "--format", "raw", *options)
+
+
+def check_done(command, image, there, form="raw"):
+    result = command.wait()
+    assert result.status == 0, result
+    assert images.identical(image, "raw", there / "c", form)
+    assert not images.leftovers(there)
+    return result.json
+
+
+def test_cancel(hosts, big, there):
+    with start(hosts, big, there / "c", *SLOW) as command:
+        wait_for_data(there, 4 * MIB, hosts)
+        command.process.send_signal(signal.SIGINT)
+        result = command.wait()
+    assert result.status == 4 and result.json["state"] == "cancelled"
+    deadline = time.monotonic() + 30
+    while list(there.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not list(there.iterdir())
+
+
+def test_link_is_cut(hosts, big, there):
+    with Relay(*hosts.b.address.rsplit(":", 1)) as relay:
+        with start(hosts, big, there / "c", *SLOW, to=relay.address) as command:
+            wait_for_data(there, 4 * MIB, hosts)
+            for size in (16, 32):
+                relay.cut()
+                relay.restore()
+                wait_for_data(there, size * MIB, hosts)
+            report = check_done(command, big, there)
+    assert report["reconnects"] >= 1
+    assert report["disk"]["data_bytes"] == 96 * MIB
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_destination_is_killed(hosts, big, there, form):
+    with start(hosts, big, there / "c", "--dest-format", form, "--bandwidth", "24M") as command:
+        wait_for_data(there, 80 * MIB, hosts)
+        hosts.b.kill()
+        assert not (there / "c").exists()
+        hosts.b.start()
+        report = check_done(command, big, there, form)
+    assert report["disk"]["same_bytes"] >= 80 * MIB - SENT_AGAIN
+    assert report["disk"]["wire_bytes"] < (96 + 64) * 1.1 * MIB
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["kill", "stop"])
+def test_source_goes_and_comes_back(hosts, big, there, stop):
+    with start(hosts, big, there / "c", "--bandwidth", "24M") as command:
+        wait_for_data(there, 80 * MIB, hosts)
+        if stop:
+            assert hosts.a.stop() == 0
+        else:
+            hosts.a.kill()
+        assert not (there / "c").exists()
+        hosts.a.start()
+        report = check_done(command, big, there)
+    assert report["disk"]["same_bytes"] >= 80 * MIB - SENT_AGAIN
+
+
+def test_away_too_long(hosts, big, there):
+    with start(hosts, big, there / "c", "--bandwidth", "24M", "--drop-timeout", "1") as command:
+        wait_for_data(there, 80 * MIB, hosts)
+        hosts.b.kill()
+        result = command.wait()
+    assert result.status == 1 and "has been away for 1 s" in result.json["error"]
+    assert len(images.leftovers(there)) == 1
+    hosts.b.start()
+    with start(hosts, big, there / "c") as command:
+        report = check_done(command, big, there)
+    assert report["disk"]["same_bytes"] >= 80 * MIB - SENT_AGAIN
+
+
+def test_jobs_tell_of_it(hosts, raw, there):
+    report = copy(hosts, raw, there / "c", "--format", "raw").json
+    shown = hosts.a.drover("show", report["job"], "--json").json
+    assert (shown["kind"], shown["vm"], shown["state"]) == ("copy", "a.raw", "done")
+    assert shown["result"] == report
+    text = hosts.a.drover("show", report["job"]).stdout
+    assert report["digest"] in text
+    hosts.a.kill()
+    hosts.a.start()
+    assert hosts.a.drover("show", report["job"], "--json").json["kind"] == "copy"
