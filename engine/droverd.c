@@ -102,6 +102,18 @@ api_predict(gpointer self, JsonObject *spec, GError **error)
     return drv_jobs_predict(((Daemon *)self)->jobs, spec, error);
 }
 
+static JsonNode *
+api_numa(gpointer self)
+{
+    return take_object(drv_jobs_numa(((Daemon *)self)->jobs));
+}
+
+static char *
+api_numa_look(gpointer self, JsonObject *spec, GError **error)
+{
+    return drv_jobs_numa_look(((Daemon *)self)->jobs, spec, error);
+}
+
 static gboolean
 api_cancel(gpointer self, const char *id, GError **error)
 {
@@ -122,6 +134,8 @@ static const DrvApiBackend backend = {
     .tunnel = api_tunnel,
     .copy = api_copy,
     .predict = api_predict,
+    .numa = api_numa,
+    .numa_look = api_numa_look,
     .cancel = api_cancel,
     .resolve = api_resolve,
 };

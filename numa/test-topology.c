@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "common/json.h"
 #include "numa/test-host.h"
+#include "numa/to-json.h"
 
 #include <glib/gstdio.h>
 #include <unistd.h>
@@ -145,6 +147,29 @@ test_status(void)
     g_assert_false(drv_status_mems("\nMems_allowed_list:\tall\n", &nodes));
 }
 
+static void
+test_json(void)
+{
+    const TestHost host = {
+        .nodes = {{"0-1", 8000, 4000, 3}, {"", 2000, 2000}},
+        .allowed = "0",
+        .isolated = "1",
+        .nic = 1,
+    };
+    g_autoptr(DrvTopology) t = test_host_topology(&host);
+    g_autoptr(JsonObject) json = drv_topology_to_json(t);
+    g_autofree char *text = drv_json_text(json);
+    g_assert_cmpstr(
+        text, ==,
+        "{\"nodes\":[{\"node\":0,\"cpus\":\"0-1\",\"memory\":8388608000,\"free\":2097152000,"
+        "\"available\":4194304000,\"huge_pages\":[{\"size\":2097152,\"total\":3,\"free\":3}],"
+        "\"distances\":{\"0\":10,\"1\":20}},{\"node\":1,\"cpus\":\"\",\"memory\":2097152000,"
+        "\"free\":1048576000,\"available\":2097152000,\"huge_pages\":[{\"size\":2097152,"
+        "\"total\":0,\"free\":0}],\"distances\":{\"0\":20,\"1\":10}}],"
+        "\"nics\":[{\"name\":\"eth0\",\"node\":1}],"
+        "\"usable\":{\"cpus\":\"0\",\"memory_nodes\":\"0-1\"},\"isolated\":\"1\"}");
+}
+
 /* This machine, whatever it is. */
 static void
 test_here(void)
@@ -170,6 +195,7 @@ main(int argc, char **argv)
     g_test_add_func("/topology/nics", test_nics);
     g_test_add_func("/topology/little", test_little);
     g_test_add_func("/topology/status", test_status);
+    g_test_add_func("/topology/json", test_json);
     g_test_add_func("/topology/here", test_here);
     return g_test_run();
 }

@@ -43,15 +43,27 @@ checked(JsonNode *node, GError *why, JsonNodeType type, const char *call, GError
     return NULL;
 }
 
+/* An object that is never missing. */
+static JsonNode *
+always(JsonNode *node, const char *call)
+{
+    if (node != NULL && JSON_NODE_HOLDS_OBJECT(node))
+        return node;
+    broken(call, NULL);
+    g_clear_pointer(&node, json_node_unref);
+    return drv_json_take_object(json_object_new());
+}
+
 JsonNode *
 drv_api_status(const DrvApiBackend *ops, gpointer self)
 {
-    JsonNode *node = ops->status(self);
-    if (node != NULL && JSON_NODE_HOLDS_OBJECT(node))
-        return node;
-    broken("status", NULL);
-    g_clear_pointer(&node, json_node_unref);
-    return drv_json_take_object(json_object_new());
+    return always(ops->status(self), "status");
+}
+
+JsonNode *
+drv_api_numa(const DrvApiBackend *ops, gpointer self)
+{
+    return always(ops->numa(self), "numa");
 }
 
 JsonNode *
@@ -115,6 +127,12 @@ char *
 drv_api_predict(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error)
 {
     return start(ops->predict, "predict", self, spec, error);
+}
+
+char *
+drv_api_numa_look(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error)
+{
+    return start(ops->numa_look, "numa_look", self, spec, error);
 }
 
 static gboolean

@@ -37,6 +37,13 @@ typedef struct {
      * job, of kind "predict", whose result it is. */
     char *(*predict)(gpointer self, JsonObject *spec, GError **error);
 
+    /* The host's NUMA nodes. Never NULL. */
+    JsonNode *(*numa)(gpointer self);
+
+    /* Begins to look where a VM ("qmp") is on them and returns the id of its job, of kind "numa",
+     * whose result it is. */
+    char *(*numa_look)(gpointer self, JsonObject *spec, GError **error);
+
     /* Asks a job to end; its state tells when it has. DRV_ERROR_STATE where it is too late. */
     gboolean (*cancel)(gpointer self, const char *id, GError **error);
 
@@ -57,6 +64,8 @@ char *drv_api_migrate(const DrvApiBackend *ops, gpointer self, JsonObject *spec,
 char *drv_api_tunnel(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
 char *drv_api_copy(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
 char *drv_api_predict(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
+JsonNode *drv_api_numa(const DrvApiBackend *ops, gpointer self);
+char *drv_api_numa_look(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
 gboolean drv_api_cancel(const DrvApiBackend *ops, gpointer self, const char *id, GError **error);
 gboolean drv_api_resolve(const DrvApiBackend *ops, gpointer self, const char *id,
                          const char *run_on, GError **error);

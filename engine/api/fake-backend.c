@@ -111,6 +111,27 @@ fake_predict(gpointer self, JsonObject *spec, GError **error)
     return start(self, "predict", spec, error);
 }
 
+static JsonNode *
+fake_numa(gpointer self)
+{
+    JsonObject *object = json_object_new();
+    JsonArray *nodes = json_array_new();
+    JsonObject *node = json_object_new();
+    json_object_set_int_member(node, "node", 0);
+    json_object_set_string_member(node, "cpus", "0-7");
+    json_object_set_int_member(node, "memory", (gint64)64 << 30);
+    json_object_set_int_member(node, "available", (gint64)32 << 30);
+    json_array_add_object_element(nodes, node);
+    json_object_set_array_member(object, "nodes", nodes);
+    return drv_json_take_object(object);
+}
+
+static char *
+fake_numa_look(gpointer self, JsonObject *spec, GError **error)
+{
+    return start(self, "numa", spec, error);
+}
+
 static gboolean
 fake_cancel(gpointer self, const char *id, GError **error)
 {
@@ -152,6 +173,8 @@ const DrvApiBackend fake_backend_ops = {
     .tunnel = fake_tunnel,
     .copy = fake_copy,
     .predict = fake_predict,
+    .numa = fake_numa,
+    .numa_look = fake_numa_look,
     .cancel = fake_cancel,
     .resolve = fake_resolve,
 };

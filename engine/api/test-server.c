@@ -169,6 +169,8 @@ test_bad_requests(Fixture *f, gconstpointer data)
         {"GET", "/v1/jobs/nope/watch", "", 404, "there is no job nope"},
         {"POST", "/v1/jobs/nope/cancel", "", 404, "there is no job nope"},
         {"GET", "/v1/jobs/%2e%2e%2fstatus", "", 400, "\"the request is malformed\""},
+        {"GET", "/v1/numa", "", 200, "\"cpus\":\"0-7\""},
+        {"POST", "/v1/numa", "[", 400, "the request's body is"},
         {"POST", "/v1/status", "", 405, "\"/v1/status takes GET only, not POST\""},
         {"DELETE", "/v1/jobs/j1", "", 405, "Allow: GET\r\n"},
         {"GET", "/v1/migrate", "", 405, "/v1/migrate takes POST only"},
@@ -211,6 +213,7 @@ test_backend_errors(Fixture *f, gconstpointer data)
         {"POST", "/v1/tunnels", "{}"},
         {"POST", "/v1/copies", "{}"},
         {"POST", "/v1/predict", "{}"},
+        {"POST", "/v1/numa", "{}"},
         {"POST", "/v1/jobs/j1/cancel", ""},
         {"POST", "/v1/jobs/j1/resolve", "{\"run_on\":\"source\"}"},
     };

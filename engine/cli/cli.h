@@ -32,5 +32,6 @@ int drv_cmd_show(DrvCli *cli, int argc, char **argv);
 int drv_cmd_watch(DrvCli *cli, int argc, char **argv);
 int drv_cmd_cancel(DrvCli *cli, int argc, char **argv);
 int drv_cmd_resolve(DrvCli *cli, int argc, char **argv);
+int drv_cmd_numa(DrvCli *cli, int argc, char **argv);
 int drv_cmd_status(DrvCli *cli, int argc, char **argv);
 int drv_cmd_pki(DrvCli *cli, int argc, char **argv);

@@ -22,6 +22,7 @@ static const struct {
     {"cancel", drv_cmd_cancel, "cancel a job, or end a tunnel"},
     {"resolve", drv_cmd_resolve, "decide a job that is in doubt"},
     {"tunnel", drv_cmd_tunnel, "make one unix socket here another on another host"},
+    {"numa", drv_cmd_numa, "tell this host's NUMA nodes, and where a VM is on them"},
     {"status", drv_cmd_status, "tell how the daemon is"},
     {"pki", drv_cmd_pki, "make keys and certificates for hosts"},
 };

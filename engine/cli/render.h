@@ -28,6 +28,9 @@ void drv_render_course(JsonObject *result, DrvRenderLine line, GString *out);
 /* What a copy came to. */
 char *drv_render_copy(JsonObject *job);
 
+/* A host's NUMA nodes, and where a VM is on them if that is in it. */
+char *drv_render_numa(JsonObject *host);
+
 /* How a job ended that is not done, as a sentence without a full stop. */
 char *drv_render_outcome(JsonObject *job);
 

@@ -87,6 +87,8 @@ drv_render_summary(JsonObject *job, double promise_ms)
         return drv_render_prediction(job);
     if (is_kind(job, "copy"))
         return drv_render_copy(job);
+    if (is_kind(job, "numa"))
+        return drv_render_numa(drv_json_object(job, "result"));
     GString *out = g_string_new(NULL);
     g_autofree char *vm = vm_name(job);
     JsonObject *result = drv_json_object(job, "result");
@@ -143,6 +145,8 @@ drv_render_outcome(JsonObject *job)
         return g_strdup_printf("prediction %s was cancelled", id);
     if (prediction)
         return g_strdup_printf("%s (nothing was predicted, and nothing was changed)", why);
+    if (is_kind(job, "numa"))
+        return g_strdup(why);
     if (g_str_equal(state, "cancelled"))
         return g_strdup_printf("job %s was cancelled, %s runs at the source", id, vm);
     if (g_str_equal(state, "failed"))

@@ -298,6 +298,49 @@ test_status(void)
                     "x?               null\n");
 }
 
+static void
+test_numa(void)
+{
+    g_autoptr(JsonObject) host =
+        parse("{\"nodes\":[{\"node\":0,\"cpus\":\"0-3\",\"memory\":68719476736,"
+              "\"available\":34359738368,\"huge_pages\":[{\"size\":2097152,\"total\":8,\"free\":5},"
+              "{\"size\":1073741824,\"total\":0,\"free\":0}],\"distances\":{\"0\":10,\"1\":21}},"
+              "{\"node\":1,\"cpus\":\"\",\"memory\":0,\"distances\":{\"0\":21,\"1\":10}}],"
+              "\"nics\":[{\"name\":\"eth0\",\"node\":0},{\"name\":\"tap0\",\"node\":null}],"
+              "\"usable\":{\"cpus\":\"0-3\",\"memory_nodes\":\"0\"},\"placing\":false,"
+              "\"threads\":[{\"node\":0,\"cpus\":\"0-3\"},{\"node\":null,\"cpus\":null}],"
+              "\"guest\":{\"pid\":77,\"blocks\":[{\"block\":\"pc\\u001b.ram\",\"size\":1073741824,"
+              "\"policy\":\"bind\",\"policy_nodes\":\"0-1\",\"present\":0.5,"
+              "\"nodes\":{\"0\":0.75,\"1\":0.25}},{\"block\":\"vga\",\"size\":1048576,"
+              "\"policy\":\"default\",\"present\":null,\"nodes\":{}}],"
+              "\"cpus\":[{\"cpu\":0,\"thread\":78,\"cpus\":\"2\"}],\"unknown\":\"too dark\"}}");
+    g_autofree char *text = drv_render_numa(host);
+    g_assert_cmpstr(
+        text, ==,
+        "node 0  CPUs 0-3, 64.0 GiB of memory (32.0 GiB available), 5 of 8 huge pages of 2.0 MiB "
+        "free, eth0\n"
+        "node 1  CPUs none, no memory\n"
+        "distances  0: 10 21,  1: 21 10\n"
+        "droverd may use CPUs 0-3 and memory of nodes 0\n"
+        "data thread 0  node 0, CPUs 0-3\n"
+        "data thread 1  on any CPU\n"
+        "nothing is placed on nodes: numa=off in droverd's configuration\n"
+        "guest, in process 77\n"
+        "  pc?.ram  1.0 GiB, 50% in memory, 75% on node 0 and 25% on node 1; policy bind 0-1\n"
+        "  vga  1.0 MiB\n"
+        "  virtual CPU 0  on CPUs 2\n"
+        "  not all of it is known: too dark\n");
+    g_autoptr(JsonObject) odd = parse("{\"nodes\":[7],\"threads\":{},\"guest\":{\"blocks\":[0]}}");
+    g_autofree char *little = drv_render_numa(odd); /* and no crash */
+    g_assert_true(g_str_has_prefix(little, "node 0"));
+    g_autofree char *nothing = drv_render_numa(NULL);
+    g_assert_cmpstr(nothing, ==, "");
+    g_autoptr(JsonObject) failed = parse("{\"job\":\"x\",\"kind\":\"numa\",\"state\":\"failed\","
+                                         "\"error\":{\"message\":\"no such socket\"}}");
+    g_autofree char *outcome = drv_render_outcome(failed);
+    g_assert_cmpstr(outcome, ==, "no such socket");
+}
+
 int
 main(int argc, char **argv)
 {
@@ -310,5 +353,6 @@ main(int argc, char **argv)
     g_test_add_func("/render/report", test_report);
     g_test_add_func("/render/table", test_table);
     g_test_add_func("/render/status", test_status);
+    g_test_add_func("/render/numa", test_numa);
     return g_test_run();
 }

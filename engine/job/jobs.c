@@ -10,6 +10,7 @@
 #include "engine/job/copy.h"
 #include "engine/job/live-dest.h"
 #include "engine/job/live-source.h"
+#include "engine/job/numa-look.h"
 #include "engine/job/predict.h"
 #include "engine/job/tunnel.h"
 
@@ -317,6 +318,20 @@ drv_jobs_copy(DrvJobs *jobs, JsonObject *object, GError **error)
     DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_SOURCE, text);
     g_autoptr(DrvJob) job = drv_copy_new(jobs->services, rec, g_steal_pointer(&spec));
     return drv_journal_add(journal(jobs), job->rec, error) ? launch(jobs, job) : NULL;
+}
+
+JsonObject *
+drv_jobs_numa(DrvJobs *jobs)
+{
+    return drv_numa_host(jobs->services);
+}
+
+char *
+drv_jobs_numa_look(DrvJobs *jobs, JsonObject *object, GError **error)
+{
+    g_autofree char *id = new_id();
+    g_autoptr(DrvJob) job = drv_numa_look_new(jobs->services, id, object, error);
+    return job != NULL ? launch(jobs, job) : NULL;
 }
 
 static DrvJob *
