@@ -13,8 +13,6 @@ from harness.scene import Scene, one_sentence, wait_until
 # Over and over the same 4 MiB, of which no byte is as it was. It is held up by its CPU and not by a
 # timer, so that it writes less when it is slowed down.
 WRITER = Guest(accel="kvm", mode="random", memory=64, pages=1024, params="delay=0 beat=64")
-# To be slowed down: how fast a CPU is that has little else to do is not known beforehand.
-SLOWER = WRITER.variant(params="delay=30 beat=64")
 # That takes a second, and is never done. (The writer's pages do repeat themselves after a while: no
 # duplicates are looked for, or they would save it.)
 SLOW = ("--bandwidth", 4 * MIB, "--codec", "none", "--dedup-memory", 0)
@@ -80,14 +78,14 @@ def test_a_longer_downtime_is_allowed(workdir, pki):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_it_is_throttled(workdir, pki, version):
-    with Machine(binary(version), SLOWER, name="src") as source, \
-            Machine(binary(version), SLOWER, incoming=True, name="dst") as dest, \
+    with Machine(binary(version), WRITER, name="src") as source, \
+            Machine(binary(version), WRITER, incoming=True, name="dst") as dest, \
             Hosts(workdir, pki, hold=False) as hosts:
         source.wait_ready()
         with hosts.a.running(*arguments(source, dest, hosts.b.address, *map(str, SLOW),
                                         "--converge", "throttle", "--keep-source")) as move:
             move.wait_output("the guest is slowed down so that it can be moved: ")
-            result = move.wait(120)
+            result = move.wait(180)
         assert result.status == 0, result
         report = result.json
         dest.console.wait_beats(5)
@@ -99,13 +97,13 @@ def test_it_is_throttled(workdir, pki, version):
 
 def test_writing_is_held_back_where_there_is_a_dirty_ring(workdir, pki, any_qemu):
     """Only CPUs that write wait then; and none does any more when it is over."""
-    guest = SLOWER.variant(dirty_ring=4096)
+    guest = WRITER.variant(dirty_ring=4096)
     with Machine(any_qemu, guest, name="src") as source, \
             Machine(any_qemu, guest, incoming=True, name="dst") as dest, \
             Hosts(workdir, pki, hold=False) as hosts:
         source.wait_ready()
         result = hosts.a.drover(*arguments(source, dest, hosts.b.address, *map(str, SLOW),
-                                           "--converge", "throttle", "--keep-source"), timeout=120)
+                                           "--converge", "throttle", "--keep-source"), timeout=180)
         assert result.status == 0, result
         assert not source.qmp.command("query-vcpu-dirty-limit")
         dest.console.wait_beats(5)
@@ -116,7 +114,7 @@ def test_writing_is_held_back_where_there_is_a_dirty_ring(workdir, pki, any_qemu
 
 def test_what_was_held_back_goes_on_as_before(workdir, any_qemu):
     """A roll-back after all: the guest is let go, and QEMU's settings are what they were."""
-    with Scene(workdir, any_qemu, guest=SLOWER.variant(dirty_ring=4096)) as scene:
+    with Scene(workdir, any_qemu, guest=WRITER.variant(dirty_ring=4096)) as scene:
         before = settings(scene.source)
         move = scene.migrate(*map(str, SLOW), "--downtime", "1", "--converge", "throttle")
         move.wait_output("the guest is slowed down so that it can be moved: ")
@@ -157,3 +155,28 @@ def test_the_promise(workdir, pki, mode, allowed, kept):
     assert (report["downtime_ms"] <= allowed) is kept
     check_parts(report)
     assert ("were allowed: kept)" if kept else "were allowed: BROKEN)") in result.stdout
+
+
+def test_prediction_and_outcome(workdir, pki):
+    """What was predicted, before and by the first round, stands beside what it came to."""
+    guest = Guest(accel="kvm", mode="sparse", pages=4096, params="hz=1000 rate=2 beat=20 body=random")
+    how = ("--mode", "direct", "--bandwidth", 8 * MIB)
+    with Machine(qemu.newest(), guest, name="src") as source, \
+            Machine(qemu.newest(), guest, incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki, hold=False) as hosts:
+        source.wait_ready()
+        asked = ("predict", "--qmp", source.drover_qmp, "--to", hosts.b.address, "--json")
+        made = hosts.a.drover(*asked, *how).json
+        # Of another link: it is not taken for this one's.
+        assert hosts.a.drover(*asked, "--mode", "direct").status == 0
+        words = arguments(source, dest, hosts.b.address, *how)
+        text = hosts.a.drover(*(word for word in words if word != "--json")).stdout
+        report = hosts.a.drover("jobs", "--json").json["jobs"][0]["result"]
+    before, first = report["predictions"]
+    assert (before["made"], first["made"]) == ("before", "first-round")
+    for member in ("converges", "sure", "why", "total_ms", "downtime_ms", "downtime_limit_ms"):
+        assert before[member] == made[member]
+    assert 0 < first["ms"] < report["total_ms"] and 0.5 <= first["sure"] <= 1
+    assert first["total_ms"]["low"] <= first["total_ms"]["likely"] <= first["total_ms"]["high"]
+    assert "predicted before (" in text and "predicted after its first round (" in text
+    assert "% sure): " in text and "; it was " in text

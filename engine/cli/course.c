@@ -24,6 +24,8 @@ add_measures(JsonObject *result, DrvRenderLine line, GString *out)
     JsonArray *measures = drv_json_array(result, "measures");
     for (guint i = 0; measures != NULL && i < MIN(json_array_get_length(measures), 16); i++) {
         JsonObject *measure = drv_json_element(measures, i);
+        if (measure == NULL)
+            continue;
         g_autofree char *why = without_figures(drv_json_string(measure, "why", "?"));
         g_autofree char *at = drv_format_ms(drv_json_number(measure, "at_ms", 0));
         g_autofree char *text = g_strdup_printf("after %s: %s", at, why);
@@ -69,10 +71,60 @@ add_downtime(JsonObject *result, DrvRenderLine line, GString *out)
         line(out, "downtime", text->str);
 }
 
+/* "12 s (8.0 s to 20 s)"; without the range where it has none. */
+static char *
+range_text(JsonObject *range)
+{
+    g_autofree char *low = drv_format_ms(drv_json_number(range, "low", 0));
+    g_autofree char *likely = drv_format_ms(drv_json_number(range, "likely", 0));
+    g_autofree char *high = drv_format_ms(drv_json_number(range, "high", 0));
+    return g_str_equal(low, high) ? g_strdup(likely)
+                                  : g_strdup_printf("%s (%s to %s)", likely, low, high);
+}
+
+/* The verdict, and what was expected if it is a good one. */
+static char *
+expectation(JsonObject *prediction)
+{
+    const char *verdict = drv_json_string(prediction, "converges", "unsure");
+    JsonObject *total = drv_json_object(prediction, "total_ms");
+    JsonObject *downtime = drv_json_object(prediction, "downtime_ms");
+    if (g_str_equal(verdict, "no") || total == NULL || downtime == NULL)
+        return g_strdup("it would not converge");
+    g_autofree char *took = range_text(total);
+    g_autofree char *down = range_text(downtime);
+    return g_strdup_printf("%s%s in all, %s down", g_str_equal(verdict, "yes") ? "" : "perhaps ",
+                           took, down);
+}
+
+/* What it was to be beside what it was. */
+static void
+add_predictions(JsonObject *result, DrvRenderLine line, GString *out)
+{
+    JsonArray *all = drv_json_array(result, "predictions");
+    g_autofree char *took = drv_format_ms(drv_json_number(result, "total_ms", 0));
+    g_autofree char *down = drv_format_ms(drv_json_number(result, "downtime_ms", 0));
+    gboolean done = g_str_equal(drv_json_string(result, "state", ""), "completed");
+    for (guint i = 0; all != NULL && i < MIN(json_array_get_length(all), 4); i++) {
+        JsonObject *p = drv_json_element(all, i);
+        if (p == NULL)
+            continue;
+        gboolean before = g_str_equal(drv_json_string(p, "made", ""), "before");
+        g_autofree char *expected = expectation(p);
+        g_autofree char *outcome = done ? g_strdup_printf("it was %s in all, %s down", took, down)
+                                        : g_strdup_printf("it ended undone after %s", took);
+        g_autofree char *text = g_strdup_printf(
+            "predicted %s (%.0f%% sure): %s; %s", before ? "before" : "after its first round",
+            drv_json_number(p, "sure", 0) * 100, expected, outcome);
+        line(out, "predicted", text);
+    }
+}
+
 void
 drv_render_course(JsonObject *result, DrvRenderLine line, GString *out)
 {
     add_downtime(result, line, out);
     add_measures(result, line, out);
     add_throttle(result, line, out);
+    add_predictions(result, line, out);
 }

@@ -281,6 +281,9 @@ drv_jobs_migrate(DrvJobs *jobs, JsonObject *object, GError **error)
     g_autoptr(DrvJob) job = drv_live_source_new(jobs->services, rec, error);
     if (job == NULL || !drv_journal_add(journal(jobs), job->rec, error))
         return NULL;
+    JsonObject *predicted = drv_predict_earlier(jobs->ended, spec);
+    if (predicted != NULL)
+        json_object_set_object_member(job->detail, "prediction", predicted);
     return launch(jobs, job);
 }
 

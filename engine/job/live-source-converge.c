@@ -212,15 +212,18 @@ live_converge_round(LiveSource *self)
 /* The first that is heard of a round is closest to all that it has to bring: what the guest wrote
  * to during the round before. */
 static void
-size_round(LiveConverge *c, gint64 remaining)
+size_round(LiveSource *self)
 {
+    LiveConverge *c = &self->converge;
     if (c->sized == c->pass)
         return;
     c->sized = c->pass;
-    c->round_bytes = MAX(remaining, 0);
+    c->round_bytes = MAX(self->progress.remaining, 0);
     if (c->pass > 1 && c->before_us > 0 && c->round_us > c->before_us)
         c->dirty_rate =
             MAX((double)c->round_bytes * G_USEC_PER_SEC / (double)(c->round_us - c->before_us), 1);
+    if (c->pass == 2 && c->before_us > 0)
+        live_predict_first_round(self);
 }
 
 /* Bytes of the guest that QEMU has dealt with, zero pages as well as others. */
@@ -247,7 +250,8 @@ live_judge_convergence(LiveSource *self)
     if (c->controller == NULL)
         c->controller = controller_for(self->spec);
     live_converge_round(self);
-    size_round(c, p->remaining);
+    size_round(self);
+    live_predict_rate(self);
     take_delivery(self, now);
     c->most_pct = MAX(c->most_pct, p->throttle_pct);
     const DrvConvergeSample sample = {
@@ -316,4 +320,5 @@ live_converge_clear(LiveConverge *c)
     g_clear_pointer(&c->controller, drv_convergence_free);
     g_clear_pointer(&c->measures, json_array_unref);
     g_clear_pointer(&c->measure, g_free);
+    g_clear_pointer(&c->first, g_free);
 }

@@ -456,6 +456,7 @@ live_report(LiveSource *self, DrvJobState state)
     json_object_set_double_member(cpu, "dest", self->cpu_dest);
     json_object_set_object_member(o, "cpu_s", cpu);
     live_report_converge(self, o);
+    live_report_predictions(self, o);
     json_object_set_object_member(o, "verify", report_verify(self, state));
     live_report_numa(self, o);
     g_free(self->base.rec->result);

@@ -7,6 +7,7 @@
 #include "engine/channel/ram-send.h"
 #include "engine/host/vm.h"
 #include "engine/job/job.h"
+#include "engine/job/predict-round.h"
 #include "engine/job/spec.h"
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"
@@ -58,6 +59,10 @@ typedef struct {
     gboolean unlimitable; /* it cannot */
     JsonArray *measures;  /* for the report; NULL: none */
     char *measure;        /* the last one's sentence; NULL: none */
+
+    DrvFirstRound *first; /* what is known of it; NULL: nothing. Without seconds: it goes on */
+    guint rates;          /* taken of the link in it */
+    gint64 first_ms;      /* it ended, after the job's beginning */
 } LiveConverge;
 typedef struct _LiveDisks LiveDisks;
 
@@ -215,6 +220,11 @@ void live_take_figures(LiveSource *self, JsonObject *reply);
 JsonObject *live_progress(DrvJob *job);
 /* The contract's final object, for the state that the job is about to enter. */
 void live_report(LiveSource *self, DrvJobState state);
+
+/* live-source-predict.c: the wire's rate is known anew; the first round is over, and was sized. */
+void live_predict_rate(LiveSource *self);
+void live_predict_first_round(LiveSource *self);
+void live_report_predictions(LiveSource *self, JsonObject *o);
 
 /* live-source-downtime.c: up to now, but for what the destination says that the guest has been
  * running there already: after a restart of ours that may be long. */

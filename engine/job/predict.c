@@ -7,6 +7,7 @@
 #include "engine/host/address.h"
 #include "engine/host/guest-blocks.h"
 #include "engine/job/predict-model.h"
+#include "engine/job/predict-round.h"
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"
 
@@ -31,6 +32,9 @@
 #define PROBE_SKIP 1
 /* Then what is under way is waited for. */
 #define PROBE_END_MS 5000
+
+/* A guest does something else after so long. */
+#define MAX_AGE_US (3600 * (gint64)G_USEC_PER_SEC)
 
 /* Probes that peers may have here at once. */
 #define MAX_ENDS 4
@@ -534,6 +538,33 @@ drv_predict_new(DrvServices *services, const char *id, DrvJobSpec *spec, GError 
     self->port = port;
     drv_job_init(&self->base, &predict_ops, services, rec, FALSE);
     return &self->base;
+}
+
+/* --- what was predicted, for a migration --- */
+
+/* What it was asked for as well: of another link or another promise it would say nothing. */
+static gboolean
+is_of(const DrvJobSpec *asked, const DrvJobSpec *spec)
+{
+    return g_str_equal(asked->qmp, spec->qmp) && g_str_equal(asked->to, spec->to) &&
+           asked->codec == spec->codec && asked->mode == spec->mode &&
+           asked->bandwidth == spec->bandwidth && asked->downtime_ms == spec->downtime_ms;
+}
+
+JsonObject *
+drv_predict_earlier(GPtrArray *jobs, const DrvJobSpec *spec)
+{
+    for (guint i = jobs->len; i > 0; i--) {
+        DrvJob *job = jobs->pdata[i - 1];
+        gint64 age = g_get_real_time() - job->rec->created_us;
+        if (job->ops != &predict_ops || drv_job_state(job) != DRV_STATE_DONE || age < 0 ||
+            age > MAX_AGE_US || !is_of(((Predict *)job)->spec, spec))
+            continue;
+        g_autoptr(JsonNode) node = json_from_string(job->rec->result, NULL);
+        if (node != NULL && JSON_NODE_HOLDS_OBJECT(node))
+            return drv_predict_brief(json_node_get_object(node), "before", age / 1000);
+    }
+    return NULL;
 }
 
 /* --- the other end --- */

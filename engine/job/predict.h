@@ -12,6 +12,10 @@ DrvJob *drv_predict_new(DrvServices *services, const char *id, DrvJobSpec *spec,
 /* The specification of a migration whose destination's QEMU need not be named. DRV_ERROR_USAGE. */
 DrvJobSpec *drv_predict_spec(JsonObject *object, GError **error);
 
+/* What was last predicted of such a migration, if that was not long ago, for its report; NULL:
+ * nothing. 'jobs' (of DrvJob) are those that are over, the latest last. Owned by the caller. */
+JsonObject *drv_predict_earlier(GPtrArray *jobs, const DrvJobSpec *spec);
+
 /* The other end: a peer asks for a probe of the link. 'ends' (of DrvProbe) keeps it until it is
  * over. */
 void drv_predict_accept(DrvServices *services, GPtrArray *ends, DrvPeer *peer, guint64 call,
