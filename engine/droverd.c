@@ -225,6 +225,18 @@ write_log(GLogLevelFlags level, const GLogField *fields, gsize n_fields, gpointe
     return g_log_writer_standard_streams(level, fields, n_fields, NULL);
 }
 
+/* For tests of a host with other nodes than the one at hand: DROVER_TEST_NUMA=DIR has its sysfs and
+ * procfs. */
+static const char *
+root_of_host(void)
+{
+#ifdef DRV_TEST_HOOKS
+    return g_getenv("DROVER_TEST_NUMA");
+#else
+    return NULL;
+#endif
+}
+
 static gboolean
 start(Daemon *daemon, GError **error)
 {
@@ -245,7 +257,7 @@ start(Daemon *daemon, GError **error)
     }
     if (daemon->name == NULL)
         daemon->name = g_strdup(g_get_host_name());
-    daemon->topology = daemon->config->numa ? drv_topology_read(NULL) : NULL;
+    daemon->topology = daemon->config->numa ? drv_topology_read(root_of_host()) : NULL;
     DrvTransferConfig transfer = {
         .name = daemon->name,
         .pki_dir = daemon->config->pki_dir,

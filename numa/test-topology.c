@@ -99,6 +99,9 @@ test_nics(void)
     g_assert_cmpint(drv_topology_nic_node(t, "eth9"), ==, -1);
     g_assert_cmpint(drv_topology_nic_node(t, "loop"), ==, -1);
     g_assert_cmpuint(t->nics->len, ==, 6);
+    test_host_put(root, "sys/class/net/late/mtu", "1500");
+    g_autoptr(DrvTopology) now = drv_topology_again(t);
+    g_assert_cmpuint(now->nics->len, ==, 7);
     test_host_remove(root);
 }
 

@@ -257,10 +257,17 @@ drv_topology_read(const char *root)
     topology->nics = g_array_new(FALSE, FALSE, sizeof(DrvNic));
     g_array_set_clear_func(topology->nics, clear_nic);
     root = root != NULL ? root : "/";
+    topology->root = g_strdup(root);
     read_allowed(root, topology);
     read_nodes(root, topology);
     read_nics(root, topology);
     return topology;
+}
+
+DrvTopology *
+drv_topology_again(const DrvTopology *topology)
+{
+    return drv_topology_read(topology->root);
 }
 
 void
@@ -272,6 +279,7 @@ drv_topology_free(DrvTopology *topology)
         g_array_unref(topology->nodes[i].huge);
     g_free(topology->nodes);
     g_array_unref(topology->nics);
+    g_free(topology->root);
     g_free(topology);
 }
 

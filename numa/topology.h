@@ -29,6 +29,7 @@ typedef struct {
 } DrvNic;
 
 typedef struct {
+    char *root;
     guint n; /* at least one */
     DrvNode *nodes;
     GArray *nics;    /* of DrvNic, all but loopback */
@@ -40,6 +41,8 @@ typedef struct {
 /* 'root' stands for "/" in tests; NULL: "/" itself. What cannot be read is taken for absent, and a
  * kernel without NUMA for one node with everything. */
 DrvTopology *drv_topology_read(const char *root);
+/* The same host as it is now. */
+DrvTopology *drv_topology_again(const DrvTopology *topology);
 void drv_topology_free(DrvTopology *topology);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvTopology, drv_topology_free)
 

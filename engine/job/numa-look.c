@@ -59,7 +59,8 @@ JsonObject *
 drv_numa_host(DrvServices *services)
 {
     DrvTransfer *transfer = drv_services_transfer(services);
-    g_autoptr(DrvTopology) now = drv_topology_read(NULL);
+    const DrvTopology *used = drv_transfer_topology(transfer);
+    g_autoptr(DrvTopology) now = used != NULL ? drv_topology_again(used) : drv_topology_read(NULL);
     JsonObject *o = drv_topology_to_json(now);
     json_object_set_boolean_member(o, "placing", drv_transfer_topology(transfer) != NULL);
     json_object_set_array_member(o, "threads", threads_to_json(transfer));

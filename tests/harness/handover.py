@@ -38,8 +38,8 @@ def make_hosts_pki(directory):
 class Hosts:
     """Two daemons, a and b. hold: each stops itself before it starts a guest that came to it."""
 
-    def __init__(self, workdir, pki, hold=True, link=None, config=None, prefixes=((), ())):
-        env = HOLD if hold else {}
+    def __init__(self, workdir, pki, hold=True, link=None, config=None, prefixes=((), ()), env=None):
+        env = {**(HOLD if hold else {}), **(env or {})}
         self.hold = hold
         self._stack = contextlib.ExitStack()
         self.daemons = []

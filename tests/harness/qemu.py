@@ -122,6 +122,7 @@ class Guest:
         backend = {
             "memfd": f"memory-backend-memfd,{size},share=on",
             "memfd-private": f"memory-backend-memfd,{size},share=off",
+            "bound": f"memory-backend-ram,{size},host-nodes=0,policy=bind",
             "prealloc": f"memory-backend-ram,{size},prealloc=on",
             "file": f"memory-backend-file,{size},share=on,mem-path={workdir}/ram",
         }[self.backend]
