@@ -15,7 +15,8 @@ struct _DrvRamPlacer {
     DrvTransfer *transfer;
     DrvGuestRam *ram;
     guint8 digest[DRV_PAGE_SECRET];
-    gint node; /* that its threads are near to; fixed before a channel uses it */
+    gint node;   /* that all pages go to, -1: to none alone; fixed before a channel uses it, ... */
+    gint *nodes; /* ... as this: that those of each of ram's blocks go to; NULL: no matter */
 
     GMutex lock; /* guards the next group */
     DrvPlaceOrder order;
@@ -78,11 +79,21 @@ drv_ram_placer_new(DrvTransfer *transfer, DrvGuestRam *ram, const guint8 digest[
 }
 
 void
-drv_ram_placer_place(DrvRamPlacer *placer, const DrvPolicy *policies, guint n, gint node)
+drv_ram_placer_place(DrvRamPlacer *placer, const DrvPolicy *policies, guint n)
 {
+    gboolean alone = TRUE;
     g_return_if_fail(n == drv_guest_ram_blocks(placer->ram));
     drv_guest_ram_place(placer->ram, policies);
-    placer->node = node;
+    g_free(placer->nodes);
+    placer->nodes = g_new(gint, n);
+    for (guint i = 0; i < n; i++) {
+        guint64 nodes = policies[i].nodes;
+        placer->nodes[i] = __builtin_popcountll(nodes) == 1 ? __builtin_ctzll(nodes) : -1;
+        alone = alone && placer->nodes[i] == placer->nodes[0];
+    }
+    placer->node = alone && n > 0 ? placer->nodes[0] : -1;
+    if (alone)
+        g_clear_pointer(&placer->nodes, g_free);
 }
 
 void
@@ -108,6 +119,7 @@ placer_unref(DrvRamPlacer *placer)
     g_clear_error(&placer->error);
     g_mutex_clear(&placer->lock);
     g_free(placer->blocks);
+    g_free(placer->nodes);
     g_free(placer);
 }
 
@@ -220,11 +232,30 @@ take_last(gpointer target, gpointer data)
 
 static void take_place(gpointer target, gpointer data);
 
+/* The node that the first page of a batch goes to; within a batch pages seldom are of several
+ * blocks. Under the lock. */
+static gint
+node_of(DrvRamPlacer *placer, const Batch *batch)
+{
+    const DrvRamBlocks *blocks = placer->blocks;
+    DrvBatchReader reader;
+    DrvRecord record;
+    /* What is wrong with it is found where it is placed. */
+    if (!drv_batch_reader_init(&reader, batch->frame->chunk->data, batch->frame->len,
+                               blocks->blocks, blocks->n, NULL))
+        return -1;
+    while (drv_batch_reader_next(&reader, &record))
+        if (drv_batch_is_placed(blocks->blocks, &record))
+            return placer->nodes[blocks->reach[record.block]];
+    return -1;
+}
+
 /* Under the lock. */
 static void
 start_placing(DrvRamPlacer *placer, Batch *batch)
 {
-    drv_worker_post(drv_transfer_worker_near(placer->transfer, placer->node, placer->next_worker++),
+    gint node = placer->nodes != NULL ? node_of(placer, batch) : placer->node;
+    drv_worker_post(drv_transfer_worker_near(placer->transfer, node, placer->next_worker++),
                     take_place, batch, NULL);
 }
 

@@ -25,8 +25,8 @@ void drv_ram_placer_drop(DrvRamPlacer *placer);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvRamPlacer, drv_ram_placer_drop)
 
 /* Before a channel uses it: the pages of the 'n' blocks of 'ram' are to come to be as their
- * policies say, by threads that are near to NUMA node 'node' (-1: near to none). */
-void drv_ram_placer_place(DrvRamPlacer *placer, const DrvPolicy *policies, guint n, gint node);
+ * policies say, each batch's by a thread that is near to the node of its first. */
+void drv_ram_placer_place(DrvRamPlacer *placer, const DrvPolicy *policies, guint n);
 /* Any thread. Where they have come to be. */
 void drv_ram_placer_placed(DrvRamPlacer *placer, DrvGuestPlaced *placed);
 

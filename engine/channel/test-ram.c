@@ -52,6 +52,8 @@ new_memory(guint pages)
     guint8 *p =
         mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     g_assert_true(p != MAP_FAILED);
+    /* A huge page would be there as a whole, and reach into the next block. */
+    madvise(p, pages * PAGE, MADV_NOHUGEPAGE);
     return p;
 }
 
@@ -213,8 +215,9 @@ placing_failed(const GError *error, gpointer data)
 }
 
 static void
-scene_init(Scene *s, guint threads, guint lanes, gboolean relay)
+scene_init_on(Scene *s, guint threads, guint lanes, gboolean relay, const DrvTopology *host)
 {
+    DrvTransferConfig config = {.threads = threads, .topology = host};
     guint8 secret[DRV_PAGE_SECRET];
     DrvRamBlock placeable[BLOCKS] = {0};
     DrvGuestBlock reach[BLOCKS] = {0};
@@ -222,7 +225,7 @@ scene_init(Scene *s, guint threads, guint lanes, gboolean relay)
     guint n = 0;
     memset(s, 0, sizeof *s);
     s->rand = g_rand_new_with_seed((guint32)g_test_rand_int());
-    rig_init(&s->rig, threads, lanes, 0);
+    rig_init_with(&s->rig, &config, &config, lanes);
     s->relay = relay ? test_relay_new(s->rig.port) : NULL;
     rig_connect(&s->rig, relay ? test_relay_port(s->relay) : 0);
     rig_wait_lanes(&s->rig, lanes);
@@ -247,6 +250,12 @@ scene_init(Scene *s, guint threads, guint lanes, gboolean relay)
     DrvGuestRam *ram = drv_guest_ram_open(getpid(), reach, n, &error);
     g_assert_no_error(error);
     s->placer = drv_ram_placer_new(s->rig.b.transfer, ram, secret, placing_failed, s);
+}
+
+static void
+scene_init(Scene *s, guint threads, guint lanes, gboolean relay)
+{
+    scene_init_on(s, threads, lanes, relay, NULL);
 }
 
 static void
@@ -372,6 +381,68 @@ test_nothing_is_held_back(void)
     scene_clear(&s);
 }
 
+/* --- on nodes: those of the machine at hand; tests/test_numa.py has some with several --- */
+
+/* Of a block's pages, those that are there, and those on a node; FALSE: the kernel does not tell.
+ */
+static gboolean
+count_on(Scene *s, guint block, guint node, guint *there, guint *on_node)
+{
+    DrvResidency r = {0};
+    if (!drv_residency_sample(0, (guint64)(gsize)s->dest[block], layout[block].pages * PAGE,
+                              layout[block].pages, &r, NULL))
+        return FALSE;
+    *there = (guint)r.present;
+    *on_node = (guint)r.pages[node];
+    return TRUE;
+}
+
+/* A guest with all of its memory on 'main', but for 'extra': every page is there, and each that
+ * has a thread near by was written by that. */
+static void
+check_placed(const DrvTopology *host, guint main, guint extra)
+{
+    DrvPolicy policies[] = {{DRV_POLICY_BIND, DRV_NODE_BIT(main)},
+                            {DRV_POLICY_BIND, DRV_NODE_BIT(extra)}};
+    DrvCpus usable = drv_topology_usable(host);
+    DrvCpus near = drv_cpus_and(&drv_topology_node(host, (gint)main)->cpus, &usable);
+    DrvGuestPlaced placed;
+    guint there, on_node;
+    Scene s;
+    scene_init_on(&s, MAX(host->n, 2), 2, FALSE, host);
+    /* Firmware that is there is where this thread has put it. */
+    g_assert_no_errno(madvise(s.dest[MAIN], layout[MAIN].pages * PAGE, MADV_DONTNEED));
+    drv_ram_placer_place(s.placer, policies, G_N_ELEMENTS(policies));
+    migrate(&s, DRV_CODEC_LZ4);
+    check_arrived(&s);
+    drv_ram_placer_placed(s.placer, &placed);
+    g_assert_cmpuint(placed.bytes, >, 1000 * PAGE);
+    if (!count_on(&s, MAIN, main, &there, &on_node)) {
+        g_test_skip("this kernel does not say where memory is");
+    } else {
+        g_assert_cmpuint(there, >, 1000);
+        g_assert_cmpuint(on_node, ==, there);
+        g_assert_true(count_on(&s, EXTRA, extra, &there, &on_node));
+        g_assert_cmpuint(on_node, ==, there);
+        g_assert_cmpuint(placed.sampled, >, 0);
+        if (main == extra && !drv_cpus_is_empty(&near))
+            g_assert_cmpuint(placed.pages_local, ==, placed.sampled);
+    }
+    scene_clear(&s);
+}
+
+static void
+test_placed(void)
+{
+    g_autoptr(DrvTopology) host = drv_topology_read(NULL);
+    guint64 nodes = drv_topology_memory_nodes(host);
+    guint last = 63 - (guint)__builtin_clzll(nodes);
+    for (guint node = 0; node < DRV_NODES_MAX; node++)
+        if ((nodes & DRV_NODE_BIT(node)) != 0)
+            check_placed(host, node, node);
+    check_placed(host, (guint)__builtin_ctzll(nodes), last);
+}
+
 /* --- what must not be --- */
 
 static gboolean
@@ -464,6 +535,8 @@ main(int argc, char **argv)
         g_test_add_data_func(path, &hows[i], test_arrives);
     }
     g_test_add_func("/ram/nothing-is-held-back", test_nothing_is_held_back);
+
+    g_test_add_func("/ram/placed", test_placed);
     g_test_add_func("/ram/spoilt", test_spoilt);
     g_test_add_func("/ram/hostile", test_hostile);
     g_test_add_func("/ram/abandoned", test_abandoned);

@@ -98,7 +98,8 @@ static gboolean
 plan(LiveDest *self, DestNuma *numa, GError **error)
 {
     /* As it is now: memory comes and goes. */
-    g_autoptr(DrvTopology) now = drv_topology_read(NULL);
+    DrvTransfer *transfer = drv_services_transfer(self->base.services);
+    g_autoptr(DrvTopology) now = drv_topology_again(drv_transfer_topology(transfer));
     DrvCpus cpus = drv_guest_numa_cpus(numa->guest);
     if (!drv_place_guest(now, numa->memory, numa->n, &cpus, numa->guest->mems, -1, numa->places,
                          error))
@@ -121,7 +122,7 @@ tell_placer(LiveDest *self, const DestNuma *numa)
         policies[i] = numa->places[0].policy;
     for (guint i = 0; i < numa->n; i++)
         policies[numa->index[i]] = numa->places[i].policy;
-    drv_ram_placer_place(self->placer, policies, numa->guest->n, numa->node);
+    drv_ram_placer_place(self->placer, policies, numa->guest->n);
 }
 
 static void
