@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/error.h"
+#include "common/exposition.h"
 #include "engine/api/server.h"
 #include "engine/host/address.h"
 #include "engine/host/config.h"
@@ -59,6 +60,25 @@ api_status(gpointer self)
     json_object_set_int_member(object, "uptime_s",
                                (g_get_monotonic_time() - daemon->since) / G_USEC_PER_SEC);
     return take_object(object);
+}
+
+/* Names of the process's own are those that Prometheus's libraries give them everywhere. */
+static char *
+api_metrics(gpointer self)
+{
+    Daemon *daemon = self;
+    GString *out = g_string_new(NULL);
+    g_autofree char *who =
+        drv_exposition_labels("name", daemon->name, "version", DRV_VERSION, NULL);
+    drv_exposition_head(out, "drover_info", "gauge", "Which daemon this is.");
+    drv_exposition_value(out, "drover_info", who, 1);
+    drv_exposition_head(out, "drover_uptime_seconds", "gauge", "Since it was started.");
+    drv_exposition_value(out, "drover_uptime_seconds", "",
+                         (double)((g_get_monotonic_time() - daemon->since) / G_USEC_PER_SEC));
+    drv_exposition_head(out, "process_cpu_seconds_total", "counter", "User and system time.");
+    drv_exposition_value(out, "process_cpu_seconds_total", "", drv_process_cpu_seconds());
+    drv_jobs_metrics(daemon->jobs, out);
+    return g_string_free(out, FALSE);
 }
 
 static JsonNode *
@@ -128,6 +148,7 @@ api_resolve(gpointer self, const char *id, const char *run_on, GError **error)
 
 static const DrvApiBackend backend = {
     .status = api_status,
+    .metrics = api_metrics,
     .list_jobs = api_list,
     .show_job = api_show,
     .migrate = api_migrate,

@@ -58,6 +58,7 @@ def test_planned_where_there_is_room(workdir, pki, mode):
         report = migrate_exactly(hosts, source, dest, "--mode", mode)
         said = hosts.b.said()
         threads = hosts.b.drover("numa", "--json").json["threads"]
+        counted = hosts.b.metrics()
     numa = report["numa"]
     assert numa["source_node"] == 0 and numa["dest"]["as_planned"] == 1, numa
     [ram] = [block for block in numa["dest"]["blocks"] if block["block"] == "pc.ram"]
@@ -73,6 +74,10 @@ def test_planned_where_there_is_room(workdir, pki, mode):
     assert 0 < copied["sampled_bytes"] < copied["bytes"]
     for way in ("to", "from"):
         assert copied[f"{way}_local_bytes"] + copied[f"{way}_remote_bytes"] == copied["bytes"]
+    for way, access in (("to", "write"), ("from", "read")):
+        for node in ("local", "remote"):
+            count = counted[f'drover_numa_bytes_total{{access="{access}",node="{node}"}}']
+            assert abs(count - copied[f"{way}_{node}_bytes"]) <= 1
 
 
 @needs_two_cpus

@@ -14,6 +14,9 @@ typedef struct {
     /* An object about the daemon. Never NULL. */
     JsonNode *(*status)(gpointer self);
 
+    /* What there is to count, in Prometheus's text format (common/exposition.h). Never NULL. */
+    char *(*metrics)(gpointer self);
+
     /* An array of at most 'limit' job objects, the newest first. */
     JsonNode *(*list_jobs)(gpointer self, guint limit, GError **error);
 

@@ -111,6 +111,12 @@ fake_predict(gpointer self, JsonObject *spec, GError **error)
     return start(self, "predict", spec, error);
 }
 
+static char *
+fake_metrics(gpointer self)
+{
+    return g_strdup("fake_up 1\n");
+}
+
 static JsonNode *
 fake_numa(gpointer self)
 {
@@ -173,6 +179,7 @@ const DrvApiBackend fake_backend_ops = {
     .tunnel = fake_tunnel,
     .copy = fake_copy,
     .predict = fake_predict,
+    .metrics = fake_metrics,
     .numa = fake_numa,
     .numa_look = fake_numa_look,
     .cancel = fake_cancel,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/error.h"
+#include "common/exposition.h"
 #include "common/json.h"
 
 typedef enum { BODY_IGNORED, BODY_REQUIRED } Body;
@@ -42,6 +43,16 @@ static JsonNode *
 get_status(const Request *req, GError **error)
 {
     return drv_api_status(req->router->ops, req->router->self);
+}
+
+static JsonNode *
+get_metrics(const Request *req, GError **error)
+{
+    char *text = req->router->ops->metrics(req->router->self);
+    soup_server_message_set_status(req->msg, SOUP_STATUS_OK, NULL);
+    soup_server_message_set_response(req->msg, DRV_EXPOSITION_TYPE, SOUP_MEMORY_TAKE, text,
+                                     strlen(text));
+    return NULL;
 }
 
 static JsonNode *
@@ -168,6 +179,7 @@ static const struct {
     guint status; /* of success */
 } routes[] = {
     {"GET", "/v1/status", get_status, BODY_IGNORED, SOUP_STATUS_OK},
+    {"GET", "/v1/metrics", get_metrics, BODY_IGNORED, SOUP_STATUS_OK},
     {"GET", "/v1/jobs", get_jobs, BODY_IGNORED, SOUP_STATUS_OK},
     {"GET", "/v1/jobs/*", get_job, BODY_IGNORED, SOUP_STATUS_OK},
     {"GET", "/v1/jobs/*/watch", watch_job, BODY_IGNORED, SOUP_STATUS_OK},

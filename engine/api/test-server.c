@@ -169,6 +169,8 @@ test_bad_requests(Fixture *f, gconstpointer data)
         {"GET", "/v1/jobs/nope/watch", "", 404, "there is no job nope"},
         {"POST", "/v1/jobs/nope/cancel", "", 404, "there is no job nope"},
         {"GET", "/v1/jobs/%2e%2e%2fstatus", "", 400, "\"the request is malformed\""},
+        {"GET", "/v1/metrics", "", 200, "text/plain; version=0.0.4"},
+        {"GET", "/v1/metrics", "", 200, "\r\n\r\nfake_up 1\n"},
         {"GET", "/v1/numa", "", 200, "\"cpus\":\"0-7\""},
         {"POST", "/v1/numa", "[", 400, "the request's body is"},
         {"POST", "/v1/status", "", 405, "\"/v1/status takes GET only, not POST\""},

@@ -243,23 +243,6 @@ drv_job_changed(DrvJob *job)
     drv_services_changed(job->services, job->rec->id);
 }
 
-const char *
-drv_job_outcome(DrvJobState state)
-{
-    switch (state) {
-    case DRV_STATE_DONE:
-        return "completed";
-    case DRV_STATE_FAILED:
-        return "failed";
-    case DRV_STATE_CANCELLED:
-        return "cancelled";
-    case DRV_STATE_IN_DOUBT:
-        return "in-doubt";
-    default:
-        return "running";
-    }
-}
-
 static void
 set_time(JsonObject *object, const char *member, gint64 realtime_us)
 {

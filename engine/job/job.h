@@ -86,10 +86,6 @@ void drv_job_changed(DrvJob *job);
 JsonObject *drv_job_to_json(DrvJob *job);
 /* The same of a record alone. */
 JsonObject *drv_job_record_to_json(const DrvJobRecord *rec, const char *kind);
-/* The contract's word for a final state: "completed", "failed", "cancelled"; "in-doubt" or
- * "running". */
-const char *drv_job_outcome(DrvJobState state);
-
 /* User and system time of this process so far, in seconds: what a job's report counts. */
 double drv_process_cpu_seconds(void);
 

@@ -2,6 +2,7 @@
 #include "engine/job/jobs.h"
 
 #include "common/error.h"
+#include "common/exposition.h"
 #include "common/json.h"
 #include "engine/channel/probe.h"
 #include "engine/host/address.h"
@@ -55,6 +56,7 @@ left(DrvJob *job, gpointer data)
     if (!g_ptr_array_find(jobs->jobs, job, &index))
         return;
     DrvJob *over = g_ptr_array_steal_index_fast(jobs->jobs, index);
+    drv_tally_ended(drv_services_tally(jobs->services), over->ops->kind, over->rec);
     if (!over->journaled) { /* no journal tells how it ended: whoever follows it asks here */
         g_ptr_array_add(jobs->ended, drv_job_ref(over));
         if (jobs->ended->len > KEEP_ENDED)
@@ -402,6 +404,34 @@ drv_jobs_show(DrvJobs *jobs, const char *id, GError **error)
         return NULL;
     }
     return record_to_json(rec);
+}
+
+/* Labels → how many of the jobs that go on have them. */
+static void
+write_active(DrvJobs *jobs, GString *out)
+{
+    g_autoptr(GHashTable) n = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    GHashTableIter iter;
+    gpointer labels, sum;
+    for (guint i = 0; i < jobs->jobs->len; i++) {
+        const DrvJob *job = jobs->jobs->pdata[i];
+        char *key = drv_exposition_labels("kind", job->ops->kind, "role",
+                                          job->rec->role == DRV_ROLE_SOURCE ? "source" : "dest",
+                                          "state", drv_state_name(drv_job_state(job)), NULL);
+        g_hash_table_replace(n, key,
+                             GUINT_TO_POINTER(GPOINTER_TO_UINT(g_hash_table_lookup(n, key)) + 1));
+    }
+    drv_exposition_head(out, "drover_jobs", "gauge", "Jobs that are not over.");
+    g_hash_table_iter_init(&iter, n);
+    while (g_hash_table_iter_next(&iter, &labels, &sum))
+        drv_exposition_value(out, "drover_jobs", labels, GPOINTER_TO_UINT(sum));
+}
+
+void
+drv_jobs_metrics(DrvJobs *jobs, GString *out)
+{
+    write_active(jobs, out);
+    drv_tally_write(drv_services_tally(jobs->services), out);
 }
 
 JsonArray *

@@ -34,6 +34,8 @@ JsonArray *drv_jobs_list(DrvJobs *jobs, guint limit, GError **error);
 /* Owned by the caller. DRV_ERROR_NOT_FOUND. */
 JsonObject *drv_jobs_show(DrvJobs *jobs, const char *id, GError **error);
 guint drv_jobs_active(DrvJobs *jobs);
+/* Appends what there is to count about them, in Prometheus's text format. */
+void drv_jobs_metrics(DrvJobs *jobs, GString *out);
 /* For the daemon's orderly end: cancels what may be cancelled here. Returns whether there is
  * something to wait for. */
 gboolean drv_jobs_cancel_all(DrvJobs *jobs);

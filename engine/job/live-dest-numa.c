@@ -211,11 +211,12 @@ share_as_planned(const DestNuma *numa)
 }
 
 static JsonObject *
-copied_report(DrvRamPlacer *placer)
+copied_report(LiveDest *self)
 {
     JsonObject *o = json_object_new();
     DrvGuestPlaced placed;
-    drv_ram_placer_placed(placer, &placed);
+    drv_ram_placer_placed(self->placer, &placed);
+    drv_tally_placed(drv_services_tally(self->base.services), &placed);
     double scale = placed.sampled > 0 ? (double)placed.bytes / (double)placed.sampled : 0;
     gint64 local = (gint64)((double)placed.pages_local * scale);
     gint64 buffers = (gint64)((double)placed.buffers_local * scale);
@@ -246,7 +247,7 @@ dest_numa_conclude(LiveDest *self)
     json_object_set_array_member(self->numa_report, "blocks", blocks);
     json_object_set_double_member(self->numa_report, "as_planned", share_as_planned(numa));
     if (self->placer != NULL)
-        json_object_set_object_member(self->numa_report, "copied", copied_report(self->placer));
+        json_object_set_object_member(self->numa_report, "copied", copied_report(self));
     if (numa->advice != NULL)
         json_object_set_string_member(self->numa_report, "advice", numa->advice);
 }

@@ -432,7 +432,7 @@ live_report(LiveSource *self, DrvJobState state)
         drv_session_get_stats(drv_peer_session(self->peer), &link);
     json_object_set_string_member(o, "job", self->base.rec->id);
     json_object_set_string_member(o, "vm", self->base.rec->vm != NULL ? self->base.rec->vm : "");
-    json_object_set_string_member(o, "state", drv_job_outcome(state));
+    json_object_set_string_member(o, "state", drv_state_outcome(state));
     if (self->base.error != NULL)
         json_object_set_string_member(o, "error", self->base.error->message);
     else

@@ -7,6 +7,7 @@ struct _DrvServices {
     DrvTransfer *transfer; /* borrowed */
     DrvPeers *peers;
     DrvAborts *aborts;
+    DrvTally *tally;
     GHashTable *pinned; /* owner → DrvCpus */
 };
 
@@ -38,6 +39,12 @@ DrvAborts *
 drv_services_aborts(const DrvServices *services)
 {
     return services->aborts;
+}
+
+DrvTally *
+drv_services_tally(const DrvServices *services)
+{
+    return services->tally;
 }
 
 char *
@@ -94,6 +101,7 @@ drv_services_new(const DrvServicesParams *params, GError **error)
     services->pinned = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     services->peers = drv_peers_new((guint)params->config->lanes);
     services->aborts = drv_aborts_new(journal, services->peers);
+    services->tally = drv_tally_new();
     return services;
 }
 
@@ -109,6 +117,7 @@ drv_services_free(DrvServices *services)
 {
     if (services == NULL)
         return;
+    drv_tally_free(services->tally);
     drv_aborts_free(services->aborts);
     drv_peers_free(services->peers);
     drv_journal_close(services->journal);

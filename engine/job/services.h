@@ -4,6 +4,7 @@
 #include "engine/host/config.h"
 #include "engine/job/aborts.h"
 #include "engine/job/journal.h"
+#include "engine/job/tally.h"
 
 /*
  * What the jobs of a daemon share: the configuration, the journal, the transfer core, the sessions
@@ -35,6 +36,7 @@ DrvJournal *drv_services_journal(const DrvServices *services);
 DrvTransfer *drv_services_transfer(const DrvServices *services);
 DrvPeers *drv_services_peers(const DrvServices *services);
 DrvAborts *drv_services_aborts(const DrvServices *services);
+DrvTally *drv_services_tally(const DrvServices *services);
 /* Where a job's unix socket is to be; g_free it. */
 char *drv_services_socket_path(const DrvServices *services, const char *id, const char *what);
 

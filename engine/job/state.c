@@ -208,3 +208,20 @@ drv_role_parse(const char *name, DrvJobRole *role)
     *role = (DrvJobRole)found;
     return TRUE;
 }
+
+const char *
+drv_state_outcome(DrvJobState state)
+{
+    switch (state) {
+    case DRV_STATE_DONE:
+        return "completed";
+    case DRV_STATE_FAILED:
+        return "failed";
+    case DRV_STATE_CANCELLED:
+        return "cancelled";
+    case DRV_STATE_IN_DOUBT:
+        return "in-doubt";
+    default:
+        return "running";
+    }
+}

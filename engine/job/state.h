@@ -66,6 +66,9 @@ gboolean drv_state_guest_may_run_at_dest(DrvJobRole role, DrvJobState state);
  * "source", "dest". Static storage. */
 const char *drv_state_name(DrvJobState state);
 const char *drv_role_name(DrvJobRole role);
+/* The contract's word for a final state: "completed", "failed", "cancelled"; "in-doubt" or
+ * "running". */
+const char *drv_state_outcome(DrvJobState state);
 
 /* The way back; exact names only. FALSE, and the result untouched, for any other text and NULL. */
 gboolean drv_state_parse(const char *name, DrvJobState *state);

@@ -184,6 +184,13 @@ class Daemon:
     def running(self, *args, **options):
         return Running(*args, api=self.api, **options)
 
+    def metrics(self):
+        """{'name{labels}': value} of what Prometheus would collect."""
+        said = subprocess.run(["curl", "-sS", "--unix-socket", self.api, "http://drover/v1/metrics"],
+                              stdout=subprocess.PIPE, text=True, check=True).stdout
+        lines = [line for line in said.splitlines() if not line.startswith("#")]
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
     def peak_memory(self):
         """The most memory it ever had resident, in bytes."""
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
