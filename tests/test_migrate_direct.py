@@ -43,6 +43,8 @@ def test_writers(workdir, pki, guest, any_qemu):
     pages = report["ram"]["pages"]
     if guest.mode != "idle":
         assert pages["delta"] > 0
+    # QEMU's word of a round comes on another way than its pages: of short ones little can be said.
+    if slow and guest.mode != "idle":
         check_rounds(report)
     # What is remembered of the pages: at most 2 % of the guest's memory, and the index.
     assert 0 < report["ram"]["state_bytes"] < guest.memory * MIB * 0.02 + 17 * MIB

@@ -75,7 +75,11 @@ def test_pages_are_those_that_qemu_counts(recorded, version, name):
     assert stream.info["status"] == "completed"
     ram = stream.info["ram"]
     zero, normal = stream.pages("zero"), stream.pages("normal") + stream.pages("compressed")
-    assert (zero, normal - repeated_pages(stream.channels)) == (ram["duplicate"], ram["normal"])
+    assert zero == ram["duplicate"]
+    uncounted = normal - repeated_pages(stream.channels) - ram["normal"]
+    # Once in some hundred times QEMU 7.2 sends one page more with multifd than it counts, and not as
+    # repeated_pages() knows it.
+    assert uncounted == 0 or (uncounted == 1 and version == "7.2" and stream.channels)
     # Its own count of pages includes those it then found unchanged and did not send.
     assert stream.pages("xbzrle_bytes") == stream.info.get("xbzrle-cache", {}).get("bytes", 0)
 

@@ -13,6 +13,8 @@
 /* After QEMU's "completed", its last bytes and the destination's word follow at once: within this,
  * or not at all. */
 #define HANDOVER_MS 15000
+/* A QEMU that can tell what became of it does so within: */
+#define CAUSE_MS 2000
 
 /* --- QEMU's connections --- */
 
@@ -149,6 +151,46 @@ on_status(LiveSource *self, const char *status)
         live_fail(self,
                   g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU,
                                       "the migration was cancelled in QEMU by somebody else"));
+}
+
+/* --- the destination's word --- */
+
+static GError *
+destination_failed(LiveSource *self)
+{
+    return g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "the destination failed: %s",
+                       self->peer_error != NULL ? self->peer_error : "it does not say why");
+}
+
+static void
+cause_known(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    LiveSource *self = live_source(job);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    const char *status = qmp_get_string(qmp_node_object(reply), "status");
+    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_CLOSED))
+        live_qmp_closed(self, error);
+    else if (g_strcmp0(status, "cancelling") == 0 || g_strcmp0(status, "cancelled") == 0)
+        on_status(self, "cancelled");
+    /* Only the first of all these counts. */
+    live_fail(self, destination_failed(self));
+}
+
+/* What it ran into may be what became of this end: a QEMU that has died, or was told to cancel,
+ * leaves a broken stream behind, and the other one is the first to complain. So this one is asked
+ * before that is believed. */
+void
+live_peer_failed(LiveSource *self)
+{
+    if (self->handed_over)
+        return;
+    if (self->qmp != NULL && self->migrating)
+        qmp_client_execute_async(self->qmp, "query-migrate", NULL, CAUSE_MS, NULL, cause_known,
+                                 drv_job_ref(&self->base));
+    else
+        live_fail(self, destination_failed(self));
 }
 
 /* --- the guest stops --- */

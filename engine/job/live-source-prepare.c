@@ -22,18 +22,24 @@ on_event(QmpClient *client, const char *name, JsonObject *data, gint64 timestamp
     live_on_event(user_data, name, data, timestamp_us);
 }
 
-static void
-on_closed(QmpClient *client, const GError *why, gpointer user_data)
+void
+live_qmp_closed(LiveSource *self, const GError *why)
 {
-    LiveSource *self = user_data;
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    live_drop_qmp(self);
     /* A source that has completed has nothing more to say; the guest is with the destination's QEMU
      * by then. */
     if (!self->completed && !drv_steps_running(&self->steps))
         live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU,
                                     "the source's QEMU has ended or closed its QMP socket: %s",
                                     why->message));
+}
+
+static void
+on_closed(QmpClient *client, const GError *why, gpointer user_data)
+{
+    LiveSource *self = user_data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    live_drop_qmp(self);
+    live_qmp_closed(self, why);
 }
 
 void

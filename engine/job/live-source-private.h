@@ -143,6 +143,8 @@ void live_connect_qmp(LiveSource *self, GAsyncReadyCallback callback, gpointer d
 /* Takes the connection over: its events and its end are heard from now on. */
 void live_use_qmp(LiveSource *self, QmpClient *client);
 void live_drop_qmp(LiveSource *self);
+/* It went away by itself. */
+void live_qmp_closed(LiveSource *self, const GError *why);
 /* How frames are compressed. */
 DrvCodec live_frame_codec(LiveSource *self);
 void live_use_peer(LiveSource *self);
@@ -214,6 +216,8 @@ void live_copy_started(LiveSource *self);
 void live_on_event(LiveSource *self, const char *name, JsonObject *data, gint64 timestamp_us);
 void live_on_connection(int fd, gpointer data);
 void live_channels_changed(DrvChannelSet *set, gpointer data);
+/* The destination says that it has failed; why is in peer_error. */
+void live_peer_failed(LiveSource *self);
 void live_stop_polling(LiveSource *self);
 /* From a reply of query-migrate. */
 void live_take_figures(LiveSource *self, JsonObject *reply);

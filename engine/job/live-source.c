@@ -200,10 +200,7 @@ peer_tells(DrvPeer *peer, const char *op, JsonObject *args, gpointer data)
             live_commit(self);
     } else if (g_str_equal(op, "job.failed")) {
         note_peer_error(self, drv_json_object(args, "error"));
-        if (!self->handed_over)
-            live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "the destination failed: %s",
-                                        self->peer_error != NULL ? self->peer_error
-                                                                 : "it does not say why"));
+        live_peer_failed(self);
     }
 }
 
