@@ -71,7 +71,6 @@ USAGE = {
     "drop timeout": (("--drop-timeout", "0"), "--drop-timeout"),
     "codec": (("--codec", "gzip"), "--codec"),
     "mode": (("--mode", "sideways"), "--mode"),
-    "verify": (("--verify", "memory"), "--verify memory is not in this version"),
     "to": (("--to", "nowhere"), "nowhere"),
     "a word too many": (("more",), "too many arguments"),
 }

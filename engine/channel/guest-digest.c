@@ -106,6 +106,15 @@ all_known(const gboolean *known, guint n)
     return i == n;
 }
 
+/* What is compared page by page is left out here. */
+static void
+leave_out(const DrvGuestPages *apart, guint64 first, guint n, gboolean *known)
+{
+    guint64 from = MAX(apart->first, first), to = MIN(apart->first + apart->n, first + n);
+    for (guint64 page = from; page < to; page++)
+        known[page - first] = TRUE;
+}
+
 static gboolean
 hash_piece(Digest *self, Hasher *hasher, const Range *range, guint64 piece, GError **error)
 {
@@ -114,6 +123,8 @@ hash_piece(Digest *self, Hasher *hasher, const Range *range, guint64 piece, GErr
     guint64 first = (piece - range->first) * PIECE_PAGES;
     guint n = (guint)MIN(part->info.size / DRV_GUEST_PAGE - first, PIECE_PAGES);
     drv_guest_known_zero(self->ram, part, first, n, known);
+    if (range->block == self->options->apart.block)
+        leave_out(&self->options->apart, first, n, known);
     if (n == PIECE_PAGES && all_known(known, n)) {
         self->pieces[piece] = self->empty;
     } else {
@@ -190,14 +201,21 @@ run_threads(Digest *self)
 /* --- all of it --- */
 
 static gboolean
+check_block(const DrvGuestRam *ram, guint block, GError **error)
+{
+    if (block < ram->n && ram->parts[block].why == NULL)
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
+                "there is no RAM block %u that can be reached from outside", block);
+    return FALSE;
+}
+
+static gboolean
 set_ranges(Digest *self, const guint *blocks, guint n, GError **error)
 {
     for (guint i = 0; i < n; i++) {
-        if (blocks[i] >= self->ram->n || self->ram->parts[blocks[i]].why != NULL) {
-            g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
-                        "there is no RAM block %u that can be reached from outside", blocks[i]);
+        if (!check_block(self->ram, blocks[i], error))
             return FALSE;
-        }
         guint64 size = self->ram->parts[blocks[i]].info.size;
         self->ranges[i] = (Range){blocks[i], self->n_pieces, (size + PIECE - 1) / PIECE};
         self->n_pieces += self->ranges[i].n;
@@ -257,6 +275,37 @@ drv_guest_digest(DrvGuestRam *ram, const guint *blocks, guint n,
         return TRUE;
     g_propagate_error(error, self.error);
     return FALSE;
+}
+
+gboolean
+drv_guest_digest_pages(DrvGuestRam *ram, const DrvGuestPages *pages, guint64 seed, guint8 *digests,
+                       GError **error)
+{
+    gboolean known[DRV_GUEST_APART];
+    guint8 page[DRV_GUEST_PAGE];
+    G_STATIC_ASSERT(DRV_GUEST_APART <= DRV_GUEST_WINDOW);
+    if (!check_block(ram, pages->block, error))
+        return FALSE;
+    const DrvGuestPart *part = &ram->parts[pages->block];
+    guint64 all = part->info.size / DRV_GUEST_PAGE;
+    if (pages->n > DRV_GUEST_APART || pages->first > all || pages->n > all - pages->first) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
+                    "%u pages from page %" G_GUINT64_FORMAT " on are not in RAM block '%s', or too "
+                    "many",
+                    pages->n, pages->first, part->info.id);
+        return FALSE;
+    }
+    drv_guest_known_zero(ram, part, pages->first, pages->n, known);
+    for (guint i = 0; i < pages->n; i++) {
+        XXH128_canonical_t canonical;
+        memset(page, 0, sizeof page);
+        if (!known[i] && !drv_guest_ram_read(ram, pages->block, (pages->first + i) * DRV_GUEST_PAGE,
+                                             page, sizeof page, error))
+            return FALSE;
+        XXH128_canonicalFromHash(&canonical, XXH3_128bits_withSeed(page, sizeof page, seed));
+        memcpy(digests + (gsize)i * DRV_GUEST_DIGEST_LEN, canonical.digest, DRV_GUEST_DIGEST_LEN);
+    }
+    return drv_guest_ram_recheck(ram, error);
 }
 
 guint64

@@ -10,10 +10,18 @@
  */
 #define DRV_GUEST_DIGEST_LEN 16
 
+/* Pages of a block, from 'first' on. */
+typedef struct {
+    guint block;
+    guint64 first;
+    guint n;
+} DrvGuestPages;
+
 typedef struct {
     guint threads; /* 0: one a CPU, at most 8 */
     guint64 seed;  /* the same at both ends; a new random one each time, lest a guest could know
                     * which contents are taken for the same */
+    DrvGuestPages apart;       /* count as zeros: they are compared one by one. n is 0: none */
     GCancellable *cancellable; /* or NULL */
     guint64 *done; /* bytes so far, of all blocks, or NULL. Set while it goes on: read it with
                     * drv_guest_digest_done() */
@@ -30,6 +38,14 @@ typedef struct {
  */
 gboolean drv_guest_digest(DrvGuestRam *ram, const guint *blocks, guint n,
                           const DrvGuestDigestOptions *options, guint8 *digests, GError **error);
+
+/*
+ * A digest of each of these pages (at most DRV_GUEST_APART of them), of DRV_GUEST_DIGEST_LEN bytes.
+ * Errors as above.
+ */
+#define DRV_GUEST_APART 256u
+gboolean drv_guest_digest_pages(DrvGuestRam *ram, const DrvGuestPages *pages, guint64 seed,
+                                guint8 *digests, GError **error);
 
 /* From any thread while drv_guest_digest() runs elsewhere. */
 guint64 drv_guest_digest_done(const guint64 *done);

@@ -542,3 +542,25 @@ drv_guest_ram_find(const DrvGuestRam *ram, const char *id, gsize id_len, guint64
     }
     return -1;
 }
+
+static guint
+biggest(const DrvGuestRam *ram)
+{
+    guint main = 0;
+    for (guint i = 1; i < ram->n; i++)
+        if (ram->parts[i].info.size > ram->parts[main].info.size)
+            main = i;
+    return main;
+}
+
+gint
+drv_guest_ram_main(const DrvGuestRam *ram, GError **error)
+{
+    guint main = biggest(ram);
+    if (ram->n > 0 && ram->parts[main].why == NULL)
+        return (gint)main;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "RAM block '%s' is not reachable: %s",
+                ram->n > 0 ? ram->parts[main].info.id : "",
+                ram->n > 0 ? ram->parts[main].why : "QEMU names none");
+    return -1;
+}

@@ -51,6 +51,10 @@ const char *drv_guest_ram_why(const DrvGuestRam *ram, guint block);
  * -1: there is none. */
 gint drv_guest_ram_find(const DrvGuestRam *ram, const char *id, gsize id_len, guint64 size);
 
+/* The biggest block, which is the guest's RAM proper: without it there is little to be gained by
+ * reaching the others. -1, and DRV_ERROR_QEMU, when it is not reachable. */
+gint drv_guest_ram_main(const DrvGuestRam *ram, GError **error);
+
 /*
  * The functions below all check their bounds first. Errors:
  *   DRV_ERROR_PROTOCOL  no such block, or beyond its end; nothing was done

@@ -104,6 +104,63 @@ test_private_file(void)
     fake_stop(&fake);
 }
 
+/* Pages that are compared one by one do not count in their block's digest. */
+static void
+test_apart(void)
+{
+    Fake fake;
+    fake_start(&fake);
+    g_autoptr(DrvGuestRam) ram = fake_open(&fake);
+    g_autoptr(GError) error = NULL;
+    static const guint block = FAKE_ANON;
+    DrvGuestDigestOptions options = {.apart = {FAKE_ANON, 250, 10}}; /* across a MiB's end */
+    guint8 before[LEN], after[LEN], pages[10 * LEN], later[10 * LEN];
+    fill(&fake, block);
+    g_assert_true(drv_guest_digest(ram, &block, 1, &options, before, &error));
+    g_assert_true(drv_guest_digest_pages(ram, &options.apart, 0, pages, &error));
+    for (guint64 page = 249; page < 261; page++) {
+        guint8 was, is;
+        guint64 at = page * DRV_GUEST_PAGE + 17;
+        gboolean within = page >= 250 && page < 260;
+        fake_peek(&fake, block, at, &was, 1);
+        is = was ^ 4;
+        fake_poke(&fake, block, at, &is, 1);
+        g_assert_true(drv_guest_digest(ram, &block, 1, &options, after, &error));
+        g_assert_cmpint(memcmp(before, after, LEN) == 0, ==, within);
+        g_assert_true(drv_guest_digest_pages(ram, &options.apart, 0, later, &error));
+        for (guint i = 0; i < 10; i++)
+            g_assert_cmpint(memcmp(pages + i * LEN, later + i * LEN, LEN) == 0, ==,
+                            page != 250 + i);
+        fake_poke(&fake, block, at, &was, 1);
+    }
+    g_assert_true(drv_guest_digest_pages(ram, &options.apart, 1, later, &error));
+    g_assert_cmpint(memcmp(pages, later, LEN), !=, 0);
+    fake_stop(&fake);
+}
+
+static void
+test_pages_out_of_bounds(void)
+{
+    static const DrvGuestPages wrong[] = {
+        {FAKE_ANON, FAKE_PAGES - 1, 2},
+        {FAKE_ANON, FAKE_PAGES + 1, 1},
+        {FAKE_SEALED, 0, 1},
+        {FAKE_ANON, G_MAXUINT64, 2},
+        {FAKE_ANON, 0, 257},
+        {FAKE_N, 0, 1},
+    };
+    Fake fake;
+    guint8 digests[257 * LEN];
+    fake_start(&fake);
+    g_autoptr(DrvGuestRam) ram = fake_open(&fake);
+    for (guint i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        g_autoptr(GError) error = NULL;
+        g_assert_false(drv_guest_digest_pages(ram, &wrong[i], 0, digests, &error));
+        g_assert_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL);
+    }
+    fake_stop(&fake);
+}
+
 static void
 test_errors(void)
 {
@@ -153,6 +210,8 @@ main(int argc, char **argv)
     g_test_add_func("/guest-digest/content", test_content);
     g_test_add_func("/guest-digest/untouched", test_untouched);
     g_test_add_func("/guest-digest/private-file", test_private_file);
+    g_test_add_func("/guest-digest/apart", test_apart);
+    g_test_add_func("/guest-digest/pages-out-of-bounds", test_pages_out_of_bounds);
     g_test_add_func("/guest-digest/errors", test_errors);
     return g_test_run();
 }

@@ -190,6 +190,30 @@ append_pages(GString *out, JsonObject *result)
         append_line(out, "pages", "%s", text->str);
 }
 
+/* What --verify memory did, and what it could not see. */
+static void
+append_memory(GString *out, JsonObject *result)
+{
+    JsonObject *verify = drv_json_object(result, "verify");
+    JsonArray *left_out = drv_json_array(verify, "not_compared");
+    const char *changed = drv_json_string(verify, "changed_by_qemu", NULL);
+    double ms = drv_json_number(result, "verify_ms", -1);
+    g_autofree char *took = drv_format_ms(ms);
+    g_autoptr(GString) ids = g_string_new(NULL);
+    if (ms >= 0)
+        append_line(out, "memory", "compared in %s of the time that it was down", took);
+    if (changed != NULL)
+        append_line(out, "", "QEMU's own page differs, as it does under KVM: %s", changed);
+    for (guint i = 0; left_out != NULL && i < json_array_get_length(left_out); i++) {
+        JsonNode *node = json_array_get_element(left_out, i);
+        if (JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == G_TYPE_STRING)
+            g_string_append_printf(ids, "%s%s", ids->len > 0 ? ", " : "",
+                                   json_node_get_string(node));
+    }
+    if (ids->len > 0)
+        append_line(out, "", "not compared: %s", ids->str);
+}
+
 static void
 append_result(GString *out, JsonObject *result)
 {
@@ -226,6 +250,7 @@ append_result(GString *out, JsonObject *result)
         append_line(out, "verified", "stream %s, memory %s",
                     drv_json_string(verify, "stream", "off"),
                     drv_json_string(verify, "memory", "off"));
+    append_memory(out, result);
     append_line(out, "mode", "%s, %s", drv_json_string(result, "mode", "?"),
                 drv_json_string(result, "accel", "?"));
     drv_render_course(result, named_line, out);

@@ -73,16 +73,23 @@ fill_record(DrvJob *job)
 /* For tests that kill or stall a daemon in an exact state: DROVER_TEST_STOP=ROLE:STATE stops the
  * process (SIGSTOP) when a job has entered that state and has not acted on it yet. Only in builds
  * made with -Dtest_hooks=true. */
-static void
-stop_for_test(const DrvJob *job, DrvJobState state)
+gboolean
+drv_job_test_at(const DrvJob *job, const char *point)
 {
 #ifdef DRV_TEST_HOOKS
     const char *where = g_getenv("DROVER_TEST_STOP");
-    g_autofree char *here =
-        g_strdup_printf("%s:%s", drv_role_name(job->rec->role), drv_state_name(state));
-    if (where != NULL && g_str_equal(where, here))
-        raise(SIGSTOP);
+    g_autofree char *here = g_strdup_printf("%s:%s", drv_role_name(job->rec->role), point);
+    return g_strcmp0(where, here) == 0;
+#else
+    return FALSE;
 #endif
+}
+
+void
+drv_job_test_point(const DrvJob *job, const char *point)
+{
+    if (drv_job_test_at(job, point))
+        raise(SIGSTOP);
 }
 
 static gboolean
@@ -141,7 +148,7 @@ move(DrvJob *job, DrvJobState to, gboolean tell, GError **error)
               drv_state_is_final(to) && job->error != NULL ? job->error->message : "");
     if (tell)
         drv_job_changed(job);
-    stop_for_test(job, to);
+    drv_job_test_point(job, drv_state_name(to));
     return TRUE;
 }
 

@@ -79,6 +79,10 @@ gboolean drv_job_save(DrvJob *job, GError **error);
 void drv_job_set_error(DrvJob *job, const GError *error);
 /* It has come right after all. */
 void drv_job_clear_error(DrvJob *job);
+/* Whether a test has asked for something to happen at this point, and where a test may stop the
+ * daemon, besides on entering a state. FALSE, and nothing, in builds for users. */
+gboolean drv_job_test_at(const DrvJob *job, const char *point);
+void drv_job_test_point(const DrvJob *job, const char *point);
 /* Something a watcher would like to see has changed. */
 void drv_job_changed(DrvJob *job);
 

@@ -180,6 +180,8 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
         drv_live_dest_channel(job, peer, id, args);
     } else if (g_str_equal(op, "job.disk") && job != NULL) {
         drv_live_dest_disk(job, peer, id, args);
+    } else if (g_str_equal(op, "job.digest") && job != NULL) {
+        drv_live_dest_digest(job, peer, id, args);
     } else if (g_str_equal(op, "job.commit") && job != NULL) {
         drv_live_dest_commit(job, peer, id);
     } else if (g_str_equal(op, "job.abort") && job != NULL) {
@@ -275,7 +277,7 @@ drv_jobs_migrate(DrvJobs *jobs, JsonObject *object, GError **error)
         json_object_set_int_member(object, "drop_timeout_s",
                                    drv_services_config(jobs->services)->drop_timeout_s);
     g_autoptr(DrvJobSpec) spec = drv_job_spec_from_json(object, error);
-    if (spec == NULL || !drv_live_available(spec, error) || is_moving(jobs, spec, error))
+    if (spec == NULL || is_moving(jobs, spec, error))
         return NULL;
     g_autofree char *text = drv_job_spec_to_text(spec);
     g_autofree char *id = new_id();

@@ -185,6 +185,7 @@ dest_run_guest(LiveDest *self)
     }
     dest_clear_source(&self->drop);
     dest_clear_source(&self->again);
+    dest_stop_hashing(self); /* for a source that has decided without it */
     drv_steps_start(&self->steps, commit_steps, self, commit_done);
 }
 

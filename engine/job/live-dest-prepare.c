@@ -259,6 +259,7 @@ static const DrvStep prepare_steps[] = {
     {"the destination's QMP socket cannot be used", step_connect},
     {"the destination's VM does not fit", step_describe},
     {"the destination's guest memory cannot be written", dest_reach_ram},
+    {"the destination's guest memory cannot be compared", dest_open_memory},
     {"the guest does not fit the destination's NUMA nodes", dest_place},
     {"the destination's disks cannot be written to", dest_disks_export},
     {"the destination's disks may not be overwritten", dest_disks_check},
@@ -291,6 +292,8 @@ prepared(gpointer owner, GError *error)
         json_object_set_object_member(ok, "direct", g_steal_pointer(&self->direct));
     else if (self->relay_reason != NULL)
         json_object_set_string_member(ok, "relay_reason", self->relay_reason);
+    if (self->memory != NULL)
+        json_object_set_array_member(ok, "memory", drv_memory_check_offer(self->memory));
     drv_calls_answer(self->calls, DEST_PREPARE, ok);
     json_object_unref(ok);
 }

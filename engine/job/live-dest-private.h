@@ -6,13 +6,14 @@
 #include "engine/host/guest-numa.h"
 #include "engine/host/vm.h"
 #include "engine/job/calls.h"
+#include "engine/job/memory-check.h"
 #include "engine/job/job.h"
 #include "engine/job/spec.h"
 #include "engine/job/steps.h"
 #include "qmp/qmp.h"
 
 /* What the source may be waiting for. */
-typedef enum { DEST_PREPARE, DEST_COMMIT, DEST_ABORT } DestCall;
+typedef enum { DEST_PREPARE, DEST_DIGEST, DEST_COMMIT, DEST_ABORT } DestCall;
 typedef struct _DestNuma DestNuma;
 
 /* A live migration's destination half, shared by live-dest.c (its life), live-dest-prepare.c and
@@ -28,6 +29,7 @@ typedef struct {
     char *dest_qmp;
     gint64 multifd;
     DrvSpecMode mode; /* that is asked for */
+    gboolean verify_memory;
     guint drop_timeout_s;
     gboolean was_running;
     DrvVm *source_vm;
@@ -41,6 +43,8 @@ typedef struct {
     char *relay_reason;   /* ... or why it is not that */
     DestNuma *numa;       /* NULL: nothing is placed */
     JsonObject *numa_report;
+    DrvMemoryCheck *memory; /* to be compared; NULL: it is not */
+    GCancellable *hashing;  /* while it is being hashed; else NULL */
     DrvChannelSet *channels;
     DestDisks *disks; /* NULL: they do not move */
     int log_fd; /* QEMU's standard error, if that is a file: its last words are worth having; else
@@ -117,6 +121,10 @@ void dest_place(gpointer owner);
 gint dest_numa_node(const DestNuma *numa);
 void dest_numa_conclude(LiveDest *self);
 void dest_numa_free(DestNuma *numa);
+/* live-dest-verify.c: a step that opens the guest's memory, if it is to be compared. */
+void dest_open_memory(gpointer owner);
+/* Hashing, if that goes on, is given up. */
+void dest_stop_hashing(LiveDest *self);
 /* The codec of channel 'index'. */
 DrvChannelCodec *dest_codec(guint index, gpointer data);
 /* What QEMU has written since we came, its last line; NULL if that cannot be known. */

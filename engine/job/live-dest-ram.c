@@ -42,29 +42,12 @@ make_offer(const DrvGuestRam *ram, const guint8 secret[DRV_PAGE_SECRET])
     return offer;
 }
 
-/* Whether the biggest block, which is the guest's RAM proper, can be reached: without it there is
- * nothing to be gained. */
-static gboolean
-reaches_main(const DrvGuestRam *ram, GError **error)
-{
-    guint main = 0, n = drv_guest_ram_blocks(ram);
-    for (guint i = 1; i < n; i++)
-        if (drv_guest_ram_block(ram, i)->size > drv_guest_ram_block(ram, main)->size)
-            main = i;
-    if (n > 0 && drv_guest_ram_block(ram, main)->hva != 0)
-        return TRUE;
-    g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "RAM block '%s' is not reachable: %s",
-                n > 0 ? drv_guest_ram_block(ram, main)->id : "",
-                n > 0 ? drv_guest_ram_why(ram, main) : "QEMU names none");
-    return FALSE;
-}
-
 static gboolean
 offer_direct(LiveDest *self, const DrvGuestBlocks *blocks, GError **error)
 {
     guint8 secret[DRV_PAGE_SECRET];
     g_autoptr(DrvGuestRam) ram = drv_guest_ram_open(blocks->pid, blocks->blocks, blocks->n, error);
-    if (ram == NULL || !reaches_main(ram, error))
+    if (ram == NULL || drv_guest_ram_main(ram, error) < 0)
         return FALSE;
     if (RAND_bytes(secret, sizeof secret) != 1) {
         g_set_error_literal(error, DRV_ERROR, DRV_ERROR_IO, "no random numbers are to be had");

@@ -172,6 +172,7 @@ drop_peer(LiveDest *self)
         return;
     g_autoptr(DrvPeer) peer = g_steal_pointer(&self->peer);
     drv_peer_unlisten(peer, self);
+    dest_stop_hashing(self);
 }
 
 static void
@@ -314,6 +315,8 @@ static void
 give_back(LiveDest *self)
 {
     drv_steps_drop(&self->steps);
+    dest_stop_hashing(self);
+    g_clear_pointer(&self->memory, drv_memory_check_unref);
     dest_clear_source(&self->drop);
     dest_clear_source(&self->again);
     dest_clear_source(&self->hangs);
@@ -491,6 +494,7 @@ static void
 dest_roll_back(LiveDest *self)
 {
     dest_clear_source(&self->drop);
+    dest_stop_hashing(self);
     if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK)
         drv_job_move_anyway(&self->base, DRV_STATE_ROLLING_BACK);
     drv_steps_start(&self->steps, rollback_steps, self, rolled_back);
@@ -631,6 +635,7 @@ new_dest(DrvServices *services, DrvJobRecord *rec, JsonObject *spec)
     self->multifd = CLAMP(drv_json_int(spec, "multifd", 0), 0, 255);
     self->mode = (DrvSpecMode)CLAMP(drv_json_int(spec, "mode", DRV_SPEC_MODE_RELAY),
                                     DRV_SPEC_MODE_AUTO, DRV_SPEC_MODE_DIRECT);
+    self->verify_memory = drv_json_flag(spec, "verify_memory", FALSE);
     self->drop_timeout_s = (guint)CLAMP(drv_json_int(spec, "drop_timeout_s", 60), 1, 86400);
     self->was_running = drv_json_flag(spec, "was_running", TRUE);
     self->asked = spec != NULL ? json_object_ref(spec) : NULL;

@@ -376,19 +376,9 @@ live_check_handover(LiveSource *self)
     DrvJobState state = drv_job_state(&self->base);
     if (!drv_source_may_commit(state, self->completed, self->loaded, TRUE))
         return;
-    if (!live_disks_settled(self, self->spec->verify == DRV_SPEC_VERIFY_STREAM, &error)) {
-        if (error != NULL)
-            live_fail(self, error);
+    if (!live_verified(self))
         return;
-    }
-    if (self->spec->verify == DRV_SPEC_VERIFY_STREAM) {
-        if (!drv_channel_set_finished(self->channels))
-            return;
-        if (!drv_channel_set_compare(self->channels, self->digests, &error)) {
-            live_fail(self, error);
-            return;
-        }
-    }
+    state = drv_job_state(&self->base);
     live_clear_source(&self->finish);
     live_clear_source(&self->timeout);
     live_stop_polling(self);

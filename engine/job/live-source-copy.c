@@ -250,7 +250,14 @@ on_stop(LiveSource *self, gint64 timestamp_us)
 static void
 on_resume(LiveSource *self)
 {
+    DrvJobState state = drv_job_state(&self->base);
     note_running(self, TRUE);
+    if (self->completed && (state == DRV_STATE_COPYING || state == DRV_STATE_SWITCHOVER)) {
+        live_fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_STATE,
+                                            "the guest was resumed at the source by somebody else, "
+                                            "in the middle of its handover: it stays there"));
+        return;
+    }
     use_class(self, DRV_CLASS_RAM);
 }
 
@@ -447,21 +454,6 @@ live_progress(DrvJob *job)
 
 /* --- the report --- */
 
-static JsonObject *
-report_verify(const LiveSource *self, DrvJobState state)
-{
-    JsonObject *verify = json_object_new();
-    gboolean mismatch = g_error_matches(self->base.error, DRV_ERROR, DRV_ERROR_MISMATCH);
-    gboolean compared = self->spec->verify == DRV_SPEC_VERIFY_STREAM &&
-                        (self->handed_over || (mismatch && self->completed));
-    json_object_set_string_member(verify, "stream",
-                                  !compared  ? "off"
-                                  : mismatch ? "mismatch"
-                                             : "match");
-    json_object_set_string_member(verify, "memory", "off");
-    return verify;
-}
-
 void
 live_report(LiveSource *self, DrvJobState state)
 {
@@ -499,7 +491,7 @@ live_report(LiveSource *self, DrvJobState state)
     json_object_set_object_member(o, "cpu_s", cpu);
     live_report_converge(self, o);
     live_report_predictions(self, o);
-    json_object_set_object_member(o, "verify", report_verify(self, state));
+    live_report_verify(self, o);
     live_report_numa(self, o);
     g_free(self->base.rec->result);
     self->base.rec->result = drv_json_text(o);

@@ -209,7 +209,7 @@ peer_prepared(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer ticke
         return;
     GError *wrong = error != NULL ? g_error_copy(error) : NULL;
     if (wrong != NULL || !live_choose_mode(self, ok, &wrong) ||
-        !live_disks_agreed(self, ok, &wrong)) {
+        !live_disks_agreed(self, ok, &wrong) || !live_agree_memory(self, ok, &wrong)) {
         drv_steps_fail(&self->steps, wrong);
         return;
     }
@@ -228,6 +228,8 @@ step_prepare_peer(gpointer owner)
     json_object_set_string_member(args, "dest_qmp", self->spec->dest_qmp);
     json_object_set_int_member(args, "multifd", self->spec->multifd);
     json_object_set_int_member(args, "mode", self->spec->mode);
+    json_object_set_boolean_member(args, "verify_memory",
+                                   self->spec->verify == DRV_SPEC_VERIFY_MEMORY);
     json_object_set_int_member(args, "drop_timeout_s", self->spec->drop_timeout_s);
     json_object_set_boolean_member(args, "was_running", self->was_running);
     json_object_set_object_member(args, "vm", drv_vm_to_json(self->vm));
@@ -358,6 +360,7 @@ static const DrvStep prepare_steps[] = {
     {"the source's VM cannot be migrated", step_describe},
     {"the source's disks cannot be mirrored", live_disks_describe},
     {"the source's place on the host cannot be found", live_find_node},
+    {"the source's guest memory cannot be compared", live_open_memory},
     {"the source's migration settings cannot be read", step_remember_capabilities},
     {"the source's migration settings cannot be read", step_remember_parameters},
     {"the destination's daemon cannot be used", step_connect_peer},

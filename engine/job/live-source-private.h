@@ -14,7 +14,8 @@
 
 /* A live migration's source half, shared by live-source.c (its life), live-source-prepare.c,
  * live-source-copy.c (watching QEMU copy), live-source-rounds.c (what it says of the guest),
- * live-source-converge.c (that it ends), live-source-commit.c (the decision) and
+ * live-source-converge.c (that it ends), live-source-verify.c (what is compared),
+ * live-source-commit.c (the decision) and
  * live-source-rollback.c. */
 
 /* What query-migrate last said, and what follows from it. */
@@ -65,6 +66,7 @@ typedef struct {
     gint64 first_ms;      /* it ended, after the job's beginning */
 } LiveConverge;
 typedef struct _LiveDisks LiveDisks;
+typedef struct _LiveVerify LiveVerify;
 
 typedef struct {
     DrvJob base;
@@ -79,6 +81,7 @@ typedef struct {
     DrvListener *listener;
     DrvRamSender *sender;  /* direct mode; NULL: QEMU places all pages */
     char *relay_reason;    /* ... and why, if that was for the destination to decide */
+    LiveVerify *verify;    /* --verify memory, once the guest's memory is open here; else NULL */
     gint near;             /* the NUMA node of the guest's memory; -1: not known, or of no weight */
     JsonObject *dest_numa; /* what the destination says of its own; NULL: nothing */
     DrvChannelSet *channels;
@@ -94,8 +97,9 @@ typedef struct {
     gboolean loaded;    /* the destination says so */
     JsonArray *digests; /* the destination's */
     JsonArray *disk_digests;
-    char *peer_error;     /* what it said had gone wrong there */
-    gboolean was_running; /* the guest ran when we came, or was started since */
+    gboolean stream_match, stream_differs; /* neither: not compared */
+    char *peer_error;                      /* what it said had gone wrong there */
+    gboolean was_running;                  /* the guest ran when we came, or was started since */
     gboolean cancelling;
     gboolean handed_over; /* commit is under way: there is no way back */
 
@@ -248,6 +252,19 @@ void live_leave(LiveSource *self);
 /* Back from the decision, for that reason: it is certain that the destination will not run the
  * guest. FALSE when the journal does not take it: then nothing has changed. */
 gboolean live_take_back(LiveSource *self, const GError *why, GError **error);
+
+/* live-source-verify.c: a step that opens the guest's memory, if it is to be compared. */
+void live_open_memory(gpointer owner);
+/* Takes the destination's answer to job.prepare: which memory it can compare. */
+gboolean live_agree_memory(LiveSource *self, JsonObject *ok, GError **error);
+/* Once the destination has loaded: whether what is there is what was here. FALSE: it is not known
+ * yet, and live_check_handover() is called when it is; or it is not, and the job has failed. */
+gboolean live_verified(LiveSource *self);
+/* Hashing, if that goes on, is given up. */
+void live_stop_verify(LiveSource *self);
+/* The report's "verify" and "verify_ms". */
+void live_report_verify(LiveSource *self, JsonObject *o);
+void live_verify_free(LiveVerify *verify);
 
 /* live-source-rollback.c: undoes everything, ends in FAILED or CANCELLED. */
 void live_roll_back(LiveSource *self);

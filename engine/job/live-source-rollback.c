@@ -344,6 +344,7 @@ void
 live_roll_back(LiveSource *self)
 {
     live_stop_polling(self);
+    live_stop_verify(self);
     live_clear_source(&self->drop);
     live_clear_source(&self->timeout);
     live_clear_source(&self->finish);

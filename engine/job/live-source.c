@@ -16,6 +16,7 @@
  *
  *   prepare   both QEMUs are looked at and set up               live-source-prepare.c
  *   copy      QEMU copies; its connections are channels         live-source-copy.c
+ *   verify    what is there is what was here                    live-source-verify.c
  *   decide    COMMITTED is written, and COMMIT sent until the
  *             guest runs there; then the source's QEMU quits    live-source-commit.c
  *
@@ -339,6 +340,7 @@ static void
 give_back(LiveSource *self)
 {
     drv_steps_drop(&self->steps);
+    live_stop_verify(self);
     GSource **timers[] = {&self->poll, &self->drop, &self->timeout, &self->retry, &self->finish};
     for (guint i = 0; i < G_N_ELEMENTS(timers); i++)
         live_clear_source(timers[i]);
@@ -379,6 +381,7 @@ live_free(DrvJob *job)
     g_clear_pointer(&self->disk_digests, json_array_unref);
     g_clear_pointer(&self->disks, live_disks_free);
     g_clear_pointer(&self->dest_numa, json_object_unref);
+    live_verify_free(self->verify);
     drv_vm_free(self->vm);
     drv_shaper_unref(self->shaper);
     drv_ram_sender_unref(self->sender);
@@ -400,15 +403,6 @@ static const DrvJobOps live_ops = {
     .progress = live_progress,
     .free = live_free,
 };
-
-gboolean
-drv_live_available(const DrvJobSpec *spec, GError **error)
-{
-    const char *what = spec->verify == DRV_SPEC_VERIFY_MEMORY ? "--verify memory" : NULL;
-    if (what != NULL)
-        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "%s is not in this version of drover", what);
-    return what == NULL;
-}
 
 DrvJob *
 drv_live_source_new(DrvServices *services, DrvJobRecord *rec, GError **error)

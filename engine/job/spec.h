@@ -7,8 +7,7 @@
  * What a user asks of a migration, checked. It is what POST /jobs takes, what the journal keeps,
  * and what the job is run from after a restart.
  *
- * Only what can be judged from the values alone is judged here; what this version cannot do yet
- * (verify memory) is parsed, and refused by who would have to do it.
+ * Only what can be judged from the values alone is judged here.
  */
 typedef enum {
     DRV_SPEC_CODEC_AUTO,
