@@ -10,7 +10,7 @@ import pytest
 from harness.build import ROOT
 
 
-@pytest.mark.parametrize("target", ["stream", "multifd", "batch", "relay"])
+@pytest.mark.parametrize("target", ["stream", "multifd", "batch", "relay", "multifd-batch"])
 def test_nothing_is_found(target, workdir):
     if not shutil.which("clang"):
         pytest.skip("no clang on this machine: apt-get install clang")

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* seeds DIR: writes what the fuzzers begin with to DIR/stream, DIR/multifd, DIR/batch, DIR/relay.
- */
+/* seeds DIR: writes what the fuzzers begin with to DIR/stream, DIR/multifd, DIR/batch, DIR/relay,
+ * DIR/multifd-batch. */
 #include "precopy/batch-writer.h"
 #include "precopy/test-sample.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void
 write_seed(const char *dir, const char *target, const char *name, guint number, const guint8 *data,
@@ -67,6 +68,49 @@ write_batches(const char *dir, const char *name, const GByteArray *sample, gbool
     write_seed(dir, "batch", name, n, room, drv_batch_writer_finish(writer));
 }
 
+/* Has the packet whose head came last say where page 'i' is. */
+static void
+set_page(GByteArray *out, guint i, guint64 page)
+{
+    guint64 offset = GUINT64_TO_BE(page * SAMPLE_PAGE);
+    memcpy(out->data + out->len - (gsize)(128 - i) * sizeof offset, &offset, sizeof offset);
+}
+
+/* A channel of plain pages, most of which come once: what is lost stays lost. */
+static GByteArray *
+make_channel(void)
+{
+    static const guint8 pages[3][5] = {{0, 1, 2}, {3, 9, 1, 5}, {0, 7, 20, 21, 8}};
+    GByteArray *out = g_byte_array_new();
+    sample_u32(out, 0x11223344);
+    sample_u32(out, 1);
+    for (guint i = 0; i < 56; i++)
+        sample_u8(out, i == 16 ? 3 : 0);
+    for (guint round = 0; round < 3; round++) {
+        sample_packet(out, round & 1, 128, 2, 1 + round, 2 * SAMPLE_PAGE);
+        for (guint i = 0; i < 3 + round; i++)
+            set_page(out, i, pages[round][i]);
+        for (guint i = 0; i < 2 * SAMPLE_PAGE / 4; i++)
+            sample_u32(out, i % 100 == round ? i : i / 1024);
+        sample_packet(out, 1, 0, 0, 0, 0);
+    }
+    return out;
+}
+
+/* In each of the ways that the first byte can say; where the way is lost, early or late. */
+static void
+write_channels(const char *dir)
+{
+    g_autoptr(GByteArray) channel = make_channel();
+    for (guint lose = 3; lose < 12; lose += 5) {
+        g_autoptr(GByteArray) seed = g_byte_array_new();
+        g_autofree char *name = g_strdup_printf("plain-%u", lose);
+        sample_u8(seed, (guint8)lose);
+        g_byte_array_append(seed, channel->data, channel->len);
+        write_seeds(dir, "multifd-batch", name, seed, 64);
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -82,6 +126,7 @@ main(int argc, char **argv)
     write_seeds(argv[1], "multifd", "multifd", multifd, 16);
     write_seeds(argv[1], "relay", "plain", stream, 64);
     write_seeds(argv[1], "relay", "iterables", iterables, 64);
+    write_channels(argv[1]);
     write_batches(argv[1], "relay", stream, FALSE);
     write_batches(argv[1], "direct", iterables, TRUE);
     return 0;
