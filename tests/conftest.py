@@ -15,7 +15,7 @@ QEMU_VERSIONS = ("7.2", "10.0")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: left out by scripts/test --quick")
+    config.addinivalue_line("markers", "slow: for scripts/test --all; others tell most of it")
 
 
 def binary(version):

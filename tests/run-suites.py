@@ -150,7 +150,7 @@ def suite_integration(options):
     results.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "--durations=5", "-q",
             f"--junitxml={results}", "-n", str(WORKERS), "--dist", "loadscope"]
-    if options.quick:
+    if not options.all:
         argv += ["-m", "not slow"]
     if options.k:
         argv += ["-k", options.k]
@@ -195,6 +195,7 @@ def chosen(options):
 def main():
     parser = argparse.ArgumentParser(prog="scripts/test", description="see scripts/test --help")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--suite")
     parser.add_argument("-k")
     options = parser.parse_args()

@@ -24,7 +24,9 @@ GUESTS = {
     "flat-tcg-idle": Guest(mode="idle", params="hz=1000 beat=1"),
     "linux-tcg": Guest(kind="linux", memory=256),
 }
-PAIRS = (("7.2", "7.2"), ("10.0", "10.0"), ("7.2", "10.0"))
+PAIRS = (pytest.param(("7.2", "7.2"), marks=pytest.mark.slow),
+         pytest.param(("10.0", "10.0"), marks=pytest.mark.slow),
+         ("7.2", "10.0"))
 
 
 @pytest.mark.parametrize("versions", PAIRS, ids=lambda pair: f"{pair[0]}to{pair[1]}")

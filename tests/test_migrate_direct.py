@@ -141,7 +141,7 @@ def test_there_and_back(workdir, pki, any_qemu):
 
 # ---- multifd ----
 
-@pytest.mark.parametrize("channels", (1, 2, 8))
+@pytest.mark.parametrize("channels", (1, pytest.param(2, marks=pytest.mark.slow), 8))
 @pytest.mark.parametrize("writer", ("sparse", "rewrite", "sparse-kvm", "rewrite-kvm"))
 def test_multifd(workdir, pki, any_qemu, writer, channels):
     guest = WRITERS[writer]

@@ -10,13 +10,13 @@ import pytest
 from harness.build import ROOT
 
 
-@pytest.mark.parametrize("target", ["stream", "multifd", "batch", "relay", "multifd-batch"])
-def test_nothing_is_found(target, workdir):
+def test_nothing_is_found(workdir):
     if not shutil.which("clang"):
         pytest.skip("no clang on this machine: apt-get install clang")
-    seconds = os.environ.get("DRV_FUZZ_SECONDS", "5")
-    run = subprocess.run([ROOT / "tests/fuzz/run", "--seconds", seconds, "--work", workdir, target],
+    seconds = os.environ.get("DRV_FUZZ_SECONDS", "3")
+    run = subprocess.run([ROOT / "tests/fuzz/run", "--seconds", seconds, "--work", workdir],
                          capture_output=True, text=True, check=False)
     found = {path.name: path.read_bytes().hex() for path in (workdir / "findings").glob("*")}
     assert run.returncode == 0 and not found, (run.stdout[-3000:], run.stderr[-2000:], found)
-    assert "number_of_executed_units" in run.stdout
+    targets = len(list((ROOT / "tests/fuzz").glob("fuzz-*.c")))
+    assert run.stdout.count("number_of_executed_units") == targets >= 5
