@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/channel/codec-nbd.h"
 #include "engine/host/disks.h"
 #include "engine/job/live-disk-names.h"
 
@@ -39,6 +40,7 @@ struct _LiveDisks {
     GPtrArray *mirrors; /* of Mirror: of those that the guest can write to */
     DrvListener *listener;
     DrvChannelSet *channels;
+    DrvNbdTally *tally; /* of what is written */
     GQueue connections; /* that wait for their channel */
     gboolean offering;
     guint at; /* the mirror that is being begun */
@@ -70,6 +72,7 @@ live_disks_free(LiveDisks *disks)
         return;
     live_clear_source(&disks->poll);
     drop_connections(disks);
+    drv_nbd_tally_unref(disks->tally);
     g_ptr_array_unref(disks->mirrors);
     g_ptr_array_unref(disks->all);
     g_free(disks);
@@ -115,6 +118,7 @@ disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
     LiveDisks *disks = g_new0(LiveDisks, 1);
     disks->all = all;
     disks->mirrors = g_ptr_array_new_with_free_func(free_mirror);
+    disks->tally = drv_nbd_tally_new();
     g_queue_init(&disks->connections);
     for (guint i = 0; i < all->len; i++) {
         if (!drv_disk_is_written(all->pdata[i]))
@@ -239,6 +243,12 @@ channels_changed(DrvChannelSet *set, gpointer data)
 
 /* --- beginning --- */
 
+static DrvChannelCodec *
+make_codec(guint index, gpointer data)
+{
+    return drv_codec_nbd_new(((LiveSource *)data)->disks->tally);
+}
+
 void
 live_disks_listen(gpointer owner)
 {
@@ -254,6 +264,7 @@ live_disks_listen(gpointer owner)
     disks->channels = drv_channel_set_new(drv_services_transfer(self->base.services),
                                           disks->mirrors->len, live_frame_codec(self),
                                           DRV_CLASS_BULK, self->shaper, channels_changed, self);
+    drv_channel_set_use_codec(disks->channels, make_codec, self);
     disks->listener = drv_listener_new(path, on_connection, self, &error);
     /* What a restart has to remove must be known before it is there. */
     json_object_set_int_member(self->base.detail, "mirrors", disks->mirrors->len);
@@ -558,12 +569,15 @@ JsonObject *
 live_disks_report(LiveSource *self)
 {
     DrvChannelTotals totals = {0};
+    DrvNbdFigures written = {0};
     JsonObject *o = json_object_new();
+    if (self->disks != NULL)
+        drv_nbd_tally_get(self->disks->tally, &written);
     if (live_disks_any(self) && self->disks->channels != NULL)
         drv_channel_set_totals(self->disks->channels, &totals);
-    json_object_set_int_member(o, "bytes", (gint64)totals.raw);
+    json_object_set_int_member(o, "bytes", (gint64)written.data_bytes);
     json_object_set_int_member(o, "wire_bytes", (gint64)totals.wire);
-    json_object_set_int_member(o, "zero_bytes", 0);
+    json_object_set_int_member(o, "zero_bytes", (gint64)written.zero_bytes);
     if (self->disks != NULL)
         json_object_set_array_member(o, "disks", report_disks(self));
     return o;

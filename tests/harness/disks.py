@@ -11,7 +11,8 @@ from .qemu import Guest
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "guests" / "linux"))
 import mkinitramfs  # pylint: disable=C0413,E0401
 
-MODULES = ("virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci",
+# In the order in which they need each other.
+MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci",
            "virtio_blk")
 
 # Before the guest's own work: another 32 KiB somewhere on its disk again and again, each followed
@@ -21,8 +22,8 @@ INIT = """#!/bin/sh
 for module in %s; do /bin/busybox insmod /lib/$module.ko; done
 /bin/busybox mount -t devtmpfs dev /dev
 (n=0
-while /bin/busybox dd if=/dev/urandom of=/dev/vda bs=4k count=8 seek=$((n * 37 %% 500 * 8)) \\
-    conv=notrunc,fsync 2>/dev/null; do n=$((n + 1)); echo "disk $n"; done
+while [ -b /dev/vda ] && /bin/busybox dd if=/dev/urandom of=/dev/vda bs=4k count=8 seek=$((n * 37 %% 500 * 8)) \\
+    conv=fsync 2>/dev/null; do n=$((n + 1)); echo "disk $n"; done
 echo "disk failed") &
 exec /bin/sh /work.init
 """ % " ".join(MODULES)
