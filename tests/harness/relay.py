@@ -7,6 +7,7 @@
     close_one()  one end is told that the connection is over, the other is not (half-open)
     restore()    all is well again, for what is left and for new connections
     cut_every()  each time so many bytes have passed, every connection is reset
+    slow()       no more than so many bytes a second pass, in each direction together
 
 One thread runs everything; the commands are carried out there and return when they have been.
 """
@@ -16,8 +17,10 @@ import selectors
 import socket
 import struct
 import threading
+import time
 
 BUFFER = 256 * 1024
+TICK = 0.01
 
 
 class _Pair:
@@ -37,6 +40,9 @@ class Relay:
         self._mode = "pass"
         self._cut_every = 0
         self._until_cut = 0
+        self._rate = 0           # bytes a second; 0: as fast as it goes
+        self._budget = 0.0
+        self._refilled = 0.0
         self._commands = queue.SimpleQueue()
         self._changed = threading.Condition()
         self.bytes = [0, 0]      # carried from the dialling side, and back
@@ -93,6 +99,13 @@ class Relay:
             self._cut_every = self._until_cut = n
         self._do(command)
 
+    def slow(self, rate):
+        """rate bytes a second; 0 ends it."""
+        def command():
+            self._rate, self._budget, self._refilled = rate, 0.0, time.monotonic()
+            self._set_mode(self._mode)
+        self._do(command)
+
     def wait(self, condition, timeout=60):
         """Waits until condition(relay) holds; it is looked at whenever bytes or connections come."""
         with self._changed:
@@ -120,9 +133,22 @@ class Relay:
 
     def _loop(self):
         while self._running:
-            for key, events in self._selector.select():
+            for key, events in self._selector.select(TICK if self._rate else None):
                 if key.fileobj.fileno() >= 0:  # not closed by an event before it
                     key.data(events)
+            if self._rate:
+                self._refill()
+
+    def _refill(self):
+        now = time.monotonic()
+        if now - self._refilled < TICK:
+            return
+        empty = self._budget < 1
+        # No more than a tenth of a second is saved up.
+        self._budget = min(self._budget + (now - self._refilled) * self._rate, self._rate / 10)
+        self._refilled = now
+        if empty and self._budget >= 1:
+            self._set_mode(self._mode)
 
     def _woken(self, _):
         self._wake_out.recv(64)
@@ -163,7 +189,7 @@ class Relay:
             events = 0
             if self._mode != "stall" and not pair.ended[i] and len(pair.pending[i]) < BUFFER:
                 events |= selectors.EVENT_READ
-            if self._mode == "pass" and pair.pending[1 - i]:
+            if self._mode == "pass" and pair.pending[1 - i] and (not self._rate or self._budget >= 1):
                 events |= selectors.EVENT_WRITE
             with contextlib.suppress(KeyError):
                 self._selector.unregister(s)
@@ -194,7 +220,14 @@ class Relay:
             pair.pending[i] += data
 
     def _write(self, pair, i):
-        n = pair.sockets[i].send(pair.pending[1 - i])
+        most = int(self._budget) if self._rate else BUFFER
+        if not most:
+            return
+        n = pair.sockets[i].send(pair.pending[1 - i][:most])
+        if self._rate:
+            self._budget -= n
+            if self._budget < 1:
+                self._set_mode(self._mode)
         del pair.pending[1 - i][:n]
         self.bytes[1 - i] += n
         self._notify()

@@ -52,6 +52,11 @@ class FaultyDaemon(daemon.Daemon):
         self._prefix = ("env", f"DROVER_TEST_STOP={where}")
         return self
 
+    def with_env(self, **env):
+        """From its next start on."""
+        self._env = {**self._env, **env}
+        return self
+
     def wait_held(self):
         wait_until(lambda: process_state(self.pid) == "T", f"droverd {self.name} to stop itself")
 

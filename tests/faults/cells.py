@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fault matrix: one cell is a state of a job, a fault that strikes just there, and a mode.
+
+A daemon stops itself when the job has entered the state and has not acted on it yet; the fault
+strikes; everything goes on. Whatever it was, the same must hold afterwards, and judge() checks it.
+What may have become of the guest is in allowed(): a cell that is not said to be allowed to fail
+must succeed.
+"""
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+
+from harness import memory, qemu
+from harness.scene import GUEST, Scene, free, wait_until
+
+from .faults import FAULTS, Disk, clock_library, disk_problem, rest
+
+BEFORE = ("source:preparing", "source:copying", "source:switchover", "source:loaded",
+          "dest:preparing", "dest:copying", "dest:loaded")
+AFTER = ("source:committed", "source:running", "dest:committed", "dest:running")
+BACK = ("source:rolling-back", "dest:rolling-back")
+STATES = BEFORE + AFTER + BACK
+MODES = ("relay", "direct")
+# The destination's QEMU has not been told to listen, and is left as it was.
+UNTOUCHED = ("source:preparing", "dest:preparing")
+# More written anew than 1 MiB/s carries: it is cancelled before it ends.
+BUSY = GUEST.variant(params="hz=1000 rate=20 beat=20")
+
+STATUS = {"dest": 0, "source": 1, "cancelled": 4}
+IN_STATE_DIR = ("journal", "reserve", "lock", "lost+found", "filler")
+
+
+@dataclasses.dataclass
+class Outcome:
+    where: str      # the guest runs at 'source', 'dest', or 'nowhere' (it was killed)
+    status: int     # the command's
+    doubt: bool     # it ended in doubt, and the doubt was resolved then
+    seconds: float
+
+
+def killed(fault):
+    return fault.split()[0] if fault.endswith("QEMU killed") else ""
+
+
+def allowed(where, fault):
+    """What may become of the guest in a cell: of 'source', 'dest', 'nowhere'."""
+    name = fault.name
+    if where in BACK:
+        return {"source", "nowhere"} if name == "source QEMU killed" else {"source"}
+    if name == "source QEMU killed":
+        # Where the destination has it all, it may go on there; before that it is gone.
+        return {"dest"} if where in AFTER or where == "source:loaded" else {"nowhere", "dest"}
+    if name == "dest QEMU killed":
+        ran = where in ("source:running", "dest:running")
+        return {"nowhere"} if ran else {"source"}
+    if where in ("source:running", "dest:running"):
+        return {"dest"}
+    if name in ("source daemon killed", "dest daemon killed"):
+        return {"dest"} if where in AFTER else {"source"}
+    if fault.needs_disk:
+        # A full disk may still have room where the journal wrote before.
+        decided = where == "dest:committed" or (where in AFTER and fault.needs_disk == "a")
+        return {"dest"} if decided else {"source", "dest"}
+    if fault.lasts == "verdict":
+        return {"dest"} if where in AFTER or where == "source:loaded" else {"source"}
+    if "QEMU stopped" in name and where in ("source:preparing", "dest:preparing", *AFTER):
+        # It is asked something, and may not answer in time; in doubt until it does.
+        return {"source", "dest"}
+    return {"dest"}
+
+
+class Cell:
+    def __init__(self, where, fault, mode, pause):
+        self.where, self.fault, self.mode, self.pause = where, FAULTS[fault], mode, pause
+        self.scene = self.disk = None
+        self.clocks = {}
+        self._stack = contextlib.ExitStack()
+
+    def __str__(self):
+        return f"{self.where}, {self.fault.name}, {self.mode}"
+
+    def _build(self, workdir):
+        guest = BUSY if self.where in BACK else GUEST
+        self.scene = Scene(workdir, qemu.newest(), guest=guest, relay=True, hold=self.where)
+        if self.fault.needs_disk:
+            self.disk = self._stack.enter_context(
+                Disk(getattr(self.scene, self.fault.needs_disk).state))
+        if self.fault.needs_clock:
+            for name in "ab":
+                self.clocks[name] = workdir / f"{name}.clock"
+                self.clocks[name].write_text("0")
+                getattr(self.scene, name).with_env(LD_PRELOAD=str(clock_library()),
+                                                   DRV_CLOCK_JUMP=str(self.clocks[name]))
+        self._stack.enter_context(self.scene)
+
+    def _begin(self):
+        """Up to the state; returns the command, in the background."""
+        slow = ("--bandwidth", "1M") if self.where in BACK else ()
+        move = self.scene.migrate("--mode", self.mode, "--drop-timeout", self.fault.drop_timeout,
+                                  *slow)
+        if self.where in BACK:
+            job = self.scene.a.wait_job("copying")
+            self.scene.b.wait_job("copying")
+            self._stack.enter_context(self.scene.a.running("cancel", job["job"]))
+        return move
+
+    def run(self):
+        """Returns the Outcome; an AssertionError or TimeoutError says what does not hold."""
+        workdir = pathlib.Path(tempfile.mkdtemp(prefix="drv-"))
+        try:
+            with self._stack:
+                self._build(workdir)
+                return self._run()
+        finally:
+            shutil.rmtree(workdir, ignore_errors=True)
+
+    def run_in(self, scene):
+        """The same in a scene that stands already; its daemons are held as the cell needs it."""
+        self.scene = scene
+        with self._stack:
+            return self._run()
+
+    def _run(self):
+        move = self._begin()
+        held = self.scene.a if self.where.startswith("source") else self.scene.b
+        held.wait_held()
+        self.fault.strike(self)
+        stopped_itself = held.alive() and self.fault.name != (
+            "source daemon stopped" if held is self.scene.a else "dest daemon stopped")
+        if stopped_itself:
+            held.go_on()
+        if self.fault.lasts == "pause":
+            rest(self.pause)
+        if self.fault.lasts == "death":
+            daemon = getattr(self.scene, self.fault.needs_disk)
+            wait_until(lambda: not daemon.alive() or move.process.poll() is not None,
+                       "the daemon to notice")
+        if self.fault.lasts != "verdict":
+            self.fault.end(self)
+        result = move.wait(120)
+        if self.fault.lasts == "verdict":
+            self.fault.end(self)
+        return self._judge(result)
+
+    # ---- what must hold ----
+
+    def _settle(self, doubt):
+        """Both ends come to an end, by a person's word where nothing else does it."""
+        resolved = []
+
+        def over():
+            jobs = [j for d in (self.scene.a, self.scene.b) for j in d.jobs()]
+            return all(j["final"] for j in jobs) and jobs
+
+        try:
+            wait_until(over, "the jobs to be over", 30)
+        except TimeoutError:
+            self._resolve(resolved)
+            wait_until(over, f"the jobs to be over {resolved}" + self.scene.said(), 30)
+        assert not resolved or doubt, f"{resolved}, though nobody was told" + self.scene.said()
+
+    def _resolve(self, resolved):
+        """As somebody does who has looked where the guest runs."""
+        side = "dest" if self.scene.dest.process.poll() is None and self.scene.dest.running() \
+            else "source"
+        for d in (self.scene.b, self.scene.a):
+            job = d.job()
+            if job and job["state"] == "in-doubt":
+                done = d.drover("resolve", job["job"], "--run-on", side)
+                resolved.append((d.name, side, done.status, done.stderr))
+
+    def _place(self):
+        runs = [name for name in ("source", "dest")
+                if getattr(self.scene, name).process.poll() is None
+                and getattr(self.scene, name).running()]
+        assert len(runs) <= 1, "the guest runs twice" + self.scene.said()
+        return runs[0] if runs else "nowhere"
+
+    def _judge(self, result):
+        doubt = result.status == 3
+        self._settle(doubt)
+        place = self._place()
+        fault = self.fault
+        assert place in allowed(self.where, fault), \
+            f"the guest runs at '{place}', status {result.status}: {result.stderr}" + \
+            self.scene.said()
+        assert place != "nowhere" or killed(fault.name), "nobody killed it" + self.scene.said()
+        self._check_report(result, place)
+        self._check_guest(place)
+        self._check_nothing_left(place)
+        return Outcome(place, result.status, doubt, 0)
+
+    def _check_report(self, result, place):
+        """The status says where the guest is, and the report what has happened."""
+        lines = [line for line in result.stderr.splitlines() if line.startswith("drover: ")]
+        if result.status == 0:
+            assert place == "dest" or killed(self.fault.name) == "dest", result
+        elif result.status in (1, 4):
+            assert place == "source" or killed(self.fault.name) == "source", result
+        assert result.status in (0, 1, 3, 4), result
+        assert result.status == 0 or (lines and "(null)" not in lines[-1]), result
+        job = self.scene.a.job()
+        assert job["state"] in {"dest": ("done",), "source": ("failed", "cancelled")}.get(
+            place, ("done", "failed", "cancelled")), job
+        assert job["state"] == "done" or job["error"]["message"], job
+        report = result.json
+        states = {0: "completed", 1: "failed", 3: "in-doubt", 4: "cancelled"}
+        assert report["state"] == states[result.status], report
+        assert (report["error"] is None) == (result.status == 0), report
+        # A jumping clock must not show in them.
+        assert 0 <= report["downtime_ms"] <= report["total_ms"] < 600_000, report
+
+    def _check_guest(self, place):
+        if place == "nowhere":
+            return
+        machine = getattr(self.scene, place)
+        machine.console.wait_beats(5)
+        verdict = memory.check_pages(machine)
+        assert verdict["sound"], verdict
+        assert free(machine.drover_qmp), "its QMP socket is not free"
+
+    def _check_nothing_left(self, place):
+        scene = self.scene
+        if place == "dest":
+            scene.source.wait_exit(20)
+        elif scene.dest.process.poll() is None and self.where not in UNTOUCHED:
+            scene.dest.wait_exit(20)
+        assert place == "dest" or not scene.dest.console.beats or \
+            killed(self.fault.name) == "dest", "it has run at the destination"
+        for d in (scene.a, scene.b):
+            wait_until(lambda d=d: not d.sockets_left(), f"{d.name} to tidy up", 10)
+            left = [p.name for p in d.state.iterdir() if not p.name.startswith(IN_STATE_DIR)]
+            assert left == [], f"{d.name} has left {left}"
+
+
+def all_cells():
+    """(where, fault, mode), those that can be made here."""
+    names = [name for name, fault in FAULTS.items() if not (fault.needs_disk and disk_problem())]
+    return [(where, name, mode) for mode in MODES for where in STATES for name in names]
+
+
+def fast_cells():
+    """Each state and each fault more than once, in both modes."""
+    names = list(FAULTS)
+    cells = [(STATES[i % len(STATES)], names[i % len(names)], MODES[i // 2 % 2])
+             for i in range(2 * len(names))]
+    possible = set(all_cells())
+    return [cell for cell in cells if cell in possible]
