@@ -209,7 +209,6 @@ frames_sent(gpointer data)
 }
 
 #define PIPES 3
-#define SMALL_FRAMES 50
 #define SMALL_LEN 8192
 
 /* After each cut a window of small frames comes again, and at once, to an end that takes nothing:
@@ -222,10 +221,9 @@ test_blocked_receiver(void)
     bad_init(&bad, 2, 2);
     bad.rig.tight = TRUE;
     Pipe *pipes[PIPES];
-    guint frames[PIPES] = {SMALL_FRAMES, 25, 12}; /* within what the pool promises each */
     for (guint i = 0; i < PIPES; i++) {
         pipes[i] = rig_pipe(&bad.rig, DRV_CODEC_LZ4);
-        for (guint n = 1; n <= frames[i]; n++) {
+        for (guint n = 1; n <= pipes[i]->credit; n++) {
             g_assert_cmpint(write(pipes[i]->fd[0], zero, SMALL_LEN), ==, SMALL_LEN);
             rig_wait(frames_sent, &(Frames){pipes[i], n});
         }
@@ -237,7 +235,7 @@ test_blocked_receiver(void)
     GThread *threads[PIPES];
     for (guint i = 0; i < PIPES; i++) {
         shutdown(pipes[i]->fd[0], SHUT_WR);
-        threads[i] = rig_expect(pipes[i]->fd[1], RIG_ZERO, 0, frames[i] * SMALL_LEN);
+        threads[i] = rig_expect(pipes[i]->fd[1], RIG_ZERO, 0, pipes[i]->credit * SMALL_LEN);
     }
     rig_join(threads, PIPES);
     g_assert_no_error(bad.rig.a.dead);

@@ -239,7 +239,7 @@ open_half(Pipe *pipe, guint side, guint32 id, DrvCodec codec, DrvChannelCodec *c
 
 static Pipe *
 open_pipe(Rig *rig, DrvCodec codec, DrvChannelCodec *coder_a, DrvChannelCodec *coder_b,
-          gboolean grant, guint *credit_of_b)
+          gboolean grant)
 {
     Pipe *pipe = g_new0(Pipe, 1);
     pipe->rig = rig;
@@ -251,7 +251,7 @@ open_pipe(Rig *rig, DrvCodec codec, DrvChannelCodec *coder_a, DrvChannelCodec *c
     /* Nothing is in the sockets before both halves stand, so neither end sends to a stranger. */
     open_half(pipe, 1, id, codec, coder_b, a, b);
     open_half(pipe, 0, id, codec, coder_a, grant ? b : 0, a);
-    *credit_of_b = b;
+    pipe->credit = b;
     return pipe;
 }
 
@@ -264,15 +264,13 @@ rig_pipe(Rig *rig, DrvCodec codec)
 Pipe *
 rig_pipe_coded(Rig *rig, DrvCodec codec, DrvChannelCodec *a, DrvChannelCodec *b)
 {
-    guint credit;
-    return open_pipe(rig, codec, a, b, TRUE, &credit);
+    return open_pipe(rig, codec, a, b, TRUE);
 }
 
 Pipe *
-rig_pipe_ungranted(Rig *rig, guint *credit)
+rig_pipe_ungranted(Rig *rig)
 {
-    return open_pipe(rig, DRV_CODEC_NONE, drv_codec_opaque_new(), drv_codec_opaque_new(), FALSE,
-                     credit);
+    return open_pipe(rig, DRV_CODEC_NONE, drv_codec_opaque_new(), drv_codec_opaque_new(), FALSE);
 }
 
 void

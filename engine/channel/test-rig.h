@@ -55,6 +55,7 @@ typedef struct {
     Rig *rig;
     DrvChannel *channel[2]; /* at a and b */
     int fd[2];              /* the tests' ends of the sockets */
+    guint credit;           /* frames that b has promised room for */
     gboolean finished[2];
     GError *error[2];
 } Pipe;
@@ -63,7 +64,7 @@ Pipe *rig_pipe(Rig *rig, DrvCodec codec);
 /* The same with other codecs than the opaque one; takes them. */
 Pipe *rig_pipe_coded(Rig *rig, DrvCodec codec, DrvChannelCodec *a, DrvChannelCodec *b);
 /* The same with a's half opened before b has promised room. */
-Pipe *rig_pipe_ungranted(Rig *rig, guint *credit);
+Pipe *rig_pipe_ungranted(Rig *rig);
 /* Closes what the test has not. */
 void rig_pipe_free(Pipe *pipe);
 gboolean rig_pipe_finished(gpointer pipe);

@@ -34,6 +34,8 @@ struct _DrvPool {
 /* RX chunks never promised to anyone: after a cut, lanes hold frames for a moment that turn out to
  * be duplicates. */
 #define RX_SPARE 32
+/* So many channels are always opened, if only with the least that they can do with. */
+#define LATE_COMERS 16
 
 #define SLAB_BYTES (DRV_SLAB_CHUNKS * DRV_CHUNK_SIZE)
 
@@ -249,7 +251,8 @@ drv_pool_reserve(DrvPool *pool, guint want, guint least)
     g_mutex_lock(&pool->lock);
     guint promised = pool->reserved + RX_SPARE;
     guint left = pool->budget[DRV_POOL_RX] - MIN(promised, pool->budget[DRV_POOL_RX]);
-    guint granted = MIN(want, MAX(left / 2, MIN(least, left)));
+    guint kept = MIN(LATE_COMERS * least, pool->budget[DRV_POOL_RX] / 2);
+    guint granted = MIN(want, MAX((left - MIN(kept, left)) / 2, MIN(least, left)));
     if (granted < least)
         granted = 0;
     pool->reserved += granted;

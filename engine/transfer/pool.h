@@ -75,8 +75,8 @@ void drv_chunk_free(DrvChunk *chunk);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvChunk, drv_chunk_free)
 
 /* Promises room for up to 'want' RX chunks; returns how many were granted: never more than half of
- * what is left, so that later channels find some, and 0 when fewer than 'least' could be. Undo with
- * drv_pool_unreserve(). */
+ * what is left beyond a part that is kept so that many later channels find 'least', and 0 when
+ * fewer than that could be. Undo with drv_pool_unreserve(). */
 guint drv_pool_reserve(DrvPool *pool, guint want, guint least);
 void drv_pool_unreserve(DrvPool *pool, guint chunks);
 

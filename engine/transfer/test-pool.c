@@ -83,6 +83,21 @@ test_reservations(void)
     drv_pool_free(pool);
 }
 
+/* Channels of many migrations at once all find room: a first one does not take it away. */
+static void
+test_many_reservations(void)
+{
+    DrvPool *pool = drv_pool_new((gsize)60 << 20);
+    guint promised = 0, granted, count = 0;
+    for (; (granted = drv_pool_reserve(pool, 128, 8)) > 0; count++)
+        promised += granted;
+    g_assert_cmpuint(count, >=, 17);
+    drv_pool_unreserve(pool, promised);
+    g_assert_cmpuint(granted = drv_pool_reserve(pool, 128, 8), >=, 32);
+    drv_pool_unreserve(pool, granted);
+    drv_pool_free(pool);
+}
+
 static void
 count(gpointer data)
 {
@@ -259,6 +274,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/pool/budgets", test_budgets);
     g_test_add_func("/pool/reservations", test_reservations);
+    g_test_add_func("/pool/many-reservations", test_many_reservations);
     g_test_add_func("/pool/waiters", test_waiters);
     g_test_add_func("/pool/heap", test_heap);
     g_test_add_func("/pool/threads", test_threads);
