@@ -240,7 +240,8 @@ on_stop(LiveSource *self, gint64 timestamp_us)
 {
     gint64 now = g_get_monotonic_time();
     gint64 ago = timestamp_us > 0 ? g_get_real_time() - timestamp_us : 0;
-    self->stopped_us = now - CLAMP(ago, 0, G_USEC_PER_SEC);
+    /* Before the job began it was not: then the clock has jumped. */
+    self->stopped_us = ago >= 0 && ago <= now - self->begin_us ? now - ago : now;
     /* What is left is what the guest waits for. */
     use_class(self, DRV_CLASS_STOPPED);
     qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS, NULL, run_state_known,
