@@ -57,14 +57,26 @@ def allowed(where, fault):
         return {"nowhere"} if ran else {"source"}
     if where in ("source:running", "dest:running"):
         return {"dest"}
+    if name == "dest daemon killed" and where.startswith("source"):
+        # It may have done its part before the source has heard of it, and it does not know of the
+        # job before the source has prepared.
+        decided = where in ("source:loaded", *AFTER)
+        return {"dest"} if decided else {"source", "dest"}
     if name in ("source daemon killed", "dest daemon killed"):
         return {"dest"} if where in AFTER else {"source"}
+    if where == "source:preparing" and ("link" in name or "packets" in name or "back" in name):
+        # There is no session yet that would be taken up again, and with a clock that is behind the
+        # destination finds the certificate not valid yet.
+        return {"source", "dest"}
     if fault.needs_disk:
         # A full disk may still have room where the journal wrote before.
         decided = where == "dest:committed" or (where in AFTER and fault.needs_disk == "a")
         return {"dest"} if decided else {"source", "dest"}
     if fault.lasts == "verdict":
-        return {"dest"} if where in AFTER or where == "source:loaded" else {"source"}
+        decided = where in AFTER or where == "source:loaded"
+        # What came before the cut may be enough.
+        return {"dest"} if decided else {"source", "dest"} if where == "source:switchover" else \
+            {"source"}
     if "QEMU stopped" in name and where in ("source:preparing", "dest:preparing", *AFTER):
         # It is asked something, and may not answer in time; in doubt until it does.
         return {"source", "dest"}
