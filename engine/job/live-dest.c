@@ -295,8 +295,8 @@ on_closed(QmpClient *client, const GError *why, gpointer user_data)
     g_autofree char *words = dest_last_words(self);
     drop_qmp(self);
     /* Once loaded, the guest is there as long as the process is: COMMIT and the roll-back connect
-     * again and see. */
-    if (!drv_steps_running(&self->steps) && drv_job_state(&self->base) < DRV_STATE_LOADED)
+     * again and see. Before that the step at hand is over, too. */
+    if (drv_job_state(&self->base) < DRV_STATE_LOADED)
         dest_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "its QEMU has ended: %s",
                                     words != NULL ? words : why->message));
 }

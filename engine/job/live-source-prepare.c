@@ -26,8 +26,10 @@ void
 live_qmp_closed(LiveSource *self, const GError *why)
 {
     /* A source that has completed has nothing more to say; the guest is with the destination's QEMU
-     * by then. */
-    if (!self->completed && !drv_steps_running(&self->steps))
+     * by then. Before that the step at hand is over, too: it may wait for the destination, and the
+     * next one would have no QEMU to speak to. */
+    gboolean forward = drv_job_state(&self->base) < DRV_STATE_LOADED;
+    if (!self->completed && (forward || !drv_steps_running(&self->steps)))
         live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU,
                                     "the source's QEMU has ended or closed its QMP socket: %s",
                                     why->message));

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 
 from harness import memory, qemu
+from harness.qmp import QmpGone
 from harness.scene import GUEST, Scene, free, wait_until
 
 from .faults import FAULTS, Disk, clock_library, disk_problem, rest
@@ -175,18 +176,22 @@ class Cell:
 
     def _resolve(self, resolved):
         """As somebody does who has looked where the guest runs."""
-        side = "dest" if self.scene.dest.process.poll() is None and self.scene.dest.running() \
-            else "source"
+        side = "dest" if self._runs(self.scene.dest) else "source"
         for d in (self.scene.b, self.scene.a):
             job = d.job()
             if job and job["state"] == "in-doubt":
                 done = d.drover("resolve", job["job"], "--run-on", side)
                 resolved.append((d.name, side, done.status, done.stderr))
 
+    @staticmethod
+    def _runs(machine):
+        try:
+            return machine.process.poll() is None and machine.running()
+        except (OSError, QmpGone):
+            return False  # it was about to quit
+
     def _place(self):
-        runs = [name for name in ("source", "dest")
-                if getattr(self.scene, name).process.poll() is None
-                and getattr(self.scene, name).running()]
+        runs = [name for name in ("source", "dest") if self._runs(getattr(self.scene, name))]
         assert len(runs) <= 1, "the guest runs twice" + self.scene.said()
         return runs[0] if runs else "nowhere"
 
@@ -254,9 +259,11 @@ def all_cells():
 
 
 def fast_cells():
-    """Each state and each fault more than once, in both modes."""
+    """Each state and each fault more than once, in both modes, and what has gone wrong before."""
     names = list(FAULTS)
     cells = [(STATES[i % len(STATES)], names[i % len(names)], MODES[i // 2 % 2])
              for i in range(2 * len(names))]
+    cells += [("dest:preparing", "source QEMU killed", "relay"),
+              ("dest:copying", "source QEMU killed", "direct")]
     possible = set(all_cells())
     return [cell for cell in cells if cell in possible]
