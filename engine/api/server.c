@@ -194,6 +194,12 @@ drv_api_server_new(const char *path, const DrvApiBackend *ops, gpointer self, GE
     return g_steal_pointer(&server);
 }
 
+gboolean
+drv_api_server_share(DrvApiServer *server, gid_t group, GError **error)
+{
+    return drv_api_socket_share(&server->sock, group, error);
+}
+
 void
 drv_api_server_free(DrvApiServer *server)
 {

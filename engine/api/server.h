@@ -3,6 +3,8 @@
 
 #include "engine/api/backend.h"
 
+#include <sys/types.h>
+
 /*
  * The control API: HTTP and JSON on a unix socket, as docs/http-api.md describes it. It lives on
  * the default main context, and calls the backend from there only.
@@ -16,6 +18,9 @@ typedef struct _DrvApiServer DrvApiServer;
  * as drv_api_socket_open() does. */
 DrvApiServer *drv_api_server_new(const char *path, const DrvApiBackend *ops, gpointer self,
                                  GError **error);
+
+/* Lets the members of a group use it, too, as drv_api_socket_share() does. */
+gboolean drv_api_server_share(DrvApiServer *server, gid_t group, GError **error);
 
 /* Ends every connection and removes the socket. NULL is fine. */
 void drv_api_server_free(DrvApiServer *server);

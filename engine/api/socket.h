@@ -6,7 +6,7 @@
 
 /*
  * The API's unix socket in the file system. Who may open the file may move guests, so that it is
- * its owner's alone (0600) from the moment it exists.
+ * its owner's alone (0600) from the moment it exists, until it is shared.
  */
 typedef struct {
     char *path; /* NULL while closed */
@@ -21,6 +21,9 @@ typedef struct {
  * with DRV_ERROR_USAGE or DRV_ERROR_IO otherwise. On failure the socket is closed.
  */
 gboolean drv_api_socket_open(DrvApiSocket *sock, const char *path, GError **error);
+
+/* Lets the members of a group open it, too (0660). DRV_ERROR_IO. */
+gboolean drv_api_socket_share(const DrvApiSocket *sock, gid_t group, GError **error);
 
 /* Stops listening and removes the file, if it is still the one that was made. May run twice. */
 void drv_api_socket_close(DrvApiSocket *sock);

@@ -132,6 +132,32 @@ test_replaced(Place *place, gconstpointer data)
     drv_api_socket_close(&theirs);
 }
 
+/* To a group, and to nobody else; and nothing that stands at the path instead. */
+static void
+test_shared(Place *place, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    DrvApiSocket sock;
+    struct stat st;
+    gid_t group = geteuid() == 0 ? 65534 : getegid();
+    g_assert_true(drv_api_socket_open(&sock, place->path, &error));
+    g_assert_true(drv_api_socket_share(&sock, group, &error));
+    g_assert_no_error(error);
+    g_assert_cmpint(lstat(place->path, &st), ==, 0);
+    g_assert_cmpint(st.st_mode & 07777, ==, 0660);
+    g_assert_cmpint(st.st_gid, ==, group);
+
+    g_assert_cmpint(g_unlink(place->path), ==, 0);
+    g_assert_true(g_file_set_contents(place->path, "precious", -1, NULL));
+    g_assert_cmpint(chmod(place->path, 0600), ==, 0);
+    g_assert_false(drv_api_socket_share(&sock, group, &error));
+    g_assert_error(error, DRV_ERROR, DRV_ERROR_IO);
+    g_assert_nonnull(strstr(error->message, "cannot be given to the group"));
+    g_assert_cmpint(lstat(place->path, &st), ==, 0);
+    g_assert_cmpint(st.st_mode & 07777, ==, 0600);
+    drv_api_socket_close(&sock);
+}
+
 static void
 test_not_a_socket(Place *place, gconstpointer data)
 {
@@ -197,6 +223,7 @@ main(int argc, char **argv)
     ADD("busy", test_busy);
     ADD("stale", test_stale);
     ADD("replaced", test_replaced);
+    ADD("shared", test_shared);
     ADD("not-a-socket", test_not_a_socket);
     ADD("paths", test_paths);
     ADD("not-permitted", test_not_permitted);
