@@ -302,7 +302,9 @@ start(Daemon *daemon, GError **error)
         return FALSE;
     daemon->listening = drv_address_format(host, bound);
     daemon->api = drv_api_server_new(daemon->config->api, &backend, daemon, error);
-    return daemon->api != NULL;
+    return daemon->api != NULL &&
+           (daemon->config->api_group < 0 ||
+            drv_api_server_share(daemon->api, (gid_t)daemon->config->api_group, error));
 }
 
 static void

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/host/config.h"
 
+#include <grp.h>
 #include <string.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -20,7 +21,9 @@ typedef enum {
     KIND_NUMBER,  /* gint64 */
     KIND_AUTO,    /* gboolean: auto or off */
     KIND_COMMAND, /* char ** */
-    KIND_FOLDERS  /* char **: DIR:DIR */
+    KIND_FOLDERS, /* char **: DIR:DIR */
+    KIND_GROUP,   /* gint64: the id of a group of this host, -1 where not given */
+    KIND_NAMES    /* char **: names of hosts, between blanks or commas */
 } Kind;
 
 typedef struct {
@@ -48,6 +51,7 @@ static const Setting settings[] = {
     {"daemon", "name", KIND_NAME, AT(name), "NAME", "What this host is called"},
     {"daemon", "log-level", KIND_LEVEL, AT(log_level), "LEVEL", "error, warning, info or debug"},
     {"daemon", "images", KIND_FOLDERS, AT(images)},
+    {"daemon", "api-group", KIND_GROUP, AT(api_group)},
     {"transfer", "threads", KIND_NUMBER, AT(threads), .min = 1, .max = 64, .zero = "automatic"},
     {"transfer", "lanes", KIND_NUMBER, AT(lanes), .min = 1, .max = 16, .zero = "automatic"},
     {"transfer", "bandwidth", KIND_NUMBER, AT(bandwidth), .min = 65536,
@@ -58,6 +62,8 @@ static const Setting settings[] = {
     {"migration", "drop-timeout", KIND_NUMBER, AT(drop_timeout_s), .min = 1, .max = 86400,
      .standard = 60},
     {"migration", "fence-command", KIND_COMMAND, AT(fence_command)},
+    {"incoming", "allow", KIND_NAMES, AT(allow_from)},
+    {"outgoing", "allow", KIND_NAMES, AT(allow_to)},
 };
 
 static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
@@ -73,6 +79,7 @@ drv_config_new(void)
 {
     DrvConfig *config = g_new0(DrvConfig, 1);
     config->log_level = DRV_LOG_INFO;
+    config->api_group = -1;
     for (guint i = 0; i < G_N_ELEMENTS(settings); i++) {
         if (settings[i].kind == KIND_NUMBER)
             G_STRUCT_MEMBER(gint64, config, settings[i].offset) = settings[i].standard;
@@ -94,6 +101,8 @@ drv_config_free(DrvConfig *config)
     g_free(config->name);
     g_strfreev(config->fence_command);
     g_strfreev(config->images);
+    g_strfreev(config->allow_from);
+    g_strfreev(config->allow_to);
     g_free(config);
 }
 
@@ -190,6 +199,35 @@ take_folders(const Setting *s, const Origin *origin, const char *value, char ***
 }
 
 static gboolean
+take_group(const Setting *s, const Origin *origin, const char *value, gint64 *field, GError **error)
+{
+    const struct group *group = value[0] != '\0' ? getgrnam(value) : NULL;
+    if (group == NULL)
+        return refuse(s, origin, value, "the name of a group of this host", error);
+    *field = (gint64)group->gr_gid;
+    return TRUE;
+}
+
+/* A name that no certificate can carry would shut out the host that is meant, so it is refused. */
+static gboolean
+take_names(const Setting *s, const Origin *origin, const char *value, char ***field, GError **error)
+{
+    g_auto(GStrv) words = g_strsplit_set(value, " \t,", -1);
+    g_autoptr(GStrvBuilder) names = g_strv_builder_new();
+    for (guint i = 0; words[i] != NULL; i++) {
+        if (words[i][0] == '\0')
+            continue;
+        if (!drv_address_is_host_name(words[i]) && !drv_address_is_ip(words[i]))
+            return refuse(s, origin, words[i],
+                          "names of hosts as in their certificates, with blanks in between", error);
+        g_strv_builder_add(names, words[i]);
+    }
+    g_strfreev(*field);
+    *field = g_strv_builder_end(names);
+    return TRUE;
+}
+
+static gboolean
 check_address(const Setting *s, const Origin *origin, const char *value, GError **error)
 {
     if (drv_address_parse(value, NULL, NULL, error))
@@ -232,6 +270,10 @@ take(DrvConfig *config, const Setting *s, const Origin *origin, const char *valu
         return take_command(s, origin, value, field, error);
     case KIND_FOLDERS:
         return take_folders(s, origin, value, field, error);
+    case KIND_GROUP:
+        return take_group(s, origin, value, field, error);
+    case KIND_NAMES:
+        return take_names(s, origin, value, field, error);
     default:
         if (!check_text(s, origin, value, error))
             return FALSE;
@@ -298,8 +340,8 @@ load_group(DrvConfig *config, GKeyFile *file, const char *text, const char *path
 {
     if (find_setting(group, NULL) == NULL) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
-                    "%s, line %u: the group [%.80s] is not known: there are [daemon], [transfer] "
-                    "and [migration]",
+                    "%s, line %u: the group [%.80s] is not known: there are [daemon], [transfer], "
+                    "[migration], [incoming] and [outgoing]",
                     path, find_line(text, group, NULL), group);
         return FALSE;
     }

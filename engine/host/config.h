@@ -15,6 +15,7 @@
  *   log-level=LEVEL     --log-level  error, warning, info (default) or debug
  *   images=DIR:DIR      the folders that disk images may be copied from and to; default: any but
  *                       those where the system keeps its own files
+ *   api-group=GROUP     its members may use the API, too; default: the daemon's user and root alone
  *
  *   [transfer]
  *   threads=N           data threads, 1 to 64; 0 (default): drover chooses from the cores
@@ -35,6 +36,14 @@
  *                       it exits 0 only when the peer is certainly dead, and the guest then goes on
  *                       here. An absolute path and arguments, quoted as for a shell, but run
  *                       without one. Default: none, a person decides with 'drover resolve'
+ *
+ *   [incoming]
+ *   allow=NAME...       the hosts, by the names in their certificates, that may begin something
+ *                       here: bring a guest, open a tunnel, measure the link. Nothing after
+ *                       the equals sign: none may. Default: every host with a certificate of the CA
+ *
+ *   [outgoing]
+ *   allow=NAME...       the hosts to which something may be sent from here; likewise
  */
 typedef enum { DRV_LOG_ERROR, DRV_LOG_WARNING, DRV_LOG_INFO, DRV_LOG_DEBUG } DrvLogLevel;
 
@@ -46,7 +55,8 @@ typedef struct {
     char *api;
     char *name;
     DrvLogLevel log_level;
-    char **images; /* NULL: not given */
+    char **images;    /* NULL: not given */
+    gint64 api_group; /* its id, or -1 */
 
     gint64 threads;
     gint64 lanes;
@@ -57,6 +67,10 @@ typedef struct {
 
     gint64 drop_timeout_s;
     char **fence_command; /* argv, or NULL */
+
+    /* Names of hosts; NULL: all, empty: none. */
+    char **allow_from;
+    char **allow_to;
 
     gboolean show_version; /* --version: nothing else was checked */
 } DrvConfig;

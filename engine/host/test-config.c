@@ -118,6 +118,27 @@ test_file(void)
     g_remove(path);
 }
 
+/* Who may is told apart from nobody may, and from nothing being said about it. */
+static void
+test_access(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(DrvConfig) config = drv_config_new();
+    g_assert_cmpint(config->api_group, ==, -1);
+    g_assert_null(config->allow_from);
+    g_assert_null(config->allow_to);
+    g_autofree char *path = write_config("[daemon]\napi-group=root\n[incoming]\nallow=alpha, "
+                                         "beta.example.org  10.0.0.1\n[outgoing]\nallow=\n");
+    g_assert_true(drv_config_load(config, path, &error));
+    g_assert_no_error(error);
+    g_assert_cmpint(config->api_group, ==, 0);
+    const char *const from[] = {"alpha", "beta.example.org", "10.0.0.1", NULL};
+    g_assert_true(g_strv_equal((const char *const *)config->allow_from, from));
+    g_assert_nonnull(config->allow_to);
+    g_assert_cmpuint(g_strv_length(config->allow_to), ==, 0);
+    g_remove(path);
+}
+
 static void
 test_bad_options(void)
 {
@@ -160,11 +181,12 @@ test_bad_files(void)
         const char *text, *says;
     } cases[] = {
         {"[demon]\nname=a\n",
-         ", line 1: the group [demon] is not known: there are [daemon], [transfer] and"},
+         ", line 1: the group [demon] is not known: there are [daemon], [transfer], [migration], "
+         "[incoming] and [outgoing]"},
         {"[daemon]\n\n[x y]\n", ", line 3: the group [x y] is not known"},
         {"# x\n[daemon]\nname=a\n nmae = b\n",
          ", line 4: 'nmae' is not known in [daemon]: there are state, listen, pki, api, name, "
-         "log-level"},
+         "log-level, images, api-group"},
         {"[transfer]\ndrop-timeout=3\n",
          ", line 2: 'drop-timeout' is not known in [transfer]: there are threads, lanes, "
          "bandwidth, kernel-tls, numa, huge-pages"},
@@ -193,6 +215,13 @@ test_bad_files(void)
         {"[migration]\nfence-command=/nonexistent/fence\n",
          "a program that is there and may be run"},
         {"[migration]\nfence-command=/tmp\n", "a program that is there and may be run"},
+        {"[daemon]\napi-group=no-such-group\n",
+         ", line 2: api-group is 'no-such-group': it must be the name of a group of this host"},
+        {"[daemon]\napi-group=\n", "the name of a group of this host"},
+        {"[incoming]\nallow=a b/c d\n", ", line 2: allow is 'b/c': it must be names of hosts as in "
+                                        "their certificates, with blanks in between"},
+        {"[outgoing]\nallow=*\n", ", line 2: allow is '*': it must be names of hosts"},
+        {"[incoming]\ndeny=a\n", ", line 2: 'deny' is not known in [incoming]: there are allow"},
         {"[daemon]\nlog-level=INFO\n", "line 2: log-level is 'INFO'"},
         {"[daemon]\nlisten=fd00::1:7001\n", ", line 2: listen: 'fd00::1:7001' is not an ADDR:PORT"},
         {"[daemon]\nname=a\\qb\n", ", line 2: name is 'a\\\\qb': it must be a host name"},
@@ -220,6 +249,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/config/command-line", test_command_line);
     g_test_add_func("/config/file", test_file);
+    g_test_add_func("/config/access", test_access);
     g_test_add_func("/config/bad-options", test_bad_options);
     g_test_add_func("/config/bad-files", test_bad_files);
     return g_test_run();

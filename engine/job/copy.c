@@ -7,6 +7,7 @@
 #include "engine/image/convert.h"
 #include "engine/image/send.h"
 #include "engine/image/source.h"
+#include "engine/job/allow.h"
 #include "engine/job/copy-dest.h"
 
 #include <errno.h>
@@ -372,6 +373,11 @@ offer(Copy *self)
     int fds[2];
     GError *error = NULL;
     self->offered = TRUE;
+    if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer),
+                      &error)) {
+        fail(self, error);
+        return;
+    }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
         fail(self,
              g_error_new(DRV_ERROR, DRV_ERROR_IO, "no socket can be made: %s", g_strerror(errno)));

@@ -6,6 +6,7 @@
 #include "common/json.h"
 #include "engine/channel/probe.h"
 #include "engine/host/address.h"
+#include "engine/job/allow.h"
 #include "engine/job/decide.h"
 #include "engine/job/copy-dest.h"
 #include "engine/job/copy.h"
@@ -166,9 +167,13 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
     DrvJobs *jobs = data;
     const char *job_id = drv_json_string(args, "job", "");
     g_autoptr(DrvJob) job = find(jobs, job_id, DRV_ROLE_DEST);
+    g_autoptr(GError) denied = NULL;
     if (job != NULL)
         drv_job_ref(job);
-    if (!is_its_job(jobs, peer, job_id, op)) {
+    if (!drv_allow_call(drv_services_config(jobs->services), drv_peer_name(peer), op, &denied)) {
+        g_warning("%s was refused: %s", op, denied->message);
+        drv_peer_refuse(peer, id, denied);
+    } else if (!is_its_job(jobs, peer, job_id, op)) {
         g_autoptr(GError) error = g_error_new(DRV_ERROR, DRV_ERROR_STATE,
                                               "job %s was not started by %s: only its source may "
                                               "speak for it",

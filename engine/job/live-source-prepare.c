@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/job/allow.h"
 #include "engine/job/qemu-identity.h"
 #include "engine/job/settings.h"
 
@@ -224,6 +225,12 @@ static void
 step_prepare_peer(gpointer owner)
 {
     LiveSource *self = owner;
+    GError *denied = NULL;
+    if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer),
+                      &denied)) {
+        drv_steps_fail(&self->steps, denied);
+        return;
+    }
     JsonObject *args = json_object_new();
     json_object_set_string_member(args, "job", self->base.rec->id);
     json_object_set_string_member(args, "name", self->base.rec->vm);

@@ -6,6 +6,7 @@
 #include "engine/channel/probe.h"
 #include "engine/host/address.h"
 #include "engine/host/guest-blocks.h"
+#include "engine/job/allow.h"
 #include "engine/job/predict-model.h"
 #include "engine/job/predict-round.h"
 #include "engine/job/steps.h"
@@ -429,8 +430,13 @@ step_probe(gpointer owner)
     Predict *self = owner;
     GError *error = NULL;
     DrvSessionStats stats;
-    JsonObject *args = json_object_new();
     drop_qmp(self);
+    if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer),
+                      &error)) {
+        drv_steps_fail(&self->steps, error);
+        return;
+    }
+    JsonObject *args = json_object_new();
     drv_session_get_stats(drv_peer_session(self->peer), &stats);
     self->measured.link.rtt_us = stats.rtt_us;
     self->probe =

@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "engine/channel/listener.h"
 #include "engine/host/address.h"
+#include "engine/job/allow.h"
 
 #include <unistd.h>
 
@@ -123,7 +124,8 @@ peer_connected(DrvPeer *peer, gpointer data)
     g_autoptr(GError) error = NULL;
     self->lost = FALSE;
     if (self->listener == NULL) {
-        self->listener = drv_listener_new(self->listen, take_connection, self, &error);
+        if (drv_allow_to(drv_services_config(self->base.services), drv_peer_name(peer), &error))
+            self->listener = drv_listener_new(self->listen, take_connection, self, &error);
         if (self->listener == NULL) {
             end(self, error);
             return;
