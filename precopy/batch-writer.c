@@ -214,14 +214,22 @@ name_block(DrvBatchWriter *writer, const DrvStream *stream)
     return entered;
 }
 
-/* Whether QEMU would have to place pages that the event holds, or may hold. */
-static gboolean
+/* Why QEMU has to place pages that the event holds, or may hold; NULL: it has not. */
+static const char *
 loses(const DrvBatchWriter *writer, const DrvStream *stream, const DrvStreamEvent *event)
 {
     if (drv_stream_ram_ended(stream))
-        return FALSE;
-    return !drv_stream_exact(stream) || event->kind == DRV_STREAM_OPAQUE ||
-           (event->kind == DRV_STREAM_RAM_PAGES && !drv_batch_is_regular(writer, stream, event));
+        return NULL;
+    if (!drv_stream_exact(stream) || event->kind == DRV_STREAM_OPAQUE)
+        return "between the pages QEMU's stream has something that is not understood, such as "
+               "dirty bitmaps or the state of a VFIO device";
+    if (event->kind != DRV_STREAM_RAM_PAGES || drv_batch_is_regular(writer, stream, event))
+        return NULL;
+    if (event->pages.kind == DRV_PAGES_XBZRLE || event->pages.kind == DRV_PAGES_COMPRESSED)
+        return "QEMU itself has made deltas of pages, or compressed them";
+    return "QEMU has sent a page that is not of 4096 bytes, or not where its list of RAM blocks "
+           "has "
+           "it";
 }
 
 /* TRUE unless the batch has to be finished first. */
@@ -230,8 +238,10 @@ keep_the_way(DrvBatchWriter *writer, const DrvStream *stream, const DrvStreamEve
 {
     if (writer->lost)
         return TRUE;
-    if (drv_page_table_has_placeable(writer->table) && loses(writer, stream, event))
-        drv_page_table_lose(writer->table);
+    const char *why =
+        drv_page_table_has_placeable(writer->table) ? loses(writer, stream, event) : NULL;
+    if (why != NULL)
+        drv_page_table_lose(writer->table, why);
     if (!drv_page_table_lost(writer->table))
         return TRUE;
     writer->lost = name_block(writer, stream);

@@ -89,8 +89,8 @@ may_take(DrvMultifdBatch *self, const DrvMultifdEvent *event)
     const DrvMultifdPacket *packet = drv_multifd_packet(self->multifd);
     guint32 n = packet->normal + packet->zero;
     gint number = -1;
-    gboolean good = !(packet->flags & (DRV_MULTIFD_COMPRESSION | DRV_MULTIFD_DEVICE_STATE)) &&
-                    event->piece.unit_len == sizeof self->head;
+    gboolean opaque = (packet->flags & (DRV_MULTIFD_COMPRESSION | DRV_MULTIFD_DEVICE_STATE)) != 0;
+    gboolean good = !opaque && event->piece.unit_len == sizeof self->head;
     if (good && n == 0)
         return FALSE;
     if (good)
@@ -101,7 +101,10 @@ may_take(DrvMultifdBatch *self, const DrvMultifdEvent *event)
         if (drv_multifd_offset(self->multifd, i) / DRV_PAGE_LEN >= drv_table_block_pages(block))
             block = NULL;
     if (block == NULL)
-        drv_page_table_lose(self->table);
+        drv_page_table_lose(self->table,
+                            opaque ? "QEMU itself compresses its multifd channels, or sends a "
+                                     "device's state through them"
+                                   : "a packet in a multifd channel is not understood");
     self->block = (guint)number;
     return block != NULL && drv_table_block_placeable(block) && !drv_page_table_lost(self->table);
 }
@@ -115,7 +118,7 @@ begin_event(DrvMultifdBatch *self, const DrvMultifdEvent *event)
     self->skip = 0;
     self->instead = 0;
     if (event->kind == DRV_MULTIFD_OPAQUE || !drv_multifd_exact(self->multifd))
-        drv_page_table_lose(self->table);
+        drv_page_table_lose(self->table, "a multifd channel is not understood");
     if (event->kind != DRV_MULTIFD_PACKET)
         return;
     self->zeros = self->normals = 0;

@@ -77,6 +77,7 @@ struct _DrvPageTable {
     /* Under the mutex */
     guint64 number; /* of the newest batch */
     guint64 lost_at;
+    const char *why_lost;
     gint lost; /* read without as well */
     guint32 last_stamp;
     guint64 placeable_pages;
@@ -290,12 +291,13 @@ drv_page_table_is_newest(const DrvPageTable *table, guint64 number)
 }
 
 void
-drv_page_table_lose(DrvPageTable *table)
+drv_page_table_lose(DrvPageTable *table, const char *why)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->mutex);
     if (table->lost)
         return;
     table->lost_at = table->number;
+    table->why_lost = why;
     g_atomic_int_set(&table->lost, TRUE);
 }
 
@@ -303,6 +305,13 @@ gboolean
 drv_page_table_lost(DrvPageTable *table)
 {
     return g_atomic_int_get(&table->lost);
+}
+
+const char *
+drv_page_table_why_lost(DrvPageTable *table)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&table->mutex);
+    return table->why_lost;
 }
 
 gboolean

@@ -49,6 +49,9 @@ guint64 drv_page_table_memory(DrvPageTable *table);
 void drv_page_table_counts(DrvPageTable *table, DrvPageCounts *counts);
 
 /* From now on QEMU places all pages itself: writers pass on everything as opaque bytes. Happens by
- * itself when a stream with placeable blocks is not understood any more. */
-void drv_page_table_lose(DrvPageTable *table);
+ * itself when a stream with placeable blocks is not understood any more. 'why' is a clause for
+ * people, and static; the first one stays. */
+void drv_page_table_lose(DrvPageTable *table, const char *why);
 gboolean drv_page_table_lost(DrvPageTable *table);
+/* Why; NULL if it has not. */
+const char *drv_page_table_why_lost(DrvPageTable *table);

@@ -65,6 +65,7 @@ check_lost_at_a_section(gboolean empty)
     put_iterable(model, DRV_SECTION_START, empty);
     model_section(model, DRV_SECTION_PART);
     g_assert_true(drv_page_table_lost(model->table));
+    g_assert_nonnull(strstr(drv_page_table_why_lost(model->table), "dirty bitmaps"));
     send_some(model, 0, 500, 50, 20);
     model_section_end(model);
     check_end(model, 3);
@@ -128,8 +129,12 @@ test_lost_by_xbzrle(void)
     g_autoptr(Model) model = model_begun();
     guint8 xbzrle[3 + 10] = {1, 0, 10};
     send_some(model, 0, 1, 0, 100);
+    g_assert_null(drv_page_table_why_lost(model->table));
     model_send_as(model, 0, 0, 3, DRV_PAGES_XBZRLE, xbzrle, sizeof xbzrle);
     g_assert_true(drv_page_table_lost(model->table));
+    g_assert_nonnull(strstr(drv_page_table_why_lost(model->table), "made deltas"));
+    drv_page_table_lose(model->table, "of something later");
+    g_assert_nonnull(strstr(drv_page_table_why_lost(model->table), "made deltas"));
     send_some(model, 0, 500, 4, 20);
     model_section_end(model);
     check_end(model, 3);
@@ -146,7 +151,7 @@ test_lost_by_another(void)
         model_finish(model, 1);
         send_some(model, 0, 1, 0, 60);
         send_some(model, 1, 1, 60, 45);
-        drv_page_table_lose(model->table);
+        drv_page_table_lose(model->table, "of a test");
         model_fill(model, 0, 70, 4711);
         model_send(model, 0, 0, 70);
         model_fill(model, 0, 104, 4712);

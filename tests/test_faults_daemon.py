@@ -49,6 +49,7 @@ def test_a_daemon_killed_after_the_decision(workdir, where, version):
         assert result.status == 0, result.stderr + scene.said()
         assert result.json["state"] == "completed" and result.json["error"] is None
         assert 0 < result.json["downtime_ms"] <= result.json["total_ms"]
+        assert result.json["mode"] == "direct"
         scene.check_runs_at_dest()
         assert scene.a.job()["state"] == "done"
         assert scene.b.wait_job("done")["error"] is None

@@ -29,6 +29,8 @@ def direct(workdir, pki, guest, source_qemu, dest_qemu, *options, dest_guest=Non
         source.wait_ready()
         report = migrate_exactly(hosts, source, dest, "--mode", "direct", *options, during=during)
     assert report["mode"] == "direct" and "relay_reason" not in report
+    left = {block["block"]: block["why"] for block in report["left_to_qemu"]}
+    assert left["pc.bios"] and "pc.ram" not in left
     assert report["verify"]["stream"] == "match"
     return report
 

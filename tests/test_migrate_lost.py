@@ -15,10 +15,10 @@ PACE = "hz=1000 rate=20 beat=20 body=random"
 EACH = pytest.mark.parametrize("version, accel", (("7.2", "kvm"), ("10.0", "tcg")))
 
 
-def migrate(workdir, pki, version, accel, change, *options, then=lambda source: None,
+def migrate(workdir, pki, version, accel, change, why, *options, then=lambda source: None,
             pages_seen=True):
     """change(source, dest): what somebody else does to QEMU's settings when drover has made its own.
-    then(source): what to wait for while it migrates."""
+    why: of what the report says about it. then(source): what to wait for while it migrates."""
     need_accel(accel)
     guest = Guest(accel=accel, mode="sparse", pages=2048, params=PACE)
     with Machine(binary(version), guest, name="src") as source, \
@@ -35,6 +35,7 @@ def migrate(workdir, pki, version, accel, change, *options, then=lambda source: 
         report = migrate_exactly(hosts, source, dest, "--mode", "direct", *options, during=during,
                                  pages_seen=pages_seen)
     assert (report["mode"], report["verify"]["stream"]) == ("direct", "match")
+    assert why in report["relay_reason"]
     assert report["working_set"] is None  # who has lost the way does not pretend to know
     return report
 
@@ -58,6 +59,7 @@ def test_in_the_middle_of_a_section(workdir, pki, version, accel):
     seen nothing of, and says "the same block as before"."""
     report = migrate(workdir, pki, version, accel,
                      lambda source, dest: set_capabilities(source, xbzrle=True),
+                     "made deltas of pages",
                      "--bandwidth", 24 * MIB, "--downtime", 1, then=wait_deltas)
     pages = report["ram"]["pages"]
     assert pages["zero"] > 0 and pages["delta"] > 0 and pages["raw"] > 0  # it was on its way
@@ -71,7 +73,7 @@ def test_from_the_beginning(workdir, pki, version, accel):
         for machine in (source, dest):
             set_capabilities(machine, dirty_bitmaps=True)
 
-    report = migrate(workdir, pki, version, accel, change, pages_seen=False)
+    report = migrate(workdir, pki, version, accel, change, "dirty bitmaps", pages_seen=False)
     assert set(report["ram"]["pages"].values()) == {0}
 
 
@@ -83,6 +85,7 @@ def test_in_the_channels(workdir, pki, version, accel):
         for machine in (source, dest):
             set_parameters(machine, multifd_compression="zlib")
 
-    report = migrate(workdir, pki, version, accel, change, "--multifd", 2, pages_seen=False)
+    report = migrate(workdir, pki, version, accel, change, "compresses its multifd channels",
+                     "--multifd", 2, pages_seen=False)
     pages = report["ram"]["pages"]
     assert not any(pages[kind] for kind in pages if kind != "zero")

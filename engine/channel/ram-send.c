@@ -133,6 +133,12 @@ drv_ram_sender_understood(DrvRamSender *sender)
     return !drv_page_table_lost(sender->table);
 }
 
+const char *
+drv_ram_sender_why_not(DrvRamSender *sender)
+{
+    return drv_page_table_why_lost(sender->table);
+}
+
 void
 drv_ram_sender_get_stats(DrvRamSender *sender, DrvRamSenderStats *stats)
 {
@@ -197,7 +203,8 @@ add_block(RamSend *self)
         return;
     /* An odd stream, or no memory: then QEMU places the pages. */
     g_warning("the guest's pages are left to QEMU: %s", error->message);
-    drv_page_table_lose(self->sender->table);
+    drv_page_table_lose(self->sender->table, "QEMU's list of RAM blocks is odd, or there is no "
+                                             "memory to keep track of their pages");
 }
 
 /* The parser's next event; FALSE: it wants more bytes. */
@@ -230,7 +237,8 @@ is_place(RamSend *self)
     if (self->event.kind == DRV_STREAM_RAM_FLUSH) {
         self->flushes = TRUE;
         if (self->flush_at_eos)
-            drv_page_table_lose(self->sender->table);
+            drv_page_table_lose(self->sender->table,
+                                "QEMU changed how it keeps its multifd channels in order");
         return TRUE;
     }
     if (self->event.kind != DRV_STREAM_RAM_EOS)

@@ -43,6 +43,8 @@ guint64 drv_ram_sender_stream(DrvRamSender *sender);
 gint64 drv_ram_sender_ended(DrvRamSender *sender);
 /* Whether all of the stream has been understood so far. Any thread, at any rate. */
 gboolean drv_ram_sender_understood(DrvRamSender *sender);
+/* Why it was not, as a clause; NULL: it was. Static. */
+const char *drv_ram_sender_why_not(DrvRamSender *sender);
 /* All of it. Any thread; walks the pages' state to see how much of it is in memory, so not for what
  * is asked again and again. */
 void drv_ram_sender_get_stats(DrvRamSender *sender, DrvRamSenderStats *stats);

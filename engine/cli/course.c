@@ -120,9 +120,24 @@ add_predictions(JsonObject *result, DrvRenderLine line, GString *out)
     }
 }
 
+/* Why it was QEMU that placed the pages, where drover was to do it. */
+static void
+add_relay(JsonObject *result, DrvRenderLine line, GString *out)
+{
+    const char *reason = drv_json_string(result, "relay_reason", NULL);
+    gboolean direct = g_str_equal(drv_json_string(result, "mode", ""), "direct");
+    if (reason == NULL)
+        return;
+    g_autofree char *safe = drv_format_text(reason, 400);
+    g_autofree char *text = g_strdup_printf("QEMU placed %s itself: %s",
+                                            direct ? "the rest of the pages" : "the pages", safe);
+    line(out, "relayed", text);
+}
+
 void
 drv_render_course(JsonObject *result, DrvRenderLine line, GString *out)
 {
+    add_relay(result, line, out);
     add_downtime(result, line, out);
     add_measures(result, line, out);
     add_throttle(result, line, out);

@@ -186,6 +186,15 @@ test_course(void)
     g_autofree char *whole = drv_render_report(relay, 0);
     g_assert_nonnull(strstr(whole, "\ndowntime         down 39 ms for the last memory and the "
                                    "devices, 4 ms to commit\n"));
+    g_autoptr(JsonObject) relayed =
+        parse("{\"result\":{\"mode\":\"relay\",\"relay_reason\":\"it is\\nnot permitted\"}}");
+    g_autofree char *why = drv_render_summary(relayed, 0);
+    g_assert_nonnull(strstr(why, "\n  QEMU placed the pages itself: it is not permitted\n"));
+    g_autoptr(JsonObject) lost =
+        parse("{\"result\":{\"mode\":\"direct\",\"relay_reason\":\"a page is odd\"}}");
+    g_autofree char *later = drv_render_report(lost, 0);
+    g_assert_nonnull(strstr(
+        later, "\nrelayed          QEMU placed the rest of the pages itself: a page is odd\n"));
     g_autoptr(JsonObject) held = parse("{\"result\":{\"throttle\":\"dirty-limit\","
                                        "\"throttle_pct\":null,\"measures\":[]}}");
     g_autofree char *text = drv_render_summary(held, 0);

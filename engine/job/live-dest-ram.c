@@ -18,27 +18,35 @@ placing_failed(const GError *error, gpointer data)
                                     "the guest's memory cannot be placed: %s", error->message));
 }
 
+/* Of the blocks that are left to QEMU as many are named: it is for people, and a message has an
+ * end. */
+#define LEFT_MAX 32
+
 /* What the source has to know: the blocks that are placed here, and what their digest is made
- * with. */
+ * with; why the others are not, for the report. */
 static JsonObject *
 make_offer(const DrvGuestRam *ram, const guint8 secret[DRV_PAGE_SECRET])
 {
     JsonObject *offer = json_object_new();
-    JsonArray *array = json_array_new();
+    JsonArray *array = json_array_new(), *left = json_array_new();
     g_autoptr(GString) hex = g_string_new(NULL);
     for (guint i = 0; i < DRV_PAGE_SECRET; i++)
         g_string_append_printf(hex, "%02x", secret[i]);
     for (guint i = 0; i < drv_guest_ram_blocks(ram); i++) {
         const DrvGuestBlock *known = drv_guest_ram_block(ram, i);
-        if (known->hva == 0)
+        if (known->hva == 0 && json_array_get_length(left) >= LEFT_MAX)
             continue;
         JsonObject *block = json_object_new();
         json_object_set_string_member(block, "block", known->id);
-        json_object_set_int_member(block, "size", (gint64)known->size);
-        json_array_add_object_element(array, block);
+        if (known->hva == 0)
+            json_object_set_string_member(block, "why", drv_guest_ram_why(ram, i));
+        else
+            json_object_set_int_member(block, "size", (gint64)known->size);
+        json_array_add_object_element(known->hva == 0 ? left : array, block);
     }
     json_object_set_string_member(offer, "secret", hex->str);
     json_object_set_array_member(offer, "blocks", array);
+    json_object_set_array_member(offer, "left", left);
     return offer;
 }
 

@@ -472,9 +472,7 @@ live_report(LiveSource *self, DrvJobState state)
         json_object_set_string_member(o, "error", self->base.error->message);
     else
         json_object_set_null_member(o, "error");
-    json_object_set_string_member(o, "mode", self->sender != NULL ? "direct" : "relay");
-    if (self->relay_reason != NULL)
-        json_object_set_string_member(o, "relay_reason", self->relay_reason);
+    live_report_mode(self, o);
     json_object_set_string_member(o, "accel", self->vm != NULL && self->vm->kvm ? "kvm" : "tcg");
     json_object_set_int_member(
         o, "total_ms", self->begin_us > 0 ? (g_get_monotonic_time() - self->begin_us) / 1000 : 0);

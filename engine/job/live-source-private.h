@@ -79,9 +79,10 @@ typedef struct {
     DrvVm *vm;
     DrvPeer *peer;
     DrvListener *listener;
-    DrvRamSender *sender;  /* direct mode; NULL: QEMU places all pages */
-    char *relay_reason;    /* ... and why, if that was for the destination to decide */
-    LiveVerify *verify;    /* --verify memory, once the guest's memory is open here; else NULL */
+    DrvRamSender *sender;    /* direct mode; NULL: QEMU places all pages */
+    char *relay_reason;      /* ... and why, if that was for the destination to decide */
+    JsonArray *left_to_qemu; /* in direct mode: blocks that QEMU places all the same, and why */
+    LiveVerify *verify;      /* --verify memory, once the guest's memory is open here; else NULL */
     gint near;             /* the NUMA node of the guest's memory; -1: not known, or of no weight */
     JsonObject *dest_numa; /* what the destination says of its own; NULL: nothing */
     DrvChannelSet *channels;
@@ -161,6 +162,8 @@ gboolean live_choose_mode(LiveSource *self, JsonObject *ok, GError **error);
 DrvChannelCodec *live_codec(guint index, gpointer data);
 /* Bytes that QEMU has sent, and the report's "ram". */
 guint64 live_ram_bytes(LiveSource *self, const DrvChannelTotals *totals);
+/* The report's "mode", and why pages were left to QEMU. */
+void live_report_mode(LiveSource *self, JsonObject *o);
 JsonObject *live_report_ram(LiveSource *self, const DrvChannelTotals *totals);
 
 /* live-source-disks.c: '--disks mirror'. All of it does nothing without. Steps: which disks there

@@ -41,6 +41,20 @@ parse_blocks(JsonArray *array)
     return blocks;
 }
 
+/* The blocks that are not, with the reason; for people, so no more than they read. */
+static JsonArray *
+parse_left(JsonArray *array)
+{
+    JsonArray *left = json_array_new();
+    for (guint i = 0; array != NULL && i < MIN(json_array_get_length(array), 32); i++) {
+        JsonObject *o = drv_json_element(array, i), *block = json_object_new();
+        json_object_set_string_member(block, "block", drv_json_string(o, "block", ""));
+        json_object_set_string_member(block, "why", drv_json_string(o, "why", ""));
+        json_array_add_object_element(left, block);
+    }
+    return left;
+}
+
 gboolean
 live_choose_mode(LiveSource *self, JsonObject *ok, GError **error)
 {
@@ -61,10 +75,13 @@ live_choose_mode(LiveSource *self, JsonObject *ok, GError **error)
         return FALSE;
     }
     g_autoptr(GArray) blocks = parse_blocks(drv_json_array(direct, "blocks"));
+    g_clear_pointer(&self->left_to_qemu, json_array_unref);
+    self->left_to_qemu = parse_left(drv_json_array(direct, "left"));
     drv_ram_sender_unref(self->sender);
     self->sender = drv_ram_sender_new((const DrvRamBlock *)blocks->data, blocks->len,
                                       (guint)self->spec->multifd, secret,
                                       (gsize)self->spec->dedup_memory, error);
+    json_object_set_boolean_member(self->base.detail, "direct", self->sender != NULL);
     return self->sender != NULL;
 }
 
@@ -80,6 +97,19 @@ guint64
 live_ram_bytes(LiveSource *self, const DrvChannelTotals *totals)
 {
     return self->sender != NULL ? drv_ram_sender_stream(self->sender) : totals->raw;
+}
+
+void
+live_report_mode(LiveSource *self, JsonObject *o)
+{
+    const char *why = self->sender != NULL ? drv_ram_sender_why_not(self->sender) : NULL;
+    /* A daemon that was restarted after the decision knows this much. */
+    gboolean direct = drv_json_flag(self->base.detail, "direct", FALSE);
+    json_object_set_string_member(o, "mode", direct ? "direct" : "relay");
+    if (why != NULL || self->relay_reason != NULL)
+        json_object_set_string_member(o, "relay_reason", why != NULL ? why : self->relay_reason);
+    if (self->sender != NULL)
+        json_object_set_array_member(o, "left_to_qemu", json_array_ref(self->left_to_qemu));
 }
 
 JsonObject *

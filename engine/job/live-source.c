@@ -387,6 +387,7 @@ live_free(DrvJob *job)
     drv_ram_sender_unref(self->sender);
     live_converge_clear(&self->converge);
     g_free(self->relay_reason);
+    g_clear_pointer(&self->left_to_qemu, json_array_unref);
     drv_job_spec_free(self->spec);
     g_free(self->peer_error);
     g_free(self->stranded);

@@ -116,10 +116,10 @@ see(Path *path, DrvMultifdBatch *batch, const DrvMultifdEvent *event, gint *unti
         g_assert(!drv_batch_writer_is_empty(path->writer));
         finish(path);
         if (--*until_lost == 0)
-            drv_page_table_lose(path->table);
+            drv_page_table_lose(path->table, "of a test");
     }
     if (--*until_lost == 0)
-        drv_page_table_lose(path->table);
+        drv_page_table_lose(path->table, "of a test");
 }
 
 static void
