@@ -58,6 +58,15 @@ drv_image_digest_hash(const DrvImageDigest *digest, guint64 index, const guint8 
     sha256(0, &block, 1, leaf);
 }
 
+void
+drv_image_digest_take(DrvImageDigest *digest, guint64 first, const guint8 *bytes, guint64 blocks)
+{
+    for (guint64 i = first; i < first + blocks; i++, bytes += digest->block) {
+        if (!drv_is_zero(bytes, drv_image_block_len(digest, i)))
+            drv_image_digest_hash(digest, i, bytes, drv_image_digest_leaf(digest, i));
+    }
+}
+
 /* The last block may be shorter, and its leaf another. */
 static void
 zero_leaf(const DrvImageDigest *digest, guint64 index, guint8 leaf[DRV_IMAGE_LEAF])
@@ -128,6 +137,12 @@ gsize
 drv_image_block_len(const DrvImageDigest *digest, guint64 index)
 {
     return (gsize)MIN(digest->block, digest->size - index * digest->block);
+}
+
+guint64
+drv_image_blocks_len(const DrvImageDigest *digest, guint64 first, guint64 blocks)
+{
+    return MIN(digest->size, (first + blocks) * digest->block) - first * digest->block;
 }
 
 guint8 *

@@ -37,10 +37,15 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvImageDigest, drv_image_digest_free)
 
 /* How long the block is: the last may be shorter. */
 gsize drv_image_block_len(const DrvImageDigest *digest, guint64 index);
+/* The same of several. */
+guint64 drv_image_blocks_len(const DrvImageDigest *digest, guint64 first, guint64 blocks);
 guint8 *drv_image_digest_leaf(const DrvImageDigest *digest, guint64 index);
 /* The leaf of the block's bytes, without setting it; any thread. */
 void drv_image_digest_hash(const DrvImageDigest *digest, guint64 index, const guint8 *bytes,
                            guint8 leaf[DRV_IMAGE_LEAF]);
+/* Sets the leaves of all blocks in 'bytes' but those of zeros, which they are to begin with. */
+void drv_image_digest_take(DrvImageDigest *digest, guint64 first, const guint8 *bytes,
+                           guint64 blocks);
 /* Sets leaves of zeros. */
 void drv_image_digest_zero(DrvImageDigest *digest, guint64 first, guint64 count);
 /* Whether the leaf is that of zeros. */

@@ -22,6 +22,8 @@
 #define READERS 4 /* of what there is already */
 /* What may be lost in a crash of this host. */
 #define FLUSH_EVERY (32u << 20)
+/* Leaves that are told at once. */
+#define LEAVES 1024
 
 typedef struct {
     DrvWriter writer;
@@ -83,7 +85,7 @@ read_record(Receiver *self, DrvRecord *record, guint8 *bytes, GError **error)
     if (record->type == DRV_RECORD_END)
         return read_root(self, error);
     self->next = record->first + blocks;
-    if (self->base && self->next > drv_copy_count_get(&self->told_to)) {
+    if (self->base && self->next > __atomic_load_n(&self->told_to, __ATOMIC_ACQUIRE)) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
                     "the source sent blocks without waiting for what is there");
         return FALSE;
@@ -139,36 +141,23 @@ write_records(gpointer data)
 
 /* --- what is there --- */
 
-static void
-hash_base(Receiver *self, const DrvPiece *piece)
-{
-    DrvImageDigest *digest = self->writer.digest;
-    for (guint64 i = 0; piece->bytes != NULL && i < piece->blocks; i++) {
-        const guint8 *block = piece->bytes + i * digest->block;
-        if (!drv_is_zero(block, drv_image_block_len(digest, piece->first + i)))
-            drv_image_digest_hash(digest, piece->first + i, block,
-                                  drv_image_digest_leaf(digest, piece->first + i));
-    }
-}
-
 static gboolean
 tell_leaves(guint user, const DrvPiece *piece, gpointer data, GError **error)
 {
     Receiver *self = data;
-    hash_base(self, piece);
+    if (piece->bytes != NULL)
+        drv_image_digest_take(self->writer.digest, piece->first, piece->bytes, piece->blocks);
     if (!drv_turn_wait(&self->turn, piece->number))
         return TRUE;
     /* Before they are told: the source's answer may be here before this thread goes on. */
     guint64 end = piece->first + piece->blocks;
-    g_autofree guint8 *leaves = NULL;
-    for (guint64 at = piece->first; at < end;) {
-        guint64 part = MIN(end - at, 1024);
-        leaves = g_realloc(leaves, part * DRV_IMAGE_LEAF);
+    guint8 leaves[LEAVES * DRV_IMAGE_LEAF];
+    for (guint64 at = piece->first, part; at < end; at += part) {
+        part = MIN(end - at, LEAVES);
         memcpy(leaves, drv_image_digest_leaf(self->writer.digest, at), part * DRV_IMAGE_LEAF);
         __atomic_store_n(&self->told_to, at + part, __ATOMIC_RELEASE);
         if (!drv_stream_write(self->fd, leaves, part * DRV_IMAGE_LEAF, error))
             return FALSE;
-        at += part;
     }
     drv_turn_pass(&self->turn);
     return TRUE;

@@ -18,12 +18,6 @@ typedef struct {
     gboolean base;
 } Sender;
 
-static guint64
-bytes_of(const DrvImageDigest *digest, guint64 first, guint64 blocks)
-{
-    return MIN(digest->size, (first + blocks) * digest->block) - first * digest->block;
-}
-
 /* Whether each of the blocks is the same over there. Without a base all is zeros there. */
 static gboolean
 compare(Sender *self, guint64 first, guint blocks, gboolean *same, GError **error)
@@ -43,7 +37,7 @@ compare(Sender *self, guint64 first, guint blocks, gboolean *same, GError **erro
 static gboolean
 send_run(Sender *self, guint64 first, guint64 blocks, const guint8 *bytes, GError **error)
 {
-    guint64 len = bytes_of(self->digest, first, blocks);
+    guint64 len = drv_image_blocks_len(self->digest, first, blocks);
     DrvRecord record = {bytes != NULL ? DRV_RECORD_DATA : DRV_RECORD_ZERO, first,
                         (guint32)(bytes != NULL ? len : blocks)};
     guint8 header[DRV_RECORD_LEN];
@@ -73,23 +67,12 @@ send_blocks(Sender *self, guint64 first, guint blocks, const guint8 *bytes, GErr
         }
         if (kind == SAME)
             drv_copy_count_add(self->base ? &self->count->same : &self->count->zero,
-                               bytes_of(self->digest, first + at, end - at));
+                               drv_image_blocks_len(self->digest, first + at, end - at));
         else if (!send_run(self, first + at, end - at,
                            kind == DATA ? bytes + (gsize)at * self->digest->block : NULL, error))
             return FALSE;
     }
     return TRUE;
-}
-
-static void
-hash_blocks(Sender *self, const DrvPiece *piece)
-{
-    for (guint64 i = 0; i < piece->blocks; i++) {
-        const guint8 *block = piece->bytes + i * self->digest->block;
-        if (!drv_is_zero(block, drv_image_block_len(self->digest, piece->first + i)))
-            drv_image_digest_hash(self->digest, piece->first + i, block,
-                                  drv_image_digest_leaf(self->digest, piece->first + i));
-    }
 }
 
 /* Hashing is done by all threads at once; what goes over the socket goes in order. */
@@ -99,7 +82,7 @@ send_piece(guint user, const DrvPiece *piece, gpointer data, GError **error)
     Sender *self = data;
     gboolean good = TRUE;
     if (piece->bytes != NULL)
-        hash_blocks(self, piece);
+        drv_image_digest_take(self->digest, piece->first, piece->bytes, piece->blocks);
     if (!drv_turn_wait(&self->turn, piece->number))
         return TRUE;                         /* whoever stopped has the error */
     if (piece->bytes == NULL && !self->base) /* nothing there, nothing here */

@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/image/write.h"
 
-static guint64
-bytes_of(const DrvImageDigest *digest, guint64 first, guint64 blocks)
-{
-    return MIN(digest->size, (first + blocks) * digest->block) - first * digest->block;
-}
-
 gboolean
 drv_write_zeros(const DrvWriter *writer, guint user, guint64 first, guint64 blocks, GError **error)
 {
-    guint64 len = bytes_of(writer->digest, first, blocks);
+    guint64 len = drv_image_blocks_len(writer->digest, first, blocks);
     drv_copy_count_add(&writer->count->zero, len);
     if (writer->blank) /* and so are the leaves */
         return TRUE;
@@ -36,7 +30,7 @@ drv_write_piece(const DrvWriter *writer, guint user, guint64 first, const guint8
         }
         run = data - at;
         guint64 filled = run - (zero ? 1 : 0);
-        guint64 size = filled > 0 ? bytes_of(digest, first + at, filled) : 0;
+        guint64 size = filled > 0 ? drv_image_blocks_len(digest, first + at, filled) : 0;
         drv_copy_count_add(&writer->count->data, size);
         if (size > 0 && !drv_store_write(writer->store, user, (first + at) * digest->block,
                                          bytes + at * digest->block, size, error))
