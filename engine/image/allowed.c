@@ -5,9 +5,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static gboolean
@@ -87,6 +89,16 @@ drv_allowed_file(char *const *folders, const char *path, GError **error)
     return real != NULL && check(folders, real, path, error) ? g_steal_pointer(&real) : NULL;
 }
 
+int
+drv_allowed_open(const char *real, int flags)
+{
+    struct open_how how = {
+        .flags = (guint64)flags | O_CLOEXEC,
+        .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+    };
+    return (int)syscall(SYS_openat2, AT_FDCWD, real, &how, sizeof how);
+}
+
 static gboolean
 check_name(const char *path, const char *name, GError **error)
 {
@@ -120,7 +132,7 @@ drv_allowed_folder(char *const *folders, const char *path, char **folder, char *
     g_autofree char *real = check_name(path, base, error) ? resolve(parent, error) : NULL;
     if (real == NULL || !check(folders, real, parent, error))
         return -1;
-    int fd = open(real, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = drv_allowed_open(real, O_RDONLY | O_DIRECTORY);
     if (fd < 0) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s cannot be used: %s", real,
                     g_strerror(errno));

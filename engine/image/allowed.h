@@ -15,6 +15,10 @@
  * DRV_ERROR_STATE where it may not lead. */
 char *drv_allowed_file(char *const *folders, const char *path, GError **error);
 
+/* Opens a path that one of these functions gave: fails if there is a link on the way by now. -1
+ * with errno set. */
+int drv_allowed_open(const char *real, int flags);
+
 /* Opens the folder that a file of that path is in or is to be in, and gives its path; *name is the
  * file's own name, and both are owned by the caller. A file that is there and is itself a link is
  * refused. -1 on failure. */

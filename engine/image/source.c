@@ -13,7 +13,7 @@
 static DrvStore *
 open_raw(const char *path, const DrvImageInfo *info, guint users, GError **error)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = drv_allowed_open(path, O_RDONLY);
     if (fd < 0) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s cannot be opened: %s", path,
                     g_strerror(errno));
