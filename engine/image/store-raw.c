@@ -54,6 +54,7 @@ raw_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsiz
           GError **error)
 {
     Raw *self = (Raw *)store;
+    guint64 start = offset;
     while (len > 0) {
         gssize put = pwrite(self->fd, bytes, len, (off_t)offset);
         if (put < 0 && errno == EINTR)
@@ -64,6 +65,8 @@ raw_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsiz
         offset += (guint64)put;
         len -= (gsize)put;
     }
+    /* Towards the disk now, while there is more to read, and not all at once at the end. */
+    sync_file_range(self->fd, (off_t)start, (off_t)(offset - start), SYNC_FILE_RANGE_WRITE);
     return TRUE;
 }
 
