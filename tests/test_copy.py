@@ -168,6 +168,61 @@ def test_system_folders_are_not_written(hosts, raw):
             "raw")
 
 
+def test_devices(hosts, workdir, pki, there, raw):
+    disk = there / "disk"
+    disk.write_bytes(raw.read_bytes() + b"\xff" * MIB)
+    images.change(disk, 3 * MIB)
+    with images.loop_device(disk) as device:
+        why = "where the system keeps its own files"  # /dev is
+        refused(hosts, why, raw, device, "--format", "raw")
+    config = workdir / "conf"
+    config.write_text(f"[daemon]\nimages=/dev:{workdir}\n")
+    (workdir / "2").mkdir()
+    with images.loop_device(disk) as device, \
+            Hosts(workdir / "2", pki, hold=False, config=config) as others:
+        report = copy(others, raw, device, "--format", "raw").json
+        assert report["disk"]["data_bytes"] <= 128 << 10
+        refused(others, "takes raw images", raw, device, "--format", "raw", "--dest-format",
+                "qcow2")
+        copy(others, device, there / "c", "--format", "raw")
+        os.truncate(raw, disk.stat().st_size + MIB)
+        refused(others, "at the destination: .* is too small", raw, device, "--format", "raw")
+    assert (there / "c").read_bytes() == disk.read_bytes()
+
+
+def test_tools_of_every_version(workdir, pki, there, raw, any_qemu):
+    path = images.tools_env(any_qemu)["PATH"]
+    prefix = ("env", f"PATH={path}")
+    with Hosts(workdir, pki, hold=False, prefixes=(prefix, prefix)) as hosts:
+        copy(hosts, raw, there / "c", "--format", "raw", "--dest-format", "qcow2")
+        copy(hosts, there / "c", there / "d", "--dest-format", "vmdk")
+        images.change(raw, 7 * MIB)
+        report = copy(hosts, raw, there / "c", "--format", "raw", "--dest-format", "qcow2").json
+        assert report["disk"]["data_bytes"] == 65536
+        packed = copy(hosts, raw, there / "e", "--format", "raw", "--dest-format", "qcow2",
+                      "--compress")
+        assert packed.json["digest"] == report["digest"] == images.digest(raw)
+    assert images.identical(raw, "raw", there / "c", "qcow2")
+    assert images.identical(raw, "raw", there / "e", "qcow2")
+
+
+def test_bad_destination(hosts, workdir, there, raw):
+    used = images.convert(raw, there / "c", "qcow2")
+    options = ("--format", "raw", "--dest-format", "qcow2")
+    with images.Holder(used, "qcow2", workdir / "s"):
+        refused(hosts, "at the destination: .* is in use: stop the VM", raw, used, *options)
+    link = there / "link"
+    link.symlink_to(used)
+    refused(hosts, "at the destination: .* is a symbolic link", raw, link, *options)
+    refused(hosts, "at the destination: .* neither a file nor", raw, there, *options)
+    big = random_image(workdir / "big", 10 * MIB)
+    with images.small_disk(workdir, 9 * MIB) as folder:
+        refused(hosts, "at the destination: .*No space left on device", big, folder / "c",
+                "--format", "raw")
+        assert not list(folder.iterdir())
+    assert sorted(p.name for p in there.iterdir()) == ["c", "link"]
+
+
 # ---- cut short ----
 
 def wait_for_data(folder, size, hosts, timeout=60):
@@ -211,6 +266,14 @@ def test_cancel(hosts, big, there):
     assert not list(there.iterdir())
 
 
+def test_two_to_the_same_place(hosts, big, there):
+    with start(hosts, big, there / "c", *SLOW) as command:
+        wait_for_data(there, 4 * MIB, hosts)
+        refused(hosts, "is being written by another copy", big, there / "c", "--format", "raw")
+        command.process.send_signal(signal.SIGINT)
+        assert command.wait().status == 4
+
+
 def test_link_is_cut(hosts, big, there):
     with Relay(*hosts.b.address.rsplit(":", 1)) as relay:
         with start(hosts, big, there / "c", *SLOW, to=relay.address) as command:
@@ -224,9 +287,11 @@ def test_link_is_cut(hosts, big, there):
     assert report["disk"]["data_bytes"] == 96 * MIB
 
 
-@pytest.mark.parametrize("form", ["raw", "qcow2"])
+@pytest.mark.parametrize("form", ["raw", "qcow2", "qcow2-packed"])
 def test_destination_is_killed(hosts, big, there, form):
-    with start(hosts, big, there / "c", "--dest-format", form, "--bandwidth", "24M") as command:
+    form, _, packed = form.partition("-")
+    with start(hosts, big, there / "c", "--dest-format", form, "--bandwidth", "24M",
+               *(["--compress"] if packed else [])) as command:
         wait_for_data(there, 80 * MIB, hosts)
         hosts.b.kill()
         assert not (there / "c").exists()

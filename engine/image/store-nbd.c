@@ -25,6 +25,7 @@ typedef struct {
     GSubprocess *process;
     struct nbd_handle **handles; /* one for each user */
     char *dir;
+    gsize least; /* what a request's length must be a multiple of: a compressed cluster, or 1 */
 } Nbd;
 
 /* How many bytes one NBD request may have. */
@@ -41,17 +42,26 @@ failed(GError **error)
     return FALSE;
 }
 
+/* Ranges begin at multiples of 'least'. What is left over at the image's end goes through a piece
+ * of that length. */
 static gboolean
 nbd_store_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len,
                GError **error)
 {
     Nbd *self = (Nbd *)store;
-    for (gsize done = 0; done < len;) {
-        gsize part = MIN(len - done, PIECE);
+    gsize rest = len % self->least, whole = len - rest;
+    for (gsize done = 0; done < whole;) {
+        gsize part = MIN(whole - done, PIECE);
         if (nbd_pread(self->handles[user], bytes + done, part, offset + done, 0) < 0)
             return failed(error);
         done += part;
     }
+    if (rest == 0)
+        return TRUE;
+    g_autofree guint8 *last = g_malloc(self->least);
+    if (nbd_pread(self->handles[user], last, self->least, offset + whole, 0) < 0)
+        return failed(error);
+    memcpy(bytes + whole, last, rest);
     return TRUE;
 }
 
@@ -60,21 +70,28 @@ nbd_store_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes
                 GError **error)
 {
     Nbd *self = (Nbd *)store;
-    for (gsize done = 0; done < len;) {
-        gsize part = MIN(len - done, PIECE);
+    gsize rest = len % self->least, whole = len - rest;
+    for (gsize done = 0; done < whole;) {
+        gsize part = MIN(whole - done, PIECE);
         if (nbd_pwrite(self->handles[user], bytes + done, part, offset + done, 0) < 0)
             return failed(error);
         done += part;
     }
-    return TRUE;
+    if (rest == 0)
+        return TRUE;
+    g_autofree guint8 *last = g_malloc0(self->least);
+    memcpy(last, bytes + whole, rest);
+    return nbd_pwrite(self->handles[user], last, self->least, offset + whole, 0) == 0 ||
+           failed(error);
 }
 
 static gboolean
 nbd_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error)
 {
     Nbd *self = (Nbd *)store;
-    for (guint64 done = 0; done < len;) {
-        guint64 part = MIN(len - done, ZERO_PIECE);
+    guint64 all = (len + self->least - 1) / self->least * self->least;
+    for (guint64 done = 0; done < all;) {
+        guint64 part = MIN(all - done, ZERO_PIECE);
         if (nbd_zero(self->handles[user], part, offset + done, 0) < 0)
             return failed(error);
         done += part;
@@ -246,9 +263,11 @@ connect_all(Nbd *self, const char *path, GError **error)
         }
     }
     gint64 size = nbd_get_size(self->handles[0]);
-    if (size < 0)
+    gint64 least = nbd_get_block_size(self->handles[0], LIBNBD_SIZE_MINIMUM);
+    if (size < 0 || least < 0 || least > PIECE)
         return failed(error);
     self->base.size = (guint64)size;
+    self->least = (gsize)MAX(least, 1);
     return TRUE;
 }
 

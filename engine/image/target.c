@@ -22,6 +22,8 @@
 /* How long another's end is waited for: a qemu-nbd that has lost its client closes its image. */
 #define LOCK_TRIES 50
 #define LOCK_TRY_US 100000
+/* qcow2's, where nothing else is asked for. */
+#define COMPRESSED_CLUSTER (64u << 10)
 
 struct _DrvTarget {
     char *shown; /* the path as the user gave it */
@@ -30,6 +32,7 @@ struct _DrvTarget {
     int lock; /* the temporary file, locked as long as we, or our qemu-nbd, write it */
     gboolean device;
     gboolean base;
+    guint64 cut_to; /* the size it is to have in the end; 0: it has it */
     DrvStore *store;
 };
 
@@ -102,20 +105,31 @@ lock_temp(DrvTarget *target, GError **error)
     return TRUE;
 }
 
+/* QEMU writes compressed clusters only whole, the last as well: such an image is made up to the end
+ * of that, and cut when all is written. */
+static guint64
+made_size(const DrvTargetParams *params)
+{
+    if (!params->compress)
+        return params->size;
+    return (params->size + COMPRESSED_CLUSTER - 1) / COMPRESSED_CLUSTER * COMPRESSED_CLUSTER;
+}
+
 /* Whether the file under that name is an image like the one that is wanted. */
 static gboolean
 fits(const DrvTarget *target, const char *name, const DrvTargetParams *params, GError **error)
 {
     g_autofree char *path = g_build_filename(target->folder, name, NULL);
     g_autoptr(DrvImageInfo) info = drv_image_probe(path, params->format, error);
-    return info != NULL && info->size == params->size && !info->backed && info->files->len == 1;
+    return info != NULL && info->size == made_size(params) && !info->backed &&
+           info->files->len == 1;
 }
 
 static gboolean
 create(DrvTarget *target, const DrvTargetParams *params, GError **error)
 {
     g_autofree char *path = g_strdup_printf(DRV_TOOL_FD_PATH "/%s", target->temp);
-    g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, params->size);
+    g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, made_size(params));
     const char *argv[10] = {"qemu-img", "create", "-q", "-f", params->format};
     guint count = 5;
     if (params->options != NULL) {
@@ -223,6 +237,7 @@ open_file(DrvTarget *target, const DrvTargetParams *params, GError **error)
 {
     gboolean older;
     target->temp = temp_name(target, params);
+    target->cut_to = made_size(params) > params->size ? params->size : 0;
     if (!check_older(target, &older, error) || !lock_temp(target, error))
         return FALSE;
     remove_leftovers(target, target->temp);
@@ -310,6 +325,19 @@ drv_target_has_base(const DrvTarget *target)
     return target->base;
 }
 
+static gboolean
+cut(const DrvTarget *target, GError **error)
+{
+    g_autofree char *path = g_strdup_printf(DRV_TOOL_FD_PATH "/%s", target->temp);
+    g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, target->cut_to);
+    const char *argv[] = {"qemu-img", "resize", "-q", "-f", "qcow2", "--shrink", path, size, NULL};
+    g_autofree char *out = drv_tool_run(argv, target->dir, target->folder, NULL, NULL, error);
+    if (out != NULL)
+        return TRUE;
+    g_prefix_error(error, "%s cannot be given its size: ", target->shown);
+    return FALSE;
+}
+
 /* Keeps who may read it as it was; a new one is the owner's alone, as images hold secrets. */
 static void
 take_over_owner(const DrvTarget *target)
@@ -330,6 +358,8 @@ drv_target_commit(DrvTarget *target, GError **error)
         return FALSE;
     if (target->device)
         return TRUE;
+    if (target->cut_to != 0 && !cut(target, error))
+        return FALSE;
     take_over_owner(target);
     if (fsync(target->lock) != 0 ||
         renameat(target->dir, target->temp, target->dir, target->name) != 0 ||

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disk images to copy: made, compared, and digested as docs/images.md says."""
+import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
 import random
 import subprocess
 
-from . import qemu
+import pytest
 
 MIB = 1 << 20
 FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx")
@@ -75,6 +77,12 @@ def leftovers(folder):
     return sorted(p.name for p in pathlib.Path(folder).iterdir() if ".drover-" in p.name)
 
 
+def wait_for_end_of_writer(temp):
+    """Until nobody holds the temporary file: a qemu-nbd that lost drover closes its image first."""
+    with open(temp, "rb") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+
+
 class Holder:
     """A QEMU that has an image open and may write it, until closed."""
 
@@ -97,5 +105,25 @@ class Holder:
         self.process.wait(30)
 
 
-def newest_env():
-    return tools_env(qemu.newest())
+@contextlib.contextmanager
+def small_disk(workdir, size):
+    folder = workdir / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "drover-test", folder],
+                      capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        run("umount", folder)
+
+
+@contextlib.contextmanager
+def loop_device(file):
+    found = run("losetup", "--find", "--show", file, check=False)
+    if found.returncode != 0:
+        pytest.skip(f"no loop devices here: {found.stderr}")
+    try:
+        yield found.stdout.strip()
+    finally:
+        run("losetup", "--detach", found.stdout.strip())
