@@ -12,6 +12,7 @@ import subprocess
 import time
 
 from harness import native
+from harness.build import build_dir
 from harness.daemon import Daemon
 from harness.pki import Authority
 from harness.qmp import Qmp, QmpError
@@ -201,11 +202,21 @@ class DroverMover:
         self.site, self.system = site, system
         self._daemons = {}
 
+    def _env(self):
+        """Without encryption, what cannot be seen of its cost with it."""
+        if self.system.sealed:
+            return {}
+        library = build_dir() / "bench/notls/libnotls.so"
+        if not library.exists():
+            raise Unavailable(f"{library} is not built: 'ninja -C {build_dir()} bench/notls/libnotls.so'")
+        return {"LD_PRELOAD": str(library)}
+
     def start(self):
+        env = self._env()
         for end, name, host in (("source", "a", self.site.link.a), ("dest", "b", self.site.link.b)):
             self._daemons[end] = Daemon(
                 self.site.workdir, name, self.site.pki / name, listen=f"{host.address}:0",
-                prefix=host.prefix).start()
+                prefix=host.prefix, env=env).start()
         return self
 
     def processes(self):
@@ -259,6 +270,7 @@ class System:
     parameters: dict = dataclasses.field(default_factory=dict)
     tls: bool = False
     options: tuple = ()
+    sealed: bool = True  # drover's link is encrypted, as it always is but for this
     mode: str = ""      # drover must really have used it
     cut_s: float = 0    # the link is cut for so long, midway
 
@@ -301,6 +313,10 @@ _ALL = (
     System("drover-relay", "drover, --mode relay", DroverMover, options=("--mode", "relay")),
     System("drover-relay-none", "drover, --mode relay --codec none", DroverMover,
            options=("--mode", "relay", "--codec", "none")),
+    System("drover-none-notls", "drover, --codec none, its records not encrypted (bench/notls)",
+           DroverMover, options=("--codec", "none"), sealed=False),
+    System("drover-auto-notls", "drover as it is, its records not encrypted", DroverMover,
+           sealed=False),
     System("drover-auto-cut1s", "drover as it is, the link cut for 1 s midway", DroverMover,
            cut_s=1),
 )
