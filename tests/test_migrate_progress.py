@@ -15,7 +15,9 @@ import pytest
 from harness import qemu
 from harness.daemon import command_line
 from harness.handover import Hosts, arguments, check_report
+from harness.native import set_parameters
 from harness.qemu import MIB, Guest, Machine
+from harness.scene import wait_until
 
 # Takes some seconds at this rate, whatever the machine.
 GUEST = Guest(mode="idle", params="hz=100 beat=1 body=random", pages=4096)
@@ -122,3 +124,29 @@ def test_it_goes_on_without_its_command(workdir, pki):
         assert result.status == 0, result
         check_report(result.json, GUEST)
         assert dest.running() and source.wait_exit() == 0
+
+
+def jobs(hosts):
+    return hosts.a.drover("jobs", "--json").json["jobs"]
+
+
+def test_where_the_guest_writes(workdir, pki):
+    """While it goes on, and afterwards."""
+    guest = Guest(mode="sparse", pages=2048, params="hz=1000 rate=20 beat=20 body=random")
+    with Machine(qemu.newest(), guest, name="src") as source, \
+            Machine(qemu.newest(), guest, incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki, hold=False) as hosts:
+        source.wait_ready()
+        with hosts.a.running(*arguments(source, dest, hosts.b.address, "--mode", "direct",
+                                        "--bandwidth", 24 * MIB, "--downtime", 1)) as move:
+            seen = wait_until(lambda: [job["progress"] for job in jobs(hosts)
+                                       if (job["progress"] or {}).get("hot_regions")],
+                              "a round to be over")[0]
+            set_parameters(source, downtime_limit=5000)
+            assert move.wait().status == 0
+        shown = hosts.a.drover("show", jobs(hosts)[0]["job"]).stdout
+    assert seen["working_set"] > 0 and 1 <= len(seen["hot_regions"]) <= 3
+    assert seen["hot_regions"][0]["block"] == "pc.ram"
+    assert re.search(r"^round 1 .* a second were written to$", shown, re.M), shown
+    assert re.search(r"^written most +pc\.ram, 2\.0 MiB from 0x\w+ on: \d+ pages in \d+ rounds$", shown,
+                     re.M), shown

@@ -25,6 +25,9 @@ char *drv_render_prediction(JsonObject *job);
 typedef void (*DrvRenderLine)(GString *out, const char *name, const char *text);
 void drv_render_course(JsonObject *result, DrvRenderLine line, GString *out);
 
+/* Its rounds, and where the guest wrote most, in the same way. */
+void drv_render_rounds(JsonObject *result, DrvRenderLine line, GString *out);
+
 /* What a copy came to. */
 char *drv_render_copy(JsonObject *job);
 

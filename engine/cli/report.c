@@ -254,6 +254,7 @@ append_result(GString *out, JsonObject *result)
     append_line(out, "mode", "%s, %s", drv_json_string(result, "mode", "?"),
                 drv_json_string(result, "accel", "?"));
     drv_render_course(result, named_line, out);
+    drv_render_rounds(result, named_line, out);
 }
 
 char *

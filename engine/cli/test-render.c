@@ -310,6 +310,37 @@ test_report(void)
 }
 
 static void
+test_rounds(void)
+{
+    g_autoptr(JsonObject) job = parse(
+        "{\"result\":{\"rounds_detail\":[{\"pass\":1,\"last_pass\":1,\"ms\":1200,\"pages\":131072,"
+        "\"bytes\":536870912,\"again\":0,\"dirty_rate\":1048576},9,{\"pass\":2,\"last_pass\":5,"
+        "\"ms\":84,\"bytes\":8192,\"again\":1,\"dirty_rate\":null}],\"hot_regions\":[{\"block\":"
+        "\"pc\\nram\",\"first_page\":512,\"pages\":512,\"count\":4711,\"rounds\":3},{}]}}");
+    g_autofree char *text = drv_render_report(job, 0);
+    g_assert_nonnull(
+        strstr(text, "\nround 1          512 MiB in 1.2 s; 1.0 MiB a second were written to\n"
+                     "rounds 2-5       8.0 KiB in 84 ms, 4.0 KiB of it again\n"
+                     "written most     pc ram, 2.0 MiB from 0x200000 on: 4711 pages in 3 "
+                     "rounds\n"
+                     "written most     ?, 0 B from 0x0 on: 0 pages in 0 rounds\n"));
+    g_autofree char *summary = drv_render_summary(job, 0);
+    g_assert_null(strstr(summary, "round 1"));
+
+    /* Of many the middle is left out. */
+    g_autoptr(GString) json = g_string_new("{\"result\":{\"rounds_detail\":[");
+    for (guint i = 1; i <= 40; i++)
+        g_string_append_printf(json, "%s{\"pass\":%u,\"last_pass\":%u}", i > 1 ? "," : "", i, i);
+    g_string_append(json, "]}}");
+    g_autoptr(JsonObject) many = parse(json->str);
+    g_autofree char *shown = drv_render_report(many, 0);
+    g_assert_nonnull(strstr(shown, "\nround 8 "));
+    g_assert_null(strstr(shown, "\nround 9 "));
+    g_assert_nonnull(strstr(shown, "drover show --json)\nround 33 "));
+    g_assert_nonnull(strstr(shown, "\nround 40 "));
+}
+
+static void
 test_table(void)
 {
     g_autoptr(JsonObject) reply = parse("{\"jobs\":[" DONE "," COPYING(PROGRESS) "," COPYING(
@@ -401,6 +432,7 @@ main(int argc, char **argv)
     g_test_add_func("/render/prediction", test_prediction);
     g_test_add_func("/render/outcome", test_outcome);
     g_test_add_func("/render/report", test_report);
+    g_test_add_func("/render/rounds", test_rounds);
     g_test_add_func("/render/table", test_table);
     g_test_add_func("/render/status", test_status);
     g_test_add_func("/render/numa", test_numa);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/job/live-source-private.h"
 
+#include "common/json.h"
 #include "dirty-tracking/to-json.h"
 
 /* The rounds of a migration (docs/convergence.md). */
 
 #define REPORT_HOT 8
+#define PROGRESS_HOT 3
 
 /* NULL in relay mode, where nobody looks into the stream, and where it was not understood to the
  * end: half of the pages would be missing. */
@@ -26,20 +28,6 @@ live_round_begins(LiveSource *self)
                         (guint)MIN(self->progress.rounds, G_MAXINT32), g_get_monotonic_time());
 }
 
-void
-live_progress_rounds(LiveSource *self, JsonObject *o)
-{
-    DrvRounds *rounds = known_rounds(self);
-    DrvRoundsSummary sum = {0};
-    if (rounds != NULL)
-        drv_rounds_summary(rounds, &sum);
-    json_object_set_int_member(o, "dirty_rate", (gint64)self->converge.dirty_rate);
-    if (sum.working_set > 0)
-        json_object_set_int_member(o, "working_set", (gint64)sum.working_set);
-    else
-        json_object_set_null_member(o, "working_set");
-}
-
 static void
 move_member(JsonObject *to, const char *name, JsonObject *from, const char *member)
 {
@@ -47,6 +35,17 @@ move_member(JsonObject *to, const char *name, JsonObject *from, const char *memb
         json_object_set_member(to, name, json_object_dup_member(from, member));
     else
         json_object_set_null_member(to, name);
+}
+
+void
+live_progress_rounds(LiveSource *self, JsonObject *o)
+{
+    DrvRounds *rounds = known_rounds(self);
+    g_autoptr(JsonObject) all = rounds != NULL ? drv_rounds_to_json(rounds, 0, PROGRESS_HOT) : NULL;
+    gboolean known = drv_json_int(all, "working_set", 0) > 0;
+    json_object_set_int_member(o, "dirty_rate", (gint64)self->converge.dirty_rate);
+    move_member(o, "working_set", known ? all : NULL, "working_set");
+    move_member(o, "hot_regions", known ? all : NULL, "hot");
 }
 
 void
