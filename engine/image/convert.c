@@ -23,8 +23,10 @@ write_piece(guint user, const DrvPiece *piece, gpointer data, GError **error)
 static gboolean
 check_options(const char *options, GError **error)
 {
-    static const char *const others[] = {"backing_file", "backing_fmt", "data_file",
-                                         "encrypt",      "encryption",  "help"};
+    static const char *const others[] = {
+        "backing_file", "backing_fmt", "data_file", "encrypt", "encryption", "help",
+        /* vmdk of several files, or written in order only */
+        "subformat=monolithicFlat", "subformat=twoGb", "subformat=stream"};
     g_auto(GStrv) parts = g_strsplit(options, ",", -1);
     for (guint i = 0; parts[i] != NULL; i++) {
         gboolean good = strchr(parts[i], '=') != NULL;
@@ -34,7 +36,7 @@ check_options(const char *options, GError **error)
             g_autofree char *shown = g_strescape(parts[i], NULL);
             g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
                         "the option '%.60s' cannot be used here: give NAME=VALUE as qemu-img "
-                        "create -o takes them, without a backing or data file or encryption",
+                        "create -o takes them, for an image of one file without encryption",
                         shown);
             return FALSE;
         }
