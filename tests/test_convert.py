@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import stat
-import time
 
 import pytest
 
@@ -139,6 +138,51 @@ def test_damaged_source(workdir, raw, any_qemu):
     assert not (workdir / "c").exists() and not images.leftovers(workdir)
 
 
+@pytest.mark.parametrize("form", ["vmdk", "vdi", "vhdx"])
+def test_truncated_source(workdir, raw, any_qemu, form):
+    env = images.tools_env(any_qemu)
+    source = images.convert(raw, workdir / "b", form)
+    for size in (source.stat().st_size - 2 * MIB, source.stat().st_size // 2):
+        if form != "vhdx" or size < 8 * MIB:  # its end is allocated ahead
+            os.truncate(source, size)
+            refused("b cannot be used: (it is damaged|Could not open)", source, workdir / "c",
+                    "--format", form, "--dest-format", "raw", env=env)
+    assert not (workdir / "c").exists() and not images.leftovers(workdir)
+
+
+def test_source_becomes_shorter(workdir):
+    source = workdir / "a"
+    source.write_bytes(os.urandom(4 * MIB) * 64)
+    with Running("convert", source, workdir / "b", "--format", "raw", "--dest-format", "qcow2",
+                 "--compress") as command:
+        images.wait_for_leftovers(workdir)
+        os.truncate(source, MIB)
+        result = command.wait()
+    assert result.status == 1 and re.search(
+        r"a (cannot be read at byte \d+|does not tell where its data is): it has become shorter since",
+        result.stderr)
+    assert [p.name for p in workdir.iterdir()] == ["a"]
+
+
+def test_not_an_image(workdir, raw):
+    os.mkfifo(workdir / "pipe")
+    why = "cannot be used: it is neither a file nor a block device"
+    for source in (workdir / "pipe", workdir, "/dev/zero"):
+        refused(why, source, workdir / "c")
+        refused(why, source, workdir / "c", "--format", "raw")
+    refused("neither a file nor a block device", raw, workdir / "pipe", "--format", "raw")
+    refused(r"a\.raw is in use", raw, raw, "--format", "raw")
+    loop = workdir / "loop.qcow2"
+    run("qemu-img", "create", "-f", "qcow2", loop, "1M")
+    run("qemu-img", "rebase", "-u", "-f", "qcow2", "-b", loop, "-F", "qcow2", loop)
+    refused("infinite loop", loop, workdir / "c")
+    run("qemu-img", "create", "-f", "qcow2", "-o", f"data_file={workdir / 'd'}", workdir / "e", "1M")
+    (workdir / "d").unlink()
+    said = refused("e cannot be .*Could not open .*d': No such file", workdir / "e", workdir / "c")
+    assert "blk_new_open" not in said
+    assert not (workdir / "c").exists() and not images.leftovers(workdir)
+
+
 def test_source_of_another_kind(workdir, raw):
     out = workdir / "c"
     refused("a.raw cannot be used: .*not in qcow2 format", raw, out, "--format", "qcow2")
@@ -184,6 +228,8 @@ def test_bad_destination(workdir, raw):
             "cluster_size=1M", status=2)
     refused("option 'backing_file=/etc/passwd' cannot", raw, workdir / "b", "-o",
             "backing_file=/etc/passwd", "--dest-format", "qcow2", status=2)
+    refused("option 'subformat=twoGbMaxExtentFlat' cannot", raw, workdir / "b", "-o",
+            "subformat=twoGbMaxExtentFlat", "--dest-format", "vmdk", status=2)
     refused("b cannot be made: .*nonsense", raw, workdir / "b", "-o", "nonsense=1", "--format",
             "raw", "--dest-format", "qcow2")
     assert sorted(p.name for p in workdir.iterdir()) == ["a.raw", "link"]
@@ -232,10 +278,7 @@ def slow(workdir):
     source.write_bytes(os.urandom(4 * MIB) * 64)
     with Running("convert", source, workdir / "b", "--format", "raw", "--dest-format", "qcow2",
                  "--compress") as command:
-        deadline = time.monotonic() + 60
-        while not images.leftovers(workdir) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert images.leftovers(workdir)
+        images.wait_for_leftovers(workdir)
         yield command
 
 

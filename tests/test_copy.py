@@ -125,8 +125,17 @@ def test_bad_input(hosts, workdir, there, raw):
     refused(hosts, "none cannot be used: No such file", workdir / "none", there / "c")
     with images.Holder(qcow2, "qcow2", workdir / "s"):
         refused(hosts, "lock", qcow2, there / "c")
+    top = workdir / "top.qcow2"
+    images.run("qemu-img", "create", "-f", "qcow2", "-b", qcow2, "-F", "qcow2", top)
     os.truncate(qcow2, qcow2.stat().st_size // 2)
     refused(hosts, "it is damaged", qcow2, there / "c")
+    qcow2.unlink()
+    refused(hosts, r"Could not open .*b\.qcow2.*No such file", top, there / "c")
+    images.run("qemu-img", "create", "-f", "luks", "--object", "secret,id=s,data=geheim", "-o",
+               "key-secret=s,iter-time=10", qcow2, "1M")
+    refused(hosts, "it is encrypted, and drover has no key", qcow2, there / "c")
+    os.mkfifo(workdir / "pipe")
+    refused(hosts, "neither a file nor a block device", workdir / "pipe", there / "c")
     refused(hosts, "at the destination: .*No such file", raw, there / "no" / "c", "--format", "raw")
     refused(hosts, "at the destination: .*nonsense", raw, there / "c", "--format", "raw",
             "--dest-format", "qcow2", "-o", "nonsense=1")
@@ -157,8 +166,16 @@ def test_folders(workdir, pki, raw, there):
         top = here / "top.qcow2"
         images.run("qemu-img", "create", "-f", "qcow2", "-b", raw, "-F", "raw", top)
         refused(hosts, "refers to another file.*" + why, top, there / "d")
+        refers = "refers to another file.*" + why
+        images.run("qemu-img", "create", "-f", "qcow2", "-o", f"data_file={other / 'd'}", top, "1M")
+        refused(hosts, refers, top, there / "d")
+        listing = here / "list.vmdk"  # a guest can write such a thing to its raw disk
+        listing.write_text('# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n'
+                           'createType="monolithicFlat"\n'
+                           f'RW {raw.stat().st_size // 512} FLAT "{raw}" 0\n')
+        refused(hosts, refers, listing, there / "d", "--dest-format", "raw")
     assert sorted(p.name for p in there.iterdir()) == ["c", "out"]
-    assert not list(other.iterdir())
+    assert [p.name for p in other.iterdir()] == ["d"]
 
 
 def test_system_folders_are_not_written(hosts, raw):

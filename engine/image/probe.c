@@ -5,7 +5,9 @@
 #include "common/json.h"
 #include "engine/image/tool.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* The deepest backing chain that is looked at. */
 #define CHAIN_MAX 200
@@ -77,6 +79,24 @@ ask(const char *path, const char *format, JsonParser *parser, GError **error)
     return NULL;
 }
 
+/* The other files that hold an image's data: a qcow2's data file (as it is in the header: QEMU
+ * takes a relative one from where it runs, so it can be none of ours), a vmdk's extents. */
+static void
+add_data_files(GPtrArray *files, JsonObject *image)
+{
+    const char *name = drv_json_string(image, "filename", "");
+    JsonObject *data = drv_json_object(drv_json_object(image, "format-specific"), "data");
+    const char *other = drv_json_string(data, "data-file", NULL);
+    if (other != NULL)
+        g_ptr_array_add(files, g_strdup(other));
+    JsonArray *extents = drv_json_array(data, "extents");
+    for (guint i = 0; extents != NULL && i < json_array_get_length(extents); i++) {
+        other = drv_json_string(drv_json_element(extents, i), "filename", "");
+        if (!g_str_equal(other, name))
+            g_ptr_array_add(files, g_strdup(other));
+    }
+}
+
 static DrvImageInfo *
 describe(JsonArray *chain, GError **error)
 {
@@ -90,11 +110,8 @@ describe(JsonArray *chain, GError **error)
     info->backed = count > 1;
     for (guint i = 0; i < count && i < CHAIN_MAX; i++) {
         JsonObject *image = drv_json_element(chain, i);
-        JsonObject *data = drv_json_object(drv_json_object(image, "format-specific"), "data");
         g_ptr_array_add(info->files, g_strdup(drv_json_string(image, "filename", "")));
-        const char *other = drv_json_string(data, "data-file", NULL);
-        if (other != NULL) /* qcow2 with its data elsewhere */
-            g_ptr_array_add(info->files, g_strdup(other));
+        add_data_files(info->files, image);
     }
     if (size >= 0 && count <= CHAIN_MAX)
         return g_steal_pointer(&info);
@@ -132,25 +149,86 @@ check_readable(JsonArray *chain, GError **error)
     return FALSE;
 }
 
-/* --- qemu-img check --- */
+/* --- qemu-img check and map --- */
 
 /* Damage that opening it does not show: clusters that point past the end of a cut file, say, which
  * QEMU would read as zeros. Leaks are harmless, and formats without a check are believed. */
 static gboolean
-check_whole(const char *path, const char *format, GError **error)
+check_clusters(const char *path, const char *format, GError **error)
 {
     const char *const argv[] = {"qemu-img", "check", "-f", format, path, NULL};
-    static const int damaged = 2;
-    int status = 0;
+    enum { GOOD = 0, LEAKS = 3, HAS_NO_CHECK = 63 };
+    int status = GOOD;
     g_autofree char *words = NULL;
     g_autofree char *text = drv_tool_run(argv, -1, NULL, &status, &words, error);
     if (text == NULL)
         return FALSE;
-    if (status != damaged)
+    if (status == GOOD || status == LEAKS || status == HAS_NO_CHECK)
         return TRUE;
     g_auto(GStrv) lines = g_strsplit(words, "; ", 2);
     g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU,
                 "it is damaged (%s): see 'qemu-img check -r all', or restore it", lines[0]);
+    return FALSE;
+}
+
+static gboolean
+check_within(JsonArray *extents, guint64 size, GError **error)
+{
+    for (guint i = 0; i < json_array_get_length(extents); i++) {
+        JsonObject *extent = drv_json_element(extents, i);
+        gint64 at = drv_json_int(extent, "offset", -1), len = drv_json_int(extent, "length", 0);
+        if (at < 0 || len < 0 || (guint64)at + (guint64)len <= size)
+            continue;
+        g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU,
+                    "it is damaged (the file has %" G_GUINT64_FORMAT
+                    " bytes, and data up to byte %" G_GUINT64_FORMAT "): restore it",
+                    size, (guint64)at + (guint64)len);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* The same for formats whose check does not look for the end of the file, or not closely. */
+static gboolean
+check_end(const char *path, const char *format, GError **error)
+{
+    const char *const argv[] = {"qemu-img", "map", "--output=json", "-f", format, path, NULL};
+    struct stat st;
+    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
+        return TRUE;
+    g_autoptr(JsonParser) parser = json_parser_new();
+    g_autofree char *text = drv_tool_run(argv, -1, NULL, NULL, NULL, error);
+    if (text == NULL)
+        return FALSE;
+    JsonNode *root =
+        json_parser_load_from_data(parser, text, -1, NULL) ? json_parser_get_root(parser) : NULL;
+    return root == NULL || !JSON_NODE_HOLDS_ARRAY(root) ||
+           check_within(json_node_get_array(root), (guint64)st.st_size, error);
+}
+
+/* An offset tells something only where all data is in one file. */
+static gboolean
+check_whole(const char *path, const DrvImageInfo *info, GError **error)
+{
+    if (g_str_equal(info->format, "raw"))
+        return TRUE;
+    return check_clusters(path, info->format, error) &&
+           (g_str_equal(info->format, "qcow2") || info->files->len > 1 ||
+            check_end(path, info->format, error));
+}
+
+/* QEMU would wait for a pipe's other end for ever, and takes a character device for empty. */
+static gboolean
+check_kind(const char *path, GError **error)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s", g_strerror(errno));
+        return FALSE;
+    }
+    if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_STATE, "it is neither a file nor a block device");
     return FALSE;
 }
 
@@ -162,13 +240,12 @@ probe(const char *path, const char *format, gboolean source, GError **error)
     g_autoptr(DrvImageInfo) info = NULL;
     if (format != NULL && !drv_image_format_check(format, error))
         return NULL;
-    JsonArray *chain = ask(path, format, parser, &why);
+    JsonArray *chain = check_kind(path, &why) ? ask(path, format, parser, &why) : NULL;
     if (chain != NULL)
         info = describe(chain, &why);
     gboolean good = info != NULL;
     if (good && source)
-        good = check_readable(chain, &why) &&
-               (g_str_equal(info->format, "raw") || check_whole(path, info->format, &why));
+        good = check_readable(chain, &why) && check_whole(path, info, &why);
     if (good)
         return g_steal_pointer(&info);
     g_set_error(error, why->domain, why->code, "%s cannot be used: %s", path, why->message);

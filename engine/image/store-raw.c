@@ -10,6 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* QEMU rounds a raw file's size up to whole ones. */
+#define SECTOR 512
+
 /*
  * Blocking calls from several threads: each thread is one request under way, as deep a queue as
  * the copy can use, and the kernel's read-ahead and write-behind do the rest.
@@ -28,6 +31,14 @@ failed(GError **error)
     return FALSE;
 }
 
+/* No VM can do it, as we hold QEMU's lock; others can. */
+static gboolean
+cut_short(GError **error)
+{
+    g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "it has become shorter since it was opened");
+    return FALSE;
+}
+
 static gboolean
 raw_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len, GError **error)
 {
@@ -38,7 +49,9 @@ raw_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len, 
             continue;
         if (got < 0)
             return failed(error);
-        if (got == 0) { /* QEMU rounds a raw file's size up to whole sectors */
+        if (got == 0) {
+            if (len >= SECTOR)
+                return cut_short(error);
             memset(bytes, 0, len);
             return TRUE;
         }
@@ -104,6 +117,10 @@ raw_extent(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *
     *len = store->size - offset;
     if (data < 0) {
         *zero = errno == ENXIO; /* nothing but a hole; any other error: a device, which has none */
+        struct stat st;
+        if (*zero && fstat(self->fd, &st) == 0 && S_ISREG(st.st_mode) &&
+            (guint64)st.st_size + SECTOR <= store->size)
+            return cut_short(error);
         return TRUE;
     }
     *zero = (guint64)data > offset;

@@ -15,9 +15,12 @@ skip_name(const char *line)
     static const char *const names[] = {"qemu-img: ", "qemu-nbd: "};
     for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
         if (g_str_has_prefix(line, names[i]))
-            return line + strlen(names[i]);
+            line += strlen(names[i]);
     }
-    return line;
+    /* qemu-nbd repeats its whole command line there. */
+    const char *why =
+        g_str_has_prefix(line, "Failed to blk_new_open '") ? strstr(line, "': ") : NULL;
+    return why != NULL ? why + 3 : line;
 }
 
 char *

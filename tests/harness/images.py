@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import subprocess
+import time
 
 import pytest
 
@@ -75,6 +76,14 @@ def digest(raw):
 
 def leftovers(folder):
     return sorted(p.name for p in pathlib.Path(folder).iterdir() if ".drover-" in p.name)
+
+
+def wait_for_leftovers(folder, timeout=60):
+    """Until something is being written there."""
+    deadline = time.monotonic() + timeout
+    while not leftovers(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def wait_for_end_of_writer(temp):
