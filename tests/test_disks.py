@@ -57,12 +57,16 @@ def settings(machine):
 
 def check_undone(scene, before, dest_gone=True):
     scene.check_runs_at_source(dest_gone)
+    check_nothing_left(scene, before)
+    if not dest_gone:
+        assert left_in_qemu(scene.dest) == ([], [], [])
+
+
+def check_nothing_left(scene, before):
     assert left_in_qemu(scene.source) == ([], [], [])
     assert settings(scene.source) == before
     for daemon in (scene.a, scene.b):
         wait_until(lambda d=daemon: not list(d.state.glob("*.nbd")), "the disks' sockets to go")
-    if not dest_gone:
-        assert left_in_qemu(scene.dest) == ([], [], [])
 
 
 @pytest.mark.parametrize("how", (disks.drive, disks.blockdev), ids=("drive", "blockdev"))
@@ -89,13 +93,17 @@ def test_several_disks_go_with_the_guest(workdir, any_qemu, how):
         assert left_in_qemu(scene.dest) == ([], [], [])
 
 
-def test_a_guest_that_writes_to_its_disk(workdir, pki, any_qemu):
-    """Held where the destination has it and has not started it, both disks are the same."""
+def writing_guests(workdir, pair, how=disks.LITTLE):
     if not disks.kernel_modules():
         pytest.skip("no kernel modules for the Linux guest's disk: scripts/install-deps --test")
+    return [disks.writing_guest(workdir, disks.drive(path, "vda"), how)
+            for path in (pair.source, pair.dest)]
+
+
+def test_a_guest_that_writes_to_its_disk(workdir, pki, any_qemu):
+    """Held where the destination has it and has not started it, both disks are the same."""
     pair = Pair(workdir, "vda")
-    source, dest = (disks.writing_guest(workdir, disks.drive(path, "vda"))
-                    for path in (pair.source, pair.dest))
+    source, dest = writing_guests(workdir, pair)
     with Hosts(workdir, pki) as hosts, Machine(any_qemu, source, name="src") as src, \
             Machine(any_qemu, dest, incoming=True, name="dst") as dst:
         src.wait_ready()
@@ -107,9 +115,50 @@ def test_a_guest_that_writes_to_its_disk(workdir, pki, any_qemu):
             pair.check_same()
             report = move.finish()
         assert report["disk"]["bytes"] > 6 * MIB
+        assert not any(d["write_blocking"] for d in report["disk"]["disks"] if d["mirrored"])
         disks.wait_writes(dst, 3)
         assert not dst.console.said(b"disk failed")
         check_sockets_free(src, dst)
+
+
+def test_a_guest_that_writes_faster_than_the_link_carries(workdir, pki, any_qemu):
+    """Its writes are made to wait, and then it gets across: the disks are the same."""
+    pair = Pair(workdir, "vda")
+    source, dest = writing_guests(workdir, pair, disks.MUCH)
+    with Hosts(workdir, pki) as hosts, Machine(any_qemu, source, name="src") as src, \
+            Machine(any_qemu, dest, incoming=True, name="dst") as dst:
+        src.wait_ready()
+        disks.wait_writes(src, 3)
+        with Handover(hosts, src, dst, *MIRROR, "--bandwidth", "12M", "--converge", "throttle",
+                      "--max-downtime", "3000") as move:
+            move.wait_held(180)
+            pair.check_same()
+            report = move.finish()
+        assert [d["write_blocking"] for d in report["disk"]["disks"] if d["mirrored"]] == [True]
+        assert any("disk 'vda' does not become level" in m["why"] for m in report["measures"])
+        disks.wait_writes(dst, 3)
+        assert not dst.console.said(b"disk failed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("converge", ("wait", "give-up"))
+def test_a_disk_that_does_not_become_level(workdir, converge):
+    """It is said, and then it is the user who gives up, or drover."""
+    pair = Pair(workdir, "vda")
+    source, dest = writing_guests(workdir, pair, disks.MUCH)
+    with Scene(workdir, binary("10.0"), source, dest_guest=dest) as scene:
+        disks.wait_writes(scene.source, 3)
+        before = settings(scene.source)
+        move = scene.migrate(*MIRROR, "--bandwidth", "12M", "--converge", converge)
+        if converge == "wait":
+            wait_until(lambda: "disk 'vda' does not become level" in
+                       (((scene.a.job() or {}).get("progress") or {}).get("note") or ""), "the doubt")
+            assert scene.a.drover("cancel", scene.a.job()["job"]).status == 0
+            one_sentence(move.wait(), 4, "cancelled")
+        else:
+            one_sentence(move.wait(), 1, "disk 'vda' does not become level", "--converge throttle")
+        check_nothing_left(scene, before)
+        disks.wait_writes(scene.source, 3)
 
 
 def test_progress_names_the_disk(workdir):

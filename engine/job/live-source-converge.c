@@ -46,8 +46,8 @@ live_downtime_limit(LiveSource *self)
 
 /* --- measures --- */
 
-static void
-note_measure(LiveSource *self, const DrvConvergeDecision *d)
+void
+live_note_measure(LiveSource *self, const DrvConvergeDecision *d)
 {
     LiveConverge *c = &self->converge;
     g_message("job %s: %s", self->base.rec->id, d->why);
@@ -175,7 +175,7 @@ carry_out(LiveSource *self, const DrvConvergeDecision *d)
         drv_job_state(&self->base) != DRV_STATE_COPYING)
         return;
     g_autofree char *why = g_strdup(d->why);
-    note_measure(self, d);
+    live_note_measure(self, d);
     switch (d->action) {
     case DRV_CONVERGE_DOWNTIME:
         c->asked_ms = d->downtime_ms;
@@ -278,7 +278,7 @@ live_doubt(LiveSource *self)
     const char *why = NULL;
     if (self->converge.controller != NULL)
         drv_convergence_outlook(self->converge.controller, &why);
-    return why;
+    return why != NULL ? why : live_disks_doubt(self);
 }
 
 void

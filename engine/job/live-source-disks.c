@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/job/live-source-private.h"
+#include "engine/job/live-source-disks-private.h"
 
 #include "common/error.h"
 #include "common/json.h"
-#include "engine/channel/codec-nbd.h"
-#include "engine/host/disks.h"
 #include "engine/job/live-disk-names.h"
 
 #include <unistd.h>
@@ -14,7 +12,8 @@
  * write to into an NBD client of its own, whose connection comes to a socket of ours and is a
  * channel to the destination, where QEMU serves the disk.
  *
- *   before the RAM    a node and a mirror for each disk; all of them brought level ("ready")
+ *   before the RAM    a node and a mirror for each disk; all of them brought level ("ready"):
+ *                     live-source-disks-level.c
  *   with the RAM      QEMU sends on what the guest writes
  *   guest stopped     QEMU holds at pre-switchover: the mirrors are completed, the nodes removed,
  *                     and only then the migration goes on
@@ -23,35 +22,11 @@
  * then what is left of mirrors and nodes is removed: live-source-disks-undo.c.
  */
 
-#define POLL_MS 250
-
-typedef struct {
-    const DrvDisk *disk;
-    char *id;    /* of the node, the job and the export */
-    gint64 done; /* as QEMU counts */
-    gint64 total;
-    gboolean ready;
-    gboolean writing; /* the last error was at the destination's end */
-    gboolean completed;
-} Mirror;
-
-struct _LiveDisks {
-    GPtrArray *all;     /* of DrvDisk */
-    GPtrArray *mirrors; /* of Mirror: of those that the guest can write to */
-    DrvListener *listener;
-    DrvChannelSet *channels;
-    DrvNbdTally *tally; /* of what is written */
-    GQueue connections; /* that wait for their channel */
-    gboolean offering;
-    guint at; /* the mirror that is being begun */
-    gboolean completing;
-    GSource *poll;
-};
-
 static void
 free_mirror(gpointer data)
 {
-    Mirror *mirror = data;
+    LiveMirror *mirror = data;
+    g_free(mirror->doubt);
     g_free(mirror->id);
     g_free(mirror);
 }
@@ -84,18 +59,18 @@ live_disks_any(LiveSource *self)
     return self->disks != NULL && self->disks->mirrors->len > 0;
 }
 
-static Mirror *
-mirror_at(LiveSource *self, guint i)
+LiveMirror *
+live_mirror_at(LiveSource *self, guint i)
 {
     return self->disks->mirrors->pdata[i];
 }
 
-static Mirror *
-find_mirror(LiveSource *self, const char *id)
+LiveMirror *
+live_find_mirror(LiveSource *self, const char *id)
 {
     for (guint i = 0; id != NULL && live_disks_any(self) && i < self->disks->mirrors->len; i++)
-        if (g_str_equal(mirror_at(self, i)->id, id))
-            return mirror_at(self, i);
+        if (g_str_equal(live_mirror_at(self, i)->id, id))
+            return live_mirror_at(self, i);
     return NULL;
 }
 
@@ -123,7 +98,7 @@ disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
     for (guint i = 0; i < all->len; i++) {
         if (!drv_disk_is_written(all->pdata[i]))
             continue;
-        Mirror *mirror = g_new0(Mirror, 1);
+        LiveMirror *mirror = g_new0(LiveMirror, 1);
         mirror->disk = all->pdata[i];
         mirror->id = drv_live_disk_id(self->base.rec->id, disks->mirrors->len);
         g_ptr_array_add(disks->mirrors, mirror);
@@ -280,8 +255,16 @@ static void add_node(LiveSource *self);
 static void
 cannot_mirror(LiveSource *self, GError *error)
 {
-    g_prefix_error(&error, "disk '%s': ", mirror_at(self, self->disks->at)->disk->name);
+    g_prefix_error(&error, "disk '%s': ", live_mirror_at(self, self->disks->at)->disk->name);
     drv_steps_fail(&self->steps, error);
+}
+
+JsonNode *
+live_mirror_args(LiveSource *self, const LiveMirror *mirror)
+{
+    return qmp_args("job-id", "s", mirror->id, "device", "s", mirror->disk->node, "target", "s",
+                    mirror->id, "sync", "s", keeps_chain(self) ? "top" : "full", "copy-mode", "s",
+                    mirror->blocking ? "write-blocking" : "background", NULL);
 }
 
 static void
@@ -316,12 +299,10 @@ node_added(GObject *source, GAsyncResult *result, gpointer ticket)
                                                                 "QEMU has closed its QMP socket"));
         return;
     }
-    const Mirror *mirror = mirror_at(self, self->disks->at);
-    qmp_client_execute_async(
-        self->qmp, "blockdev-mirror",
-        qmp_args("job-id", "s", mirror->id, "device", "s", mirror->disk->node, "target", "s",
-                 mirror->id, "sync", "s", keeps_chain(self) ? "top" : "full", NULL),
-        QMP_TIMEOUT_MS, self->steps.cancellable, mirror_begun, live_ticket(self));
+    const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
+    qmp_client_execute_async(self->qmp, "blockdev-mirror", live_mirror_args(self, mirror),
+                             QMP_TIMEOUT_MS, self->steps.cancellable, mirror_begun,
+                             live_ticket(self));
 }
 
 /* QEMU itself finds blocks of zeroes in what the guest writes ("detect-zeroes") and sends them as
@@ -329,7 +310,7 @@ node_added(GObject *source, GAsyncResult *result, gpointer ticket)
 static void
 add_node(LiveSource *self)
 {
-    const Mirror *mirror = mirror_at(self, self->disks->at);
+    const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
     g_autofree char *path =
         drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
     JsonNode *args =
@@ -346,81 +327,6 @@ live_disks_mirror(gpointer owner)
     LiveSource *self = owner;
     if (live_disks_any(self))
         add_node(self);
-    else
-        drv_steps_next(&self->steps);
-}
-
-/* --- until they are level --- */
-
-static void ask_jobs(LiveSource *self);
-
-static gboolean
-ask_jobs_again(gpointer data)
-{
-    LiveSource *self = data;
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    live_clear_source(&self->disks->poll);
-    drv_job_changed(&self->base);
-    ask_jobs(self);
-    return G_SOURCE_REMOVE;
-}
-
-static gboolean
-take_jobs(LiveSource *self, JsonArray *jobs)
-{
-    guint ready = 0;
-    for (guint i = 0; jobs != NULL && i < json_array_get_length(jobs); i++) {
-        JsonObject *job = qmp_node_object(json_array_get_element(jobs, i));
-        Mirror *mirror = find_mirror(self, qmp_get_string(job, "device"));
-        if (mirror == NULL)
-            continue;
-        qmp_get_int(job, "offset", &mirror->done);
-        qmp_get_int(job, "len", &mirror->total);
-        qmp_get_bool(job, "ready", &mirror->ready);
-    }
-    for (guint i = 0; i < self->disks->mirrors->len; i++)
-        ready += mirror_at(self, i)->ready;
-    return ready == self->disks->mirrors->len;
-}
-
-static void
-jobs_known(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    if (reply == NULL) {
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-    } else if (take_jobs(self, qmp_node_array(reply))) {
-        /* From now on a disk's bytes are as urgent as the RAM's: with less, they would pile up
-         * until the guest is stopped, and wait for them. */
-        drv_channel_set_class(self->disks->channels, DRV_CLASS_RAM);
-        drv_steps_next(&self->steps);
-    } else {
-        live_set_timer(&self->disks->poll, POLL_MS, ask_jobs_again, self);
-    }
-}
-
-static void
-ask_jobs(LiveSource *self)
-{
-    if (self->qmp == NULL)
-        drv_steps_fail(&self->steps, g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU,
-                                                         "it has ended or closed its QMP socket"));
-    else
-        qmp_client_execute_async(self->qmp, "query-block-jobs", NULL, QMP_TIMEOUT_MS,
-                                 self->steps.cancellable, jobs_known, live_ticket(self));
-}
-
-void
-live_disks_wait(gpointer owner)
-{
-    LiveSource *self = owner;
-    if (live_disks_any(self))
-        ask_jobs(self);
     else
         drv_steps_next(&self->steps);
 }
@@ -450,8 +356,8 @@ static void
 go_on(LiveSource *self)
 {
     for (guint i = 0; i < self->disks->mirrors->len; i++)
-        tell_qemu(self, "blockdev-del", qmp_args("node-name", "s", mirror_at(self, i)->id, NULL),
-                  went_on);
+        tell_qemu(self, "blockdev-del",
+                  qmp_args("node-name", "s", live_mirror_at(self, i)->id, NULL), went_on);
     tell_qemu(self, "migrate-continue", qmp_args("state", "s", "pre-switchover", NULL), went_on);
 }
 
@@ -463,13 +369,17 @@ live_disks_switchover(LiveSource *self)
     self->disks->completing = TRUE;
     /* "Cancelled" is a mirror that ends with both sides equal and the guest where it was. */
     for (guint i = 0; i < self->disks->mirrors->len; i++)
-        tell_qemu(self, "block-job-cancel", qmp_args("device", "s", mirror_at(self, i)->id, NULL),
-                  went_on);
+        tell_qemu(self, "block-job-cancel",
+                  qmp_args("device", "s", live_mirror_at(self, i)->id, NULL), went_on);
 }
 
 static void
-mirror_ended(LiveSource *self, Mirror *mirror, const char *why)
+mirror_ended(LiveSource *self, LiveMirror *mirror, gboolean failed, const char *why)
 {
+    if (mirror->again && !failed) {
+        live_mirror_again(self, mirror);
+        return;
+    }
     if (!self->disks->completing || why != NULL) {
         live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "disk '%s' cannot be mirrored%s: %s",
                                     mirror->disk->name,
@@ -479,7 +389,7 @@ mirror_ended(LiveSource *self, Mirror *mirror, const char *why)
     }
     mirror->completed = TRUE;
     for (guint i = 0; i < self->disks->mirrors->len; i++)
-        if (!mirror_at(self, i)->completed)
+        if (!live_mirror_at(self, i)->completed)
             return;
     if (self->qmp != NULL)
         go_on(self);
@@ -488,17 +398,18 @@ mirror_ended(LiveSource *self, Mirror *mirror, const char *why)
 gboolean
 live_disks_event(LiveSource *self, const char *name, JsonObject *data)
 {
-    Mirror *mirror = g_str_has_prefix(name, "BLOCK_JOB_")
-                         ? find_mirror(self, qmp_get_string(data, "device"))
-                         : NULL;
+    LiveMirror *mirror = g_str_has_prefix(name, "BLOCK_JOB_")
+                             ? live_find_mirror(self, qmp_get_string(data, "device"))
+                             : NULL;
     if (mirror == NULL || drv_job_state(&self->base) == DRV_STATE_ROLLING_BACK)
         return mirror != NULL;
     if (g_str_equal(name, "BLOCK_JOB_ERROR"))
         mirror->writing = g_strcmp0(qmp_get_string(data, "operation"), "write") == 0;
     else if (g_str_equal(name, "BLOCK_JOB_COMPLETED"))
-        mirror_ended(self, mirror, qmp_get_string(data, "error"));
+        mirror_ended(self, mirror, qmp_get_string(data, "error") != NULL,
+                     qmp_get_string(data, "error"));
     else if (g_str_equal(name, "BLOCK_JOB_CANCELLED"))
-        mirror_ended(self, mirror, "its block job was cancelled");
+        mirror_ended(self, mirror, FALSE, "its block job was cancelled");
     return TRUE;
 }
 
@@ -522,7 +433,7 @@ live_disks_class(LiveSource *self, DrvClass class)
 /* --- what is shown --- */
 
 static double
-percent_of(const Mirror *mirror)
+percent_of(const LiveMirror *mirror)
 {
     if (mirror->ready)
         return 100;
@@ -537,7 +448,7 @@ live_disks_progress(LiveSource *self, JsonObject *o)
         return;
     JsonArray *array = json_array_new();
     for (guint i = 0; i < self->disks->mirrors->len; i++) {
-        const Mirror *mirror = mirror_at(self, i);
+        const LiveMirror *mirror = live_mirror_at(self, i);
         JsonObject *disk = json_object_new();
         json_object_set_string_member(disk, "name", mirror->disk->name);
         json_object_set_double_member(disk, "percent", percent_of(mirror));
@@ -545,6 +456,15 @@ live_disks_progress(LiveSource *self, JsonObject *o)
         json_array_add_object_element(array, disk);
     }
     json_object_set_array_member(o, "disks", array);
+}
+
+static gboolean
+blocks_writes(LiveSource *self, const DrvDisk *disk)
+{
+    for (guint i = 0; i < self->disks->mirrors->len; i++)
+        if (live_mirror_at(self, i)->disk == disk)
+            return live_mirror_at(self, i)->blocking;
+    return FALSE;
 }
 
 static JsonArray *
@@ -560,6 +480,8 @@ report_disks(LiveSource *self)
         json_object_set_boolean_member(o, "mirrored", drv_disk_is_written(disk));
         if (!drv_disk_is_written(disk))
             json_object_set_string_member(o, "why_not", drv_disk_skipped(disk));
+        else
+            json_object_set_boolean_member(o, "write_blocking", blocks_writes(self, disk));
         json_array_add_object_element(array, o);
     }
     return array;
@@ -590,6 +512,7 @@ live_disks_hang_up(LiveSource *self)
 {
     if (self->disks == NULL)
         return;
+    self->disks->waiting = FALSE;
     live_clear_source(&self->disks->poll);
     drop_connections(self->disks);
 }

@@ -185,6 +185,8 @@ gboolean live_disks_event(LiveSource *self, const char *name, JsonObject *data);
  * when the digests differ. */
 gboolean live_disks_settled(LiveSource *self, gboolean compare, GError **error);
 void live_disks_class(LiveSource *self, DrvClass class);
+/* Why a disk is not expected to become level, or NULL. Borrowed. */
+const char *live_disks_doubt(LiveSource *self);
 /* Their members of the progress, and the report's "disk". */
 void live_disks_progress(LiveSource *self, JsonObject *o);
 JsonObject *live_disks_report(LiveSource *self);
@@ -208,6 +210,8 @@ void live_report_rounds(LiveSource *self, JsonObject *o);
 void live_converge_round(LiveSource *self);
 /* With fresh figures of query-migrate: judges them, and does what is to be done. */
 void live_judge_convergence(LiveSource *self);
+/* One that was decided on is noted, for the log, the progress and the report. */
+void live_note_measure(LiveSource *self, const DrvConvergeDecision *d);
 /* The downtime that QEMU has as its limit. */
 guint live_downtime_limit(LiveSource *self);
 /* Why the migration is not expected to end, as one sentence; NULL: it is, or it is too early to

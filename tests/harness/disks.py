@@ -15,18 +15,21 @@ import mkinitramfs  # pylint: disable=C0413,E0401
 MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci",
            "virtio_blk")
 
-# Before the guest's own work: another 32 KiB somewhere on its disk again and again, each followed
-# by a flush and a word.
+# Before the guest's own work: writes to its disk again and again, each followed by a word.
 INIT = """#!/bin/sh
 /bin/busybox mkdir -p /proc /dev
 for module in %s; do /bin/busybox insmod /lib/$module.ko; done
 /bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox dd if=/dev/urandom of=/random bs=1M count=2 2>/dev/null
 (n=0
-while [ -b /dev/vda ] && /bin/busybox dd if=/dev/urandom of=/dev/vda bs=4k count=8 seek=$((n * 37 %% 500 * 8)) \\
-    conv=fsync 2>/dev/null; do n=$((n + 1)); echo "disk $n"; done
+while [ -b /dev/vda ] && /bin/busybox dd of=/dev/vda %s 2>/dev/null; do n=$((n + 1)); echo "disk $n"; done
 echo "disk failed") &
 exec /bin/sh /work.init
-""" % " ".join(MODULES)
+"""
+# 32 KiB somewhere in the first 16 MiB, flushed.
+LITTLE = "if=/dev/urandom bs=4k count=8 seek=$((n * 37 % 500 * 8)) conv=fsync"
+# 2 MiB, and the next 2 MiB of 16 then, as fast as the disk takes them. They are in no page cache.
+MUCH = "if=/random bs=256k count=8 seek=$((n % 8 * 8)) oflag=direct"
 
 
 def make(path, size, fmt="qcow2"):
@@ -72,7 +75,7 @@ def kernel_modules():
     return None
 
 
-def writing_guest(workdir, disk_args, **changes):
+def writing_guest(workdir, disk_args, how=LITTLE, **changes):
     """A Linux guest that says 'disk N' after each write to its first virtio disk."""
     found = kernel_modules()
     entries = [mkinitramfs.entry("lib", 0o040755)]
@@ -80,7 +83,7 @@ def writing_guest(workdir, disk_args, **changes):
                 for m, path in found.items()]
     own = pathlib.Path(mkinitramfs.HERE) / "init"
     entries += [mkinitramfs.entry("work.init", 0o100755, own.read_bytes()),
-                mkinitramfs.entry("init", 0o100755, INIT.encode()),
+                mkinitramfs.entry("init", 0o100755, (INIT % (" ".join(MODULES), how)).encode()),
                 mkinitramfs.entry("TRAILER!!!", 0)]
     archive = workdir / "disk.cpio"
     # The kernel unpacks one archive after the other.
