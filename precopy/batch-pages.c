@@ -115,6 +115,66 @@ may_enter(DrvBatchWriter *writer, const Run *run, guint64 *number)
     return drv_batch_enter(writer, run->block);
 }
 
+/*
+ * Whether the receiver keeps the content, or is to. Only a page that comes for the first time is
+ * worth keeping, or waiting for: of such the clones are full. FALSE: it is to be waited for.
+ */
+static gboolean
+judge_kept(DrvBatchWriter *writer, const DrvPageHash *hash, DrvVerdict *verdict)
+{
+    gboolean fresh_delta = verdict->kind == DRV_RECORD_DELTA && verdict->fresh;
+    if (hash == NULL || (verdict->kind != DRV_RECORD_LITERAL && !fresh_delta))
+        return TRUE;
+    switch (drv_kept_find(writer->kept, hash, &verdict->slot)) {
+    case DRV_KEPT_THERE:
+        verdict->kind = DRV_RECORD_KEPT;
+        break;
+    case DRV_KEPT_WAIT:
+        writer->waits = verdict->fresh;
+        break;
+    case DRV_KEPT_NONE:
+        verdict->keep =
+            verdict->fresh && !fresh_delta && drv_kept_room(writer->kept, &verdict->slot);
+        break;
+    case DRV_KEPT_COMING:
+        break;
+    }
+    return !writer->waits;
+}
+
+static void
+settle_kept(DrvBatchWriter *writer, const DrvPageHash *hash, const DrvVerdict *verdict)
+{
+    if (verdict->kind == DRV_RECORD_KEPT)
+        drv_kept_refer(writer->kept, verdict->slot);
+    else if (verdict->keep)
+        drv_kept_bring(writer->kept, verdict->slot, hash);
+}
+
+/* Decides what a page becomes; FALSE when it does not go in. */
+static gboolean
+decide_one(DrvBatchWriter *writer, const Run *run, guint64 number, Look *seen, DrvBatchRoom *room)
+{
+    DrvBatchPages *pages = &seen->pages;
+    DrvVerdict *verdict = &pages->verdict;
+    const DrvPageHash *hash = seen->zero ? NULL : &seen->hash;
+    if (run->placeable &&
+        !drv_page_table_judge(writer->table, number, run->block, pages->first, hash, verdict))
+        return FALSE;
+    if (run->placeable && writer->kept != NULL && !judge_kept(writer, hash, verdict))
+        return FALSE;
+    if (!drv_batch_take_room(room, writer->size, pages))
+        return FALSE;
+    drv_batch_number(writer, DRV_BATCH_WAIT_NONE);
+    if (!run->placeable)
+        return TRUE;
+    drv_page_table_settle(writer->table, number, run->block, pages->first, hash, verdict,
+                          &writer->head.after);
+    if (writer->kept != NULL)
+        settle_kept(writer, hash, verdict);
+    return TRUE;
+}
+
 /* Decides what 'n' pages become; returns how many of them go in. */
 static guint32
 decide(DrvBatchWriter *writer, const Run *run, Look *seen, guint32 n)
@@ -123,18 +183,14 @@ decide(DrvBatchWriter *writer, const Run *run, Look *seen, guint32 n)
     guint64 number;
     guint32 i = 0;
     drv_page_table_lock(writer->table);
-    for (gboolean entered = may_enter(writer, run, &number); entered && i < n; i++) {
-        DrvBatchPages *pages = &seen[i].pages;
-        const DrvPageHash *hash = seen[i].zero ? NULL : &seen[i].hash;
-        if (run->placeable && !drv_page_table_judge(writer->table, number, run->block, pages->first,
-                                                    hash, &pages->verdict))
-            break;
-        if (!drv_batch_take_room(&room, writer->size, pages))
-            break;
-        drv_batch_number(writer, DRV_BATCH_WAIT_NONE);
-        if (run->placeable)
-            drv_page_table_settle(writer->table, number, run->block, pages->first, hash,
-                                  &pages->verdict, &writer->head.after);
+    if (may_enter(writer, run, &number)) {
+        /* For all of them at once, so that pages side by side get slots side by side. */
+        if (writer->kept != NULL)
+            drv_kept_lock(writer->kept);
+        while (i < n && decide_one(writer, run, number, &seen[i], &room))
+            i++;
+        if (writer->kept != NULL)
+            drv_kept_unlock(writer->kept);
     }
     drv_page_table_unlock(writer->table);
     return i;
@@ -151,6 +207,8 @@ add_plain(DrvBatchWriter *writer, const Run *run, guint32 done)
         if (run->placeable)
             drv_page_table_prefetch(writer->table, run->block, run->first + done + i,
                                     seen[i].zero ? 0 : seen[i].hash.key);
+        if (run->placeable && writer->kept != NULL && !seen[i].zero)
+            drv_kept_prefetch(writer->kept, &seen[i].hash);
     }
     n = decide(writer, run, seen, n);
     for (guint32 i = 0; i < n; i++)
@@ -239,6 +297,7 @@ drv_batch_is_regular(const DrvBatchWriter *writer, const DrvStream *stream,
 static gboolean
 add_run(DrvBatchWriter *writer, const Run *run, guint32 *done)
 {
+    writer->waits = FALSE;
     if (writer->has_blocks)
         return FALSE;
     guint32 n = run->zero ? add_zeros(writer, run, *done) : add_plain(writer, run, *done);

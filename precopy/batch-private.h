@@ -11,16 +11,18 @@ enum {
     DRV_OPAQUE_HEAD = DRV_RECORD_HEAD + 4,       /* len32 */
     DRV_BLOCK_HEAD = DRV_RECORD_HEAD + 8 + 1,    /* size64 id_len8 */
     DRV_ZERO_HEAD = DRV_RECORD_HEAD + 4 + 4 + 1, /* first32 count32 fill8 */
-    DRV_LITERAL_HEAD = DRV_RECORD_HEAD + 4 + 4,  /* first32 count32 */
+    DRV_LITERAL_HEAD = DRV_RECORD_HEAD + 4 + 4,  /* first32 count32, slot32 if to be kept */
     DRV_DELTA_HEAD = DRV_RECORD_HEAD + 4 + 1,    /* page32 mask8 */
     DRV_DUP_HEAD = DRV_RECORD_HEAD + 4 + 2 + 4,  /* page32 from_block16 from32 */
     DRV_NAME_HEAD = DRV_RECORD_HEAD + 4,         /* page32 */
+    DRV_KEPT_HEAD = DRV_RECORD_HEAD + 4 + 4,     /* page32 slot32 */
 };
 
 enum {
     DRV_RECORD_HAS_ID = 0x01,  /* ZERO, LITERAL */
     DRV_RECORD_AS_PAGE = 0x02, /* ZERO, with fill 0 */
     DRV_RECORD_IS_OUT = 0x04,  /* BLOCK */
+    DRV_RECORD_KEEP = 0x08,    /* LITERAL */
 };
 
 #define DRV_NAME_PAYLOAD 3 /* a delta's head: 1, and its length, 0, in 16 bits */

@@ -11,13 +11,14 @@ flags_allowed(DrvRecordKind kind)
     case DRV_RECORD_ZERO:
         return DRV_RECORD_HAS_ID | DRV_RECORD_AS_PAGE;
     case DRV_RECORD_LITERAL:
-        return DRV_RECORD_HAS_ID;
+        return DRV_RECORD_HAS_ID | DRV_RECORD_KEEP;
     case DRV_RECORD_BLOCK:
         return DRV_RECORD_IS_OUT;
     case DRV_RECORD_OPAQUE:
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:
     case DRV_RECORD_NAME:
+    case DRV_RECORD_KEPT:
         return 0;
     }
     return 0;
@@ -52,6 +53,7 @@ parse_content(DrvCursor *in, DrvRecord *record)
     case DRV_RECORD_LITERAL:
         record->first = drv_cursor_get_u32(in);
         record->count = drv_cursor_get_u32(in);
+        record->slot = record->keep ? drv_cursor_get_u32(in) : 0;
         parse_bytes(in, record, (guint64)record->count * DRV_PAGE_LEN);
         return TRUE;
     case DRV_RECORD_DELTA:
@@ -67,6 +69,10 @@ parse_content(DrvCursor *in, DrvRecord *record)
     case DRV_RECORD_NAME:
         record->first = drv_cursor_get_u32(in);
         return TRUE;
+    case DRV_RECORD_KEPT:
+        record->first = drv_cursor_get_u32(in);
+        record->slot = drv_cursor_get_u32(in);
+        return TRUE;
     }
     return FALSE;
 }
@@ -80,6 +86,7 @@ parse_record(DrvCursor *in, DrvRecord *record)
     record->has_id = (flags & DRV_RECORD_HAS_ID) != 0;
     record->as_page = (flags & DRV_RECORD_AS_PAGE) != 0;
     record->is_out = (flags & DRV_RECORD_IS_OUT) != 0;
+    record->keep = (flags & DRV_RECORD_KEEP) != 0;
     return (flags & ~flags_allowed(record->kind)) == 0 && parse_content(in, record) &&
            drv_cursor_ok(in);
 }
@@ -118,8 +125,11 @@ check_pages(Check *check, const DrvRecord *record)
         (!pages_exist(reader, record->from_block, record->from, 1) ||
          !reader->blocks[record->from_block].placeable))
         return "a duplicate of a page that cannot be read";
+    if (record->keep && !block->placeable)
+        return "pages to be kept that QEMU places itself";
     if (record->as_page && record->fill != 0)
         return "a page that is not what it is said to be";
+    reader->has_kept |= record->keep;
     if (placed) {
         check->placed += record->count;
         reader->has_placed = TRUE;
@@ -149,6 +159,7 @@ check_record(Check *check, const DrvRecord *record)
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:
     case DRV_RECORD_NAME:
+    case DRV_RECORD_KEPT:
         return check_pages(check, record);
     }
     g_assert_not_reached();

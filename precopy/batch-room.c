@@ -51,14 +51,16 @@ continues(const DrvBatchOpen *open, const DrvBatchPages *pages)
     if (open->kind != kind || open->block != pages->block || open->next != pages->first ||
         pages->has_id)
         return FALSE;
-    return kind == DRV_RECORD_LITERAL || (kind == DRV_RECORD_ZERO && open->fill == pages->fill &&
-                                          open->as_page == pages->as_page);
+    if (kind == DRV_RECORD_LITERAL)
+        return open->keep == pages->verdict.keep &&
+               (!open->keep || open->next_slot == pages->verdict.slot);
+    return kind == DRV_RECORD_ZERO && open->fill == pages->fill && open->as_page == pages->as_page;
 }
 
 static gsize
-record_head(DrvRecordKind kind)
+record_head(const DrvVerdict *verdict)
 {
-    switch (kind) {
+    switch (verdict->kind) {
     case DRV_RECORD_OPAQUE:
         return DRV_OPAQUE_HEAD;
     case DRV_RECORD_BLOCK:
@@ -66,13 +68,15 @@ record_head(DrvRecordKind kind)
     case DRV_RECORD_ZERO:
         return DRV_ZERO_HEAD;
     case DRV_RECORD_LITERAL:
-        return DRV_LITERAL_HEAD;
+        return DRV_LITERAL_HEAD + (verdict->keep ? sizeof verdict->slot : 0);
     case DRV_RECORD_DELTA:
         return DRV_DELTA_HEAD;
     case DRV_RECORD_DUP:
         return DRV_DUP_HEAD;
     case DRV_RECORD_NAME:
         return DRV_NAME_HEAD;
+    case DRV_RECORD_KEPT:
+        return DRV_KEPT_HEAD;
     }
     g_assert_not_reached();
 }
@@ -96,7 +100,7 @@ drv_batch_take_room(DrvBatchRoom *room, gsize size, const DrvBatchPages *pages)
 {
     DrvRecordKind kind = pages->verdict.kind;
     gboolean more = continues(&room->open, pages);
-    gsize bytes = payload_len(pages) + (more ? 0 : record_head(kind));
+    gsize bytes = payload_len(pages) + (more ? 0 : record_head(&pages->verdict));
     guint64 emitted = 0;
     if (!pages->placeable)
         emitted = drv_pages_emitted(kind, pages->as_page, pages->count, pages->id_len) -
@@ -110,9 +114,11 @@ drv_batch_take_room(DrvBatchRoom *room, gsize size, const DrvBatchPages *pages)
                                     .block = pages->block,
                                     .as_page = pages->as_page,
                                     .fill = pages->fill,
+                                    .keep = pages->verdict.keep,
                                     .count_at = count_at};
     }
     room->open.next = pages->first + pages->count;
+    room->open.next_slot = pages->verdict.slot + pages->count;
     return TRUE;
 }
 
@@ -153,8 +159,9 @@ static void
 put_new_record(DrvCursor *out, const DrvBatchPages *pages)
 {
     DrvRecordKind kind = pages->verdict.kind;
-    guint8 flags =
-        (pages->has_id ? DRV_RECORD_HAS_ID : 0) | (pages->as_page ? DRV_RECORD_AS_PAGE : 0);
+    guint8 flags = (pages->has_id ? DRV_RECORD_HAS_ID : 0) |
+                   (pages->as_page ? DRV_RECORD_AS_PAGE : 0) |
+                   (pages->verdict.keep ? DRV_RECORD_KEEP : 0);
     drv_batch_put_head(out, kind, flags, pages->block);
     drv_cursor_put_u32(out, (guint32)pages->first);
     switch (kind) {
@@ -164,6 +171,11 @@ put_new_record(DrvCursor *out, const DrvBatchPages *pages)
         return;
     case DRV_RECORD_LITERAL:
         drv_cursor_put_u32(out, pages->count);
+        if (pages->verdict.keep)
+            drv_cursor_put_u32(out, pages->verdict.slot);
+        return;
+    case DRV_RECORD_KEPT:
+        drv_cursor_put_u32(out, pages->verdict.slot);
         return;
     case DRV_RECORD_DELTA:
         drv_cursor_put_u8(out, pages->verdict.mask);
@@ -199,6 +211,10 @@ count_pages(DrvBatchWriter *writer, const DrvBatchPages *pages)
     case DRV_RECORD_DUP:
         counts->dup++;
         break;
+    case DRV_RECORD_KEPT:
+        counts->dup++;
+        counts->kept++;
+        break;
     default:
         break;
     }
@@ -223,7 +239,7 @@ drv_batch_put_pages(DrvBatchWriter *writer, const DrvBatchPages *pages, const gu
         drv_cursor_put_bytes(&out, content, DRV_PAGE_LEN);
     if (kind == DRV_RECORD_DELTA)
         put_pieces(&out, pages->verdict.mask, content);
-    if (kind == DRV_RECORD_DELTA || kind == DRV_RECORD_DUP)
+    if (kind == DRV_RECORD_DELTA || kind == DRV_RECORD_DUP || kind == DRV_RECORD_KEPT)
         writer->head.digest += drv_batch_digest(drv_page_table_digest_secret(writer->table),
                                                 pages->block, pages->first, content);
     g_assert(out.pos == writer->room.used && drv_cursor_ok(&out));

@@ -3,6 +3,7 @@
 
 #include "precopy/batch-private.h"
 #include "precopy/batch-writer.h"
+#include "precopy/kept-pages-private.h"
 #include "precopy/page-table-private.h"
 
 /* The record that more pages, or bytes, may be added to. */
@@ -12,7 +13,9 @@ typedef struct {
     guint64 next; /* page */
     gboolean as_page;
     guint8 fill;
-    gsize count_at; /* where its count is in the batch */
+    gboolean keep;
+    guint32 next_slot; /* 'keep' */
+    gsize count_at;    /* where its count is in the batch */
 } DrvBatchOpen;
 
 /* What has been taken of a batch. */
@@ -38,6 +41,8 @@ typedef struct {
 
 struct _DrvBatchWriter {
     DrvPageTable *table;
+    DrvKeptUser *kept; /* borrowed; may be NULL */
+    gboolean waits;    /* for a page that another job has on its way */
     guint8 *out;
     gsize size;
     DrvBatchHead head;

@@ -25,6 +25,18 @@ drv_batch_writer_free(DrvBatchWriter *writer)
 }
 
 void
+drv_batch_writer_use_kept(DrvBatchWriter *writer, DrvKeptUser *user)
+{
+    writer->kept = user;
+}
+
+gboolean
+drv_batch_writer_waits(const DrvBatchWriter *writer)
+{
+    return writer->waits;
+}
+
+void
 drv_batch_writer_begin(DrvBatchWriter *writer, guint8 *out, gsize size)
 {
     g_return_if_fail(size >= DRV_BATCH_MIN && size <= DRV_BATCH_MAX);

@@ -31,6 +31,15 @@ DrvBatchWriter *drv_batch_writer_new(DrvPageTable *table);
 void drv_batch_writer_free(DrvBatchWriter *writer);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvBatchWriter, drv_batch_writer_free)
 
+/*
+ * Before the first batch, with a table that uses the same pages: refers to pages that the
+ * destination keeps, and has it keep others. 'user' is borrowed; each batch that is finished must
+ * be told to drv_kept_user_sent(). Then adding may also be FALSE, even with an empty batch, as
+ * drv_batch_writer_waits(): send what there is, and wait with drv_kept_user_wait().
+ */
+void drv_batch_writer_use_kept(DrvBatchWriter *writer, DrvKeptUser *user);
+gboolean drv_batch_writer_waits(const DrvBatchWriter *writer);
+
 /* 'size', DRV_BATCH_MIN to DRV_BATCH_MAX, bounds the batch and what it makes re-emitted. 'out' is
  * borrowed until the batch is finished. */
 void drv_batch_writer_begin(DrvBatchWriter *writer, guint8 *out, gsize size);

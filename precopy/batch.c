@@ -40,6 +40,7 @@ drv_batch_is_placed(const DrvBatchBlock *blocks, const DrvRecord *record)
     case DRV_RECORD_LITERAL:
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:
+    case DRV_RECORD_KEPT:
         return blocks[record->block].placeable;
     case DRV_RECORD_OPAQUE:
     case DRV_RECORD_BLOCK:
@@ -121,6 +122,7 @@ drv_batch_relay(DrvCursor *out, const DrvBatchBlock *blocks, const DrvRecord *re
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:
     case DRV_RECORD_NAME:
+    case DRV_RECORD_KEPT:
         /* Of placeable blocks, and in relay there are none: the reader saw to it. */
         break;
     }
@@ -149,6 +151,7 @@ drv_batch_direct(DrvEmit *emit, DrvCursor *out, const DrvBatchBlock *blocks,
         return;
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:
+    case DRV_RECORD_KEPT:
         break;
     }
     g_return_if_reached();

@@ -17,8 +17,8 @@
 typedef struct {
     guint64 number; /* 1, 2, 3 ... over all channels of a job, without a gap */
     guint64 after;  /* all batches up to this one must have been placed before; < number */
-    guint64 digest; /* sum of drv_batch_digest() over the pages of DELTA and DUP records, each as
-                     * it is when its record has been applied */
+    guint64 digest; /* sum of drv_batch_digest() over the pages of DELTA, DUP and KEPT records,
+                     * each as it is when its record has been applied */
 } DrvBatchHead;
 
 /* Only the head is looked at; FALSE with DRV_ERROR_PROTOCOL. */
@@ -28,7 +28,7 @@ typedef enum {
     DRV_RECORD_OPAQUE = 1, /* bytes, len: for QEMU */
     DRV_RECORD_BLOCK,      /* block: its number; id, id_len, size. Never together with pages */
     DRV_RECORD_ZERO,       /* block, first, count, fill */
-    DRV_RECORD_LITERAL,    /* block, first, count, bytes: the pages, one after the other */
+    DRV_RECORD_LITERAL,    /* block, first, count, bytes: the pages, one after the other; slot */
     DRV_RECORD_DELTA,      /* block, first, mask, bytes: the pieces, one for each bit */
     DRV_RECORD_DUP,        /* block, first, from_block, from */
     /*
@@ -36,6 +36,7 @@ typedef enum {
      * stream was this one, and QEMU did not see it. Changes nothing in the page.
      */
     DRV_RECORD_NAME,
+    DRV_RECORD_KEPT, /* block, first, slot: a page that the receiver keeps */
 } DrvRecordKind;
 
 typedef struct {
@@ -43,13 +44,15 @@ typedef struct {
     gboolean has_id;  /* ZERO, LITERAL: QEMU's head of the first page named the block */
     gboolean as_page; /* ZERO: they came as whole pages */
     gboolean is_out;  /* BLOCK: its bytes came before, as opaque ones */
+    gboolean keep;    /* LITERAL: the receiver is to keep the pages, in slots from 'slot' on */
     guint block;
     guint64 first; /* page of the block */
-    guint32 count; /* pages; 1 for DELTA, DUP, NAME */
+    guint32 count; /* pages; 1 for DELTA, DUP, NAME, KEPT */
     guint8 fill;
     guint8 mask; /* bit i: piece i, from byte i * DRV_PIECE_LEN on */
     guint from_block;
     guint64 from;        /* page */
+    guint32 slot;        /* of the receiver's store; whoever has that knows how many there are */
     const guint8 *bytes; /* in the batch */
     gsize len;
     const char *id; /* in the batch, not terminated */
@@ -75,7 +78,7 @@ void drv_batch_relay(DrvCursor *out, const DrvBatchBlock *blocks, const DrvRecor
 void drv_batch_direct(DrvEmit *emit, DrvCursor *out, const DrvBatchBlock *blocks,
                       const DrvRecord *record);
 
-/* The record's pages are for whom writes to the guest's RAM: ZERO, LITERAL, DELTA and DUP of
+/* The record's pages are for whom writes to the guest's RAM: ZERO, LITERAL, DELTA, DUP and KEPT of
  * placeable blocks. */
 gboolean drv_batch_is_placed(const DrvBatchBlock *blocks, const DrvRecord *record);
 

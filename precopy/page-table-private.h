@@ -16,10 +16,13 @@ typedef struct {
 
 /* What a page is to be sent as. */
 typedef struct {
-    DrvRecordKind kind; /* ZERO, LITERAL, DELTA or DUP */
+    DrvRecordKind kind; /* ZERO, LITERAL, DELTA, DUP or KEPT */
     guint8 mask;
+    gboolean fresh; /* no content of the page was sent before, unless zero */
+    gboolean keep;  /* LITERAL: the receiver is to keep it, in 'slot' */
     guint from_block;
     guint32 from;
+    guint32 slot; /* KEPT too */
 } DrvVerdict;
 
 /* Without the lock. A block that was never added: NULL. */

@@ -66,6 +66,7 @@ struct _DrvPageTable {
     guint8 digest_secret[DRV_PAGE_SECRET];
     guint64 zero_piece; /* hash of a piece that is zero */
     gsize dedup_memory;
+    DrvKeptPages *kept; /* referenced; may be NULL */
 
     /* Grow only: an element is written before the number that lets it be seen */
     DrvTableBlock *blocks[DRV_STREAM_MAX_BLOCKS];
@@ -121,19 +122,35 @@ resident(void *p, gsize bytes)
 
 /* ---- the table and its blocks ---- */
 
+static void
+set_pieces_secret(DrvPageTable *table, const guint8 pieces[DRV_PAGE_SECRET])
+{
+    static const guint8 zero[DRV_PIECE_LEN];
+    memcpy(table->pieces_secret, pieces, DRV_PAGE_SECRET);
+    table->zero_piece = XXH3_64bits_withSecret(zero, sizeof zero, pieces, DRV_PAGE_SECRET);
+}
+
 DrvPageTable *
 drv_page_table_new(const guint8 pieces[DRV_PAGE_SECRET], const guint8 digest[DRV_PAGE_SECRET],
                    gsize dedup_memory)
 {
-    static const guint8 zero[DRV_PIECE_LEN];
     DrvPageTable *table = g_new0(DrvPageTable, 1);
-    memcpy(table->pieces_secret, pieces, DRV_PAGE_SECRET);
+    set_pieces_secret(table, pieces);
     memcpy(table->digest_secret, digest, DRV_PAGE_SECRET);
-    table->zero_piece = XXH3_64bits_withSecret(zero, sizeof zero, pieces, DRV_PAGE_SECRET);
     table->dedup_memory = dedup_memory;
     table->last_stamp = LAST_STAMP;
     g_mutex_init(&table->mutex);
     return table;
+}
+
+/* Contents of several guests are compared by their hashes, so these have to be of the same secret.
+ */
+void
+drv_page_table_use_kept(DrvPageTable *table, DrvKeptPages *kept)
+{
+    g_return_if_fail(table->n_blocks == 0 && table->kept == NULL);
+    set_pieces_secret(table, drv_kept_pages_secret(kept));
+    table->kept = drv_kept_pages_ref(kept);
 }
 
 static void
@@ -153,6 +170,7 @@ drv_page_table_free(DrvPageTable *table)
     for (gint i = 0; i < table->n_blocks; i++)
         block_free(table->blocks[i]);
     release(table->index.entries, table->index_bytes);
+    drv_kept_pages_unref(table->kept);
     g_mutex_clear(&table->mutex);
     g_free(table);
 }
@@ -475,7 +493,7 @@ drv_page_table_judge(DrvPageTable *table, guint64 number, const DrvTableBlock *b
                      const DrvPageHash *hash, DrvVerdict *verdict)
 {
     const Stamp *stamp = &block->stamps[page];
-    *verdict = (DrvVerdict){.kind = DRV_RECORD_ZERO};
+    *verdict = (DrvVerdict){.kind = DRV_RECORD_ZERO, .fresh = !has_row(block, page)};
     if (!may_follow(table, number, number_in(stamp->written)) ||
         !may_follow(table, number, stamp->read) || read_by_itself(table, number, stamp->read))
         return FALSE;
@@ -522,6 +540,7 @@ drv_page_table_count(DrvPageTable *table, const DrvPageCounts *counts)
     table->counts.delta += counts->delta;
     table->counts.literal += counts->literal;
     table->counts.unchanged += counts->unchanged;
+    table->counts.kept += counts->kept;
     table->counts.opaque_bytes += counts->opaque_bytes;
     table->counts.saved_bytes += counts->saved_bytes;
 }

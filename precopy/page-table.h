@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include "precopy/page.h"
+#include "precopy/kept-pages.h"
 
 /*
  * What the source remembers of a job's pages (docs/pages.md): hashes of what was sent last, and
@@ -16,6 +16,7 @@ typedef struct _DrvPageTable DrvPageTable;
 typedef struct {
     guint64 zero, dup, delta, literal;
     guint64 unchanged;    /* of 'delta': pages without any changed piece */
+    guint64 kept;         /* of 'dup': pages that the destination had kept, of any guest */
     guint64 opaque_bytes; /* of the stream that are no pages, or were not taken for any */
     guint64 saved_bytes;  /* of the stream that batches had no need to carry */
 } DrvPageCounts;
@@ -27,6 +28,9 @@ typedef struct {
  */
 DrvPageTable *drv_page_table_new(const guint8 pieces[DRV_PAGE_SECRET],
                                  const guint8 digest[DRV_PAGE_SECRET], gsize dedup_memory);
+/* Before the first block: pages may be found among those that the destination keeps, too. A
+ * reference is taken. */
+void drv_page_table_use_kept(DrvPageTable *table, DrvKeptPages *kept);
 void drv_page_table_free(DrvPageTable *table);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvPageTable, drv_page_table_free)
 

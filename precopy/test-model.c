@@ -86,6 +86,7 @@ model_free(Model *model)
     }
     for (guint i = 0; i < MODEL_CHANNELS; i++) {
         drv_stream_free(model->channels[i].stream);
+        drv_kept_user_free(model->channels[i].kept);
         drv_batch_writer_free(model->channels[i].writer);
         g_free(model->channels[i].room);
     }
@@ -94,6 +95,43 @@ model_free(Model *model)
     g_array_unref(model->known);
     drv_stream_free(model->qemu);
     g_free(model);
+}
+
+static void
+count_wake(gpointer data)
+{
+    ModelChannel *channel = data;
+    channel->wakes++;
+}
+
+void
+model_use_kept(Model *model, DrvKeptPages *kept, DrvPageStore *store,
+               void (*waits)(gpointer data, guint channel), gpointer data)
+{
+    model->store = store;
+    model->waits = waits;
+    model->data = data;
+    drv_page_table_use_kept(model->table, kept);
+    for (guint i = 0; i < MODEL_CHANNELS; i++) {
+        ModelChannel *channel = &model->channels[i];
+        channel->kept = drv_kept_user_new(kept, model, count_wake, channel);
+        drv_batch_writer_use_kept(channel->writer, channel->kept);
+    }
+}
+
+void
+model_acknowledge(Model *model)
+{
+    for (guint i = 0; i < MODEL_CHANNELS; i++) {
+        guint64 first_missing = model->channels[i].frames + 1;
+        for (guint n = 0; n < model->batches->len; n++) {
+            const ModelBatch *batch = model->batches->pdata[n];
+            if (batch != NULL && batch->channel == i && !batch->placed)
+                first_missing = MIN(first_missing, batch->frame);
+        }
+        if (model->channels[i].kept != NULL)
+            drv_kept_user_acknowledged(model->channels[i].kept, first_missing);
+    }
 }
 
 /* ---- the source ---- */
@@ -118,10 +156,13 @@ model_finish(Model *model, guint number)
         batch->data = g_memdup2(channel->room, len);
         batch->len = len;
         batch->channel = number;
+        batch->frame = ++channel->frames;
         batch->for_qemu = g_byte_array_new();
         g_assert_true(drv_batch_head(batch->data, len, &batch->head, NULL));
         keep_batch(model, (guint)batch->head.number, batch);
     }
+    if (channel->kept != NULL)
+        drv_kept_user_sent(channel->kept, channel->frames + 1);
     drv_batch_writer_begin(channel->writer, channel->room, model->size);
 }
 
@@ -136,8 +177,11 @@ add_event(Model *model, guint number, const DrvStreamEvent *event)
                                                model_blocks[event->block].placeable, NULL));
     }
     while (!drv_batch_writer_add(channel->writer, channel->stream, event, &done)) {
-        g_assert_false(drv_batch_writer_is_empty(channel->writer));
+        gboolean waits = drv_batch_writer_waits(channel->writer);
+        g_assert_true(waits || !drv_batch_writer_is_empty(channel->writer));
         model_finish(model, number);
+        if (waits && drv_kept_user_wait(channel->kept))
+            model->waits(model->data, number);
     }
 }
 
@@ -285,8 +329,14 @@ place_record(Model *model, const DrvRecord *record)
         memset(page, record->fill, (gsize)record->count * DRV_PAGE_LEN);
         return 0;
     case DRV_RECORD_LITERAL:
+        if (record->keep)
+            g_assert_true(
+                drv_page_store_put(model->store, record->slot, record->count, record->bytes, NULL));
         memcpy(page, record->bytes, record->len);
         return 0;
+    case DRV_RECORD_KEPT:
+        g_assert_true(drv_page_store_get(model->store, record->slot, page, NULL));
+        break;
     case DRV_RECORD_DELTA:
         drv_batch_patch(record, page);
         break;
@@ -376,6 +426,8 @@ give_qemu(Model *model)
     DrvStreamEvent event;
     for (; model->given < model->batches->len; model->given++) {
         ModelBatch *batch = model->batches->pdata[model->given];
+        if (batch == NULL)
+            return;
         if (batch->channel != 0)
             continue;
         if (!batch->placed)
@@ -391,31 +443,37 @@ static guint64
 placed_up_to(const Model *model)
 {
     guint64 n = 0;
-    while (n < model->batches->len && ((ModelBatch *)model->batches->pdata[n])->placed)
+    const ModelBatch *batch;
+    while (n < model->batches->len && (batch = model->batches->pdata[n]) != NULL && batch->placed)
         n++;
     return n;
+}
+
+gboolean
+model_place_one(Model *model, GRand *rand)
+{
+    g_autoptr(GPtrArray) allowed = g_ptr_array_new();
+    g_autoptr(GError) error = NULL;
+    guint64 low = placed_up_to(model);
+    for (guint i = (guint)low; i < model->batches->len; i++) {
+        ModelBatch *batch = model->batches->pdata[i];
+        if (batch != NULL && !batch->placed && batch->head.after <= low)
+            g_ptr_array_add(allowed, batch);
+    }
+    if (allowed->len == 0)
+        return FALSE;
+    guint pick = (guint)g_rand_int_range(rand, 0, (gint)allowed->len);
+    model_place(model, allowed->pdata[pick], &error);
+    g_assert_no_error(error);
+    give_qemu(model);
+    return TRUE;
 }
 
 void
 model_place_all(Model *model, GRand *rand)
 {
-    for (;;) {
-        g_autoptr(GPtrArray) allowed = g_ptr_array_new();
-        g_autoptr(GError) error = NULL;
-        guint64 low = placed_up_to(model);
-        for (guint i = (guint)low; i < model->batches->len; i++) {
-            ModelBatch *batch = model->batches->pdata[i];
-            g_assert_nonnull(batch); /* no number is missing */
-            if (!batch->placed && batch->head.after <= low)
-                g_ptr_array_add(allowed, batch);
-        }
-        if (allowed->len == 0)
-            break;
-        guint pick = (guint)g_rand_int_range(rand, 0, (gint)allowed->len);
-        model_place(model, allowed->pdata[pick], &error);
-        g_assert_no_error(error);
-        give_qemu(model);
-    }
+    while (model_place_one(model, rand))
+        ;
     g_assert_cmpuint(placed_up_to(model), ==, model->batches->len);
 }
 

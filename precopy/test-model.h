@@ -3,6 +3,7 @@
 
 #include "precopy/batch-reader.h"
 #include "precopy/batch-writer.h"
+#include "precopy/page-store.h"
 
 /*
  * A guest that migrates in direct mode, in memory: a source with channels, batches that wait to be
@@ -26,6 +27,7 @@ typedef struct {
     guint8 *data;
     gsize len;
     guint channel;
+    guint64 frame; /* number within its channel, from 1 on */
     DrvBatchHead head;
     gboolean placed;
     GByteArray *for_qemu;
@@ -36,6 +38,9 @@ typedef struct {
     DrvBatchWriter *writer;
     DrvEmit emit; /* of QEMU's writer */
     guint8 *room;
+    DrvKeptUser *kept; /* NULL: none are */
+    guint64 frames;
+    guint wakes;
 } ModelChannel;
 
 typedef struct {
@@ -54,9 +59,19 @@ typedef struct {
     guint given;     /* batches that QEMU was given */
     guint devices;   /* sections that QEMU has begun to load */
     gboolean rushed; /* one of them when the RAM was not complete */
+
+    DrvPageStore *store;
+    /* A channel waits for a page of another guest: see to it that it comes, or give up. */
+    void (*waits)(gpointer data, guint channel);
+    gpointer data;
 } Model;
 
 Model *model_new(gsize size, gsize dedup_memory);
+/* Pages are shared with others; 'store' is borrowed. Before anything else. */
+void model_use_kept(Model *model, DrvKeptPages *kept, DrvPageStore *store,
+                    void (*waits)(gpointer data, guint channel), gpointer data);
+/* The source hears of what was placed. */
+void model_acknowledge(Model *model);
 Model *model_begun(void); /* within a section of the RAM already */
 void model_free(Model *model);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Model, model_free)
@@ -85,6 +100,8 @@ guint64 model_last(const Model *model);
 
 /* Places a batch, whether it may be or not. FALSE with the digest's error. */
 gboolean model_place(Model *model, ModelBatch *batch, GError **error);
-/* Places all that were not, in random order as far as one is allowed, and gives QEMU its share. */
+/* Places one that may be, and gives QEMU its share; FALSE: there is none. */
+gboolean model_place_one(Model *model, GRand *rand);
+/* Places all that were not, in random order as far as one is allowed. */
 void model_place_all(Model *model, GRand *rand);
 gboolean model_is_equal(Model *model);
