@@ -48,6 +48,7 @@ drv_batch_writer_begin(DrvBatchWriter *writer, guint8 *out, gsize size)
     writer->has_blocks = FALSE;
     writer->counts = (DrvPageCounts){0};
     writer->raw = 0;
+    writer->waits = FALSE;
 }
 
 gboolean

@@ -32,6 +32,8 @@ typedef struct {
      * whose bytes and flags the endpoint is to take, in the same order; 'depth' of them may be
      * unanswered. */
     void (*incoming)(DrvChannelCodec *codec, DrvFrame *frame);
+    /* All frames sent before this number have been delivered at the peer's end. May be NULL. */
+    void (*acknowledged)(DrvChannelCodec *codec, guint64 frames);
     /* Last call, from any state; ready() must not be called afterwards. */
     void (*free)(DrvChannelCodec *codec);
 } DrvChannelCodecOps;

@@ -11,6 +11,7 @@
 
 typedef struct {
     DrvGuestRam *ram;
+    DrvPageStore *store; /* may be NULL */
     const DrvRamBlocks *blocks;
     const guint8 *secret;
     guint64 digest;
@@ -96,26 +97,62 @@ write_delta(Apply *self, const DrvRecord *record, const guint8 *page, GError **e
     return TRUE;
 }
 
+static gboolean
+none_agreed(GError **error)
+{
+    g_set_error_literal(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
+                        "the peer speaks of kept pages, but none were to be kept");
+    return FALSE;
+}
+
+gboolean
+drv_ram_keep(DrvPageStore *store, const DrvBatchReader *reader, GError **error)
+{
+    DrvBatchReader records = *reader;
+    DrvRecord record;
+    if (store == NULL)
+        return none_agreed(error);
+    while (drv_batch_reader_next(&records, &record))
+        if (record.keep &&
+            !drv_page_store_put(store, record.slot, record.count, record.bytes, error))
+            return FALSE;
+    return TRUE;
+}
+
+/* What the page of a record is made of. */
+static gboolean
+read_base(const Apply *self, const DrvRecord *record, guint8 *page, GError **error)
+{
+    switch (record->kind) {
+    case DRV_RECORD_KEPT:
+        return self->store != NULL ? drv_page_store_get(self->store, record->slot, page, error)
+                                   : none_agreed(error);
+    case DRV_RECORD_DUP:
+        return read_page(self, record->from_block, record->from, page, error);
+    default:
+        return read_page(self, record->block, record->first, page, error);
+    }
+}
+
 /* A page that is made of one that is there: read, changed, looked at and queued to be written. */
 static gboolean
 change(Apply *self, const DrvRecord *record, GError **error)
 {
-    gboolean dup = record->kind == DRV_RECORD_DUP;
+    gboolean delta = record->kind == DRV_RECORD_DELTA;
     if ((self->n_pages == PAGES || self->n_writes + DRV_PAGE_PIECES > WRITES) &&
         !write_all(self, error))
         return FALSE;
     if (self->pages == NULL)
         self->pages = g_malloc(PAGES * DRV_PAGE_LEN);
     guint8 *page = self->pages + self->n_pages++ * DRV_PAGE_LEN;
-    if (!read_page(self, dup ? record->from_block : record->block,
-                   dup ? record->from : record->first, page, error))
+    if (!read_base(self, record, page, error))
         return FALSE;
-    if (!dup)
+    if (delta)
         drv_batch_patch(record, page);
     self->digest += drv_batch_digest(self->secret, record->block, record->first, page);
-    return dup ? write_run(self, run_at(self, record->block, record->first, page, DRV_PAGE_LEN),
-                           error)
-               : write_delta(self, record, page, error);
+    return delta ? write_delta(self, record, page, error)
+                 : write_run(self, run_at(self, record->block, record->first, page, DRV_PAGE_LEN),
+                             error);
 }
 
 static gboolean
@@ -176,6 +213,7 @@ apply(Apply *self, const DrvRecord *record, GError **error)
                          error);
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:
+    case DRV_RECORD_KEPT:
         return change(self, record, error);
     default:
         return TRUE;
@@ -183,10 +221,10 @@ apply(Apply *self, const DrvRecord *record, GError **error)
 }
 
 gboolean
-drv_ram_apply(DrvGuestRam *ram, const DrvRamBlocks *blocks, DrvBatchReader *reader,
-              const guint8 digest[DRV_PAGE_SECRET], GError **error)
+drv_ram_apply(DrvGuestRam *ram, DrvPageStore *store, const DrvRamBlocks *blocks,
+              DrvBatchReader *reader, const guint8 digest[DRV_PAGE_SECRET], GError **error)
 {
-    Apply self = {.ram = ram, .blocks = blocks, .secret = digest};
+    Apply self = {.ram = ram, .store = store, .blocks = blocks, .secret = digest};
     DrvRecord record;
     gboolean good = TRUE;
     while (good && drv_batch_reader_next(reader, &record))

@@ -14,6 +14,7 @@ struct _DrvRamPlacer {
     gatomicrefcount refs;
     DrvTransfer *transfer;
     DrvGuestRam *ram;
+    DrvPageStore *store; /* referenced; may be NULL */
     guint8 digest[DRV_PAGE_SECRET];
     gint node;   /* that all pages go to, -1: to none alone; fixed before a channel uses it, ... */
     gint *nodes; /* ... as this: that those of each of ram's blocks go to; NULL: no matter */
@@ -102,6 +103,13 @@ drv_ram_placer_placed(DrvRamPlacer *placer, DrvGuestPlaced *placed)
     drv_guest_ram_placed(placer->ram, placed);
 }
 
+void
+drv_ram_placer_use_store(DrvRamPlacer *placer, DrvPageStore *store)
+{
+    g_return_if_fail(placer->store == NULL);
+    placer->store = drv_page_store_ref(store);
+}
+
 static DrvRamPlacer *
 placer_ref(DrvRamPlacer *placer)
 {
@@ -115,6 +123,7 @@ placer_unref(DrvRamPlacer *placer)
     if (!g_atomic_ref_count_dec(&placer->refs))
         return;
     drv_guest_ram_free(placer->ram);
+    drv_page_store_unref(placer->store);
     drv_place_order_clear(&placer->order);
     g_clear_error(&placer->error);
     g_mutex_clear(&placer->lock);
@@ -197,15 +206,19 @@ place(DrvRamPlacer *placer, Batch *batch)
 {
     GError *error = NULL;
     DrvBatchReader reader;
-    if (!drv_ram_placer_check(placer, NULL))
-        return; /* a memory that is wrong is not made wronger */
+    gboolean intact = drv_ram_placer_check(placer, NULL);
     gboolean good = drv_batch_reader_init(&reader, batch->frame->chunk->data, batch->frame->len,
                                           placer->blocks->blocks, n_blocks(placer), &error);
-    batch->emitted = good ? reader.emitted : 0;
+    batch->emitted = good && intact ? reader.emitted : 0;
+    /* Other guests' batches count on it once this one is acknowledged, whatever becomes of this
+     * guest. */
+    if (good && reader.has_kept)
+        good = drv_ram_keep(placer->store, &reader, &error);
     if (good && reader.has_blocks)
         good = add_blocks(placer, &reader, &error);
-    else if (good && reader.has_placed)
-        good = drv_ram_apply(placer->ram, placer->blocks, &reader, placer->digest, &error);
+    else if (good && reader.has_placed && intact) /* what is wrong is not made wronger */
+        good = drv_ram_apply(placer->ram, placer->store, placer->blocks, &reader, placer->digest,
+                             &error);
     if (!good)
         fail(placer, error);
 }

@@ -6,6 +6,7 @@
 #include "engine/channel/guest-ram.h"
 #include "engine/transfer/transfer.h"
 #include "precopy/batch.h"
+#include "precopy/page-store.h"
 
 /*
  * The destination's half of direct mode: places the pages of batches (docs/pages.md) into the
@@ -20,6 +21,9 @@ typedef struct _DrvRamPlacer DrvRamPlacer;
 DrvRamPlacer *drv_ram_placer_new(DrvTransfer *transfer, DrvGuestRam *ram,
                                  const guint8 digest[DRV_PAGE_SECRET],
                                  void (*failed)(const GError *error, gpointer data), gpointer data);
+/* Before the first codec: pages may be kept there, for other guests of the same source, and be
+ * taken from there. A reference is taken. */
+void drv_ram_placer_use_store(DrvRamPlacer *placer, DrvPageStore *store);
 /* Control thread: 'failed' is not called any more; channels may go on using it. */
 void drv_ram_placer_drop(DrvRamPlacer *placer);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvRamPlacer, drv_ram_placer_drop)

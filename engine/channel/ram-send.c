@@ -11,6 +11,7 @@
 struct _DrvRamSender {
     gatomicrefcount refs;
     DrvPageTable *table;
+    DrvKeptPages *kept; /* referenced; may be NULL */
     DrvRounds *rounds;
     GArray *placeable; /* of DrvRamBlock; fixed */
     gboolean multifd;  /* there are other channels; fixed */
@@ -45,7 +46,14 @@ typedef struct {
     DrvRamSyncMember member;
     gboolean at_place; /* that they have to come to as well */
     gboolean arrived;  /* ... and have been told so */
+
+    /* Other guests; NULL: nothing is shared with any */
+    DrvKeptUser *kept;
+    DrvTimer patience; /* while a page that one of them brings is waited for */
 } RamSend;
+
+/* A round trip is enough when all goes well. */
+#define PATIENCE_US (100 * G_TIME_SPAN_MILLISECOND)
 
 G_STATIC_ASSERT(DRV_BATCH_MAX <= DRV_FRAME_RAW_MAX);
 
@@ -72,6 +80,15 @@ drv_ram_sender_new(const DrvRamBlock *placeable, guint n, guint multifd,
     return sender;
 }
 
+void
+drv_ram_sender_use_kept(DrvRamSender *sender, DrvKeptPages *kept, gboolean always)
+{
+    g_return_if_fail(sender->kept == NULL);
+    sender->kept = drv_kept_pages_ref(kept);
+    drv_page_table_use_kept(sender->table, kept);
+    drv_kept_pages_join(kept, always);
+}
+
 DrvRamSender *
 drv_ram_sender_ref(DrvRamSender *sender)
 {
@@ -85,6 +102,7 @@ drv_ram_sender_unref(DrvRamSender *sender)
     if (sender == NULL || !g_atomic_ref_count_dec(&sender->refs))
         return;
     drv_page_table_free(sender->table);
+    drv_kept_pages_unref(sender->kept);
     drv_rounds_free(sender->rounds);
     g_array_unref(sender->placeable);
     drv_ram_sync_clear(&sender->sync);
@@ -274,6 +292,8 @@ send_batch(RamSend *self, DrvChannel *channel, guint16 flags)
                                len > 0 ? drv_batch_writer_literal(self->writer) : 0);
     else
         g_clear_pointer(&self->out, drv_chunk_free);
+    if (len > 0 && self->kept != NULL)
+        drv_kept_user_sent(self->kept, drv_channel_sent_frames(channel));
 }
 
 /* Half a page must not be given out: QEMU would place that one itself. It does not wait for an
@@ -310,14 +330,22 @@ send_unref(RamSend *self)
     g_free(self);
 }
 
+/* Takes the reference of what was waited for. */
+static void
+go_on(RamSend *self)
+{
+    self->base.held = FALSE;
+    if (!self->freed) {
+        drv_worker_timer_stop(self->base.worker, &self->patience);
+        self->base.wake(self->base.owner);
+    }
+    send_unref(self);
+}
+
 static void
 take_wake(gpointer target, gpointer data)
 {
-    RamSend *self = target;
-    self->base.held = FALSE;
-    if (!self->freed)
-        self->base.wake(self->base.owner);
-    send_unref(self);
+    go_on(target);
 }
 
 static void
@@ -344,6 +372,30 @@ pass_place(RamSend *self)
     }
     self->arrived = self->at_place = FALSE;
     return TRUE;
+}
+
+/* The page at hand is on its way for another guest, and what is before it has been sent. */
+static void
+wait_for_kept(RamSend *self)
+{
+    self->base.held = TRUE; /* before it can be waked */
+    g_atomic_ref_count_inc(&self->refs);
+    if (!drv_kept_user_wait(self->kept)) {
+        self->base.held = FALSE;
+        send_unref(self);
+        return;
+    }
+    g_clear_pointer(&self->base.spare, drv_chunk_free);
+    drv_worker_timer(self->base.worker, &self->patience,
+                     drv_worker_now(self->base.worker) + PATIENCE_US);
+}
+
+static void
+lose_patience(DrvTimer *timer)
+{
+    RamSend *self = timer->owner;
+    if (drv_kept_user_give_up(self->kept))
+        go_on(self);
 }
 
 /* Where the streams are not understood there are no places to wait at; QEMU keeps the order. */
@@ -382,6 +434,8 @@ send_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk, gui
         if (!add_event(self) || self->at_place) {
             lost_order(self);
             send_batch(self, channel, 0);
+            if (self->event_held && drv_batch_writer_waits(self->writer))
+                wait_for_kept(self);
             return FALSE;
         }
     }
@@ -405,11 +459,23 @@ send_end(DrvChannelCodec *codec, DrvChannel *channel, guint16 flags)
 }
 
 static void
+send_acknowledged(DrvChannelCodec *codec, guint64 frames)
+{
+    RamSend *self = (RamSend *)codec;
+    if (self->kept != NULL)
+        drv_kept_user_acknowledged(self->kept, frames);
+}
+
+static void
 send_free(DrvChannelCodec *codec)
 {
     RamSend *self = (RamSend *)codec;
     self->freed = TRUE;
     leave(self);
+    if (self->base.worker != NULL)
+        drv_worker_timer_stop(self->base.worker, &self->patience);
+    if (drv_kept_user_free(self->kept))
+        send_unref(self);
     drv_multifd_batch_free(self->packets);
     drv_multifd_free(self->multifd);
     drv_batch_writer_free(self->writer);
@@ -428,6 +494,7 @@ drv_ram_sender_codec(DrvRamSender *sender, guint index)
         .outgoing = send_outgoing,
         .end = send_end,
         .incoming = drv_codec_pass_incoming,
+        .acknowledged = send_acknowledged,
         .free = send_free,
     };
     RamSend *self = g_new0(RamSend, 1);
@@ -436,6 +503,11 @@ drv_ram_sender_codec(DrvRamSender *sender, guint index)
     g_atomic_ref_count_init(&self->refs);
     drv_ram_sync_member_init(&self->member, wake, self);
     self->writer = drv_batch_writer_new(sender->table);
+    self->patience = (DrvTimer){.fire = lose_patience, .owner = self};
+    if (sender->kept != NULL) {
+        self->kept = drv_kept_user_new(sender->kept, sender, wake, self);
+        drv_batch_writer_use_kept(self->writer, self->kept);
+    }
     if (index == 0) {
         self->stream = drv_stream_new();
     } else {

@@ -17,6 +17,9 @@ typedef struct _DrvRamSender DrvRamSender;
 DrvRamSender *drv_ram_sender_new(const DrvRamBlock *placeable, guint n, guint multifd,
                                  const guint8 digest[DRV_PAGE_SECRET], gsize dedup_memory,
                                  GError **error);
+/* Before the first codec: duplicates are also looked for among the pages that the destination keeps
+ * for other guests. A reference is taken; for 'always' see drv_kept_pages_join(). */
+void drv_ram_sender_use_kept(DrvRamSender *sender, DrvKeptPages *kept, gboolean always);
 DrvRamSender *drv_ram_sender_ref(DrvRamSender *sender);
 void drv_ram_sender_unref(DrvRamSender *sender);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvRamSender, drv_ram_sender_unref)

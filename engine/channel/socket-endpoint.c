@@ -250,6 +250,14 @@ socket_room(DrvEndpoint *base)
 }
 
 static void
+socket_acknowledged(DrvEndpoint *base, guint64 frames)
+{
+    SocketEndpoint *self = (SocketEndpoint *)base;
+    if (self->codec->ops->acknowledged != NULL)
+        self->codec->ops->acknowledged(self->codec, frames);
+}
+
+static void
 socket_stop(DrvEndpoint *base)
 {
     SocketEndpoint *self = (SocketEndpoint *)base;
@@ -266,6 +274,7 @@ static const DrvEndpointOps socket_ops = {
     .start = socket_start,
     .deliver = socket_deliver,
     .room = socket_room,
+    .acknowledged = socket_acknowledged,
     .stop = socket_stop,
 };
 

@@ -158,6 +158,12 @@ drv_channel_broke(DrvChannel *channel, const char *why)
         channel->reset = g_error_new(DRV_ERROR, DRV_ERROR_IO, "the socket here broke: %s", why);
 }
 
+guint64
+drv_channel_sent_frames(const DrvChannel *channel)
+{
+    return channel->tx.next;
+}
+
 guint16
 drv_channel_sent_flags(const DrvChannel *channel)
 {
@@ -264,6 +270,8 @@ take_ack(gpointer target, gpointer data)
     g_mutex_lock(&channel->stats_lock);
     channel->stats.acknowledged += bytes;
     g_mutex_unlock(&channel->stats_lock);
+    if (channel->started && channel->endpoint->ops->acknowledged != NULL)
+        channel->endpoint->ops->acknowledged(channel->endpoint, channel->tx.delivered);
     finish_if_done(channel);
     offer_room(channel);
     if (channel->started && !channel->stopped && channel->endpoint->ops->settled != NULL &&

@@ -87,6 +87,8 @@ void drv_channel_broke(DrvChannel *channel, const char *why);
 /* The same for a piece in which so many pages lie whole, for the statistics. */
 void drv_channel_send_pages(DrvChannel *channel, DrvChunk *chunk, guint32 len, guint16 flags,
                             guint32 pages);
+/* The number of the next frame that will be sent. */
+guint64 drv_channel_sent_frames(const DrvChannel *channel);
 /* The flags sent so far. */
 guint16 drv_channel_sent_flags(const DrvChannel *channel);
 /* The oldest unanswered piece given by 'deliver' has reached its place (or was rightly dropped). */

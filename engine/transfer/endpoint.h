@@ -20,6 +20,9 @@ typedef struct {
     void (*deliver)(DrvEndpoint *endpoint, DrvFrame *frame);
     /* drv_channel_may_send() was FALSE and now is TRUE. */
     void (*room)(DrvEndpoint *endpoint);
+    /* All frames before this number (drv_channel_sent_frames()) have been delivered at the peer's
+     * end. May be NULL. */
+    void (*acknowledged)(DrvEndpoint *endpoint, guint64 frames);
     /* All that was sent has been delivered at the peer's end. May be NULL. */
     void (*settled)(DrvEndpoint *endpoint);
     /* The channel is over: release everything. Last call; the channel must not be used any more. */
