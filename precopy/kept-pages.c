@@ -21,10 +21,9 @@
  * batches make of the slot is of no interest any more.
  *
  * Clones that set out together would come to the same page at about the same time, before any of
- * them has been acknowledged. So who comes to one that is COMING waits for it: the first goes ahead
- * and the others follow at the distance of a round trip. Nobody has to rely on that: after a while
- * who waits sends the page itself, and nobody waits for that channel any more until something of it
- * was acknowledged.
+ * them has been acknowledged. So who comes to one that is COMING may wait for it: the first goes
+ * ahead and the others follow at the distance of a round trip. Nobody has to: who has waited enough
+ * (the caller knows) sends the page itself, is past what is under way soon, and goes ahead.
  *
  * Slots are given out in turn, the oldest page goes first; what is in use is passed over.
  */
@@ -82,9 +81,9 @@ struct _DrvKeptUser {
     GArray *open;   /* notes of the batch being made */
     GQueue sent;    /* of Sent, to be acknowledged */
     guint32 wanted; /* the slot that was worth waiting for */
+    gboolean patient;
 
     /* Under the mutex */
-    gboolean stuck; /* waited for in vain */
     gboolean waits; /* for 'wanted' */
     GList link;
 };
@@ -137,6 +136,12 @@ drv_kept_pages_unref(DrvKeptPages *kept)
     munmap(kept->entries, kept->bytes);
     g_mutex_clear(&kept->mutex);
     g_free(kept);
+}
+
+gboolean
+drv_kept_pages_is_used(DrvKeptPages *kept)
+{
+    return !g_atomic_ref_count_compare(&kept->refs, 1);
 }
 
 const guint8 *
@@ -203,6 +208,7 @@ drv_kept_user_new(DrvKeptPages *kept, gconstpointer job, void (*wake)(gpointer d
     user->data = data;
     user->open = g_array_new(FALSE, FALSE, sizeof(guint32));
     g_queue_init(&user->sent);
+    user->patient = TRUE;
     user->link.data = user;
     return user;
 }
@@ -277,8 +283,13 @@ drv_kept_user_acknowledged(DrvKeptUser *user, guint64 frames)
         settle_notes(kept, sent->notes, THERE);
         g_free(sent);
     }
-    user->stuck = FALSE;
     wake_waiting(kept);
+}
+
+void
+drv_kept_user_set_patient(DrvKeptUser *user, gboolean patient)
+{
+    user->patient = patient;
 }
 
 gboolean
@@ -298,8 +309,6 @@ drv_kept_user_give_up(DrvKeptUser *user)
 {
     DrvKeptPages *kept = user->kept;
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&kept->mutex);
-    if (user->waits)
-        kept->slots[user->wanted].owner->stuck = TRUE;
     return stop_waiting(user);
 }
 
@@ -349,7 +358,7 @@ drv_kept_find(DrvKeptUser *user, const DrvPageHash *hash, guint32 *slot)
             return DRV_KEPT_THERE;
         if (this->state != COMING)
             continue;
-        if (this->owner->job == user->job || this->owner->stuck) {
+        if (this->owner->job == user->job || !user->patient) {
             state = MAX(state, DRV_KEPT_COMING);
         } else {
             state = DRV_KEPT_WAIT;

@@ -17,6 +17,8 @@ DrvKeptPages *drv_kept_pages_ref(DrvKeptPages *kept);
 void drv_kept_pages_unref(DrvKeptPages *kept);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvKeptPages, drv_kept_pages_unref)
 
+/* Whether anybody but the caller holds it. */
+gboolean drv_kept_pages_is_used(DrvKeptPages *kept);
 const guint8 *drv_kept_pages_secret(const DrvKeptPages *kept);
 
 /* Any thread. A job begins to use the store. From the second one on, or if a job 'always' wants it,
@@ -53,9 +55,10 @@ void drv_kept_user_sent(DrvKeptUser *user, guint64 frames);
 /* All frames before this number are: their pages are in place. */
 void drv_kept_user_acknowledged(DrvKeptUser *user, guint64 frames);
 
+/* Whether it is to wait at all; TRUE at first. */
+void drv_kept_user_set_patient(DrvKeptUser *user, gboolean patient);
 /* The page that the writer has stopped at (drv_batch_writer_waits()) is under way for another job.
  * TRUE: wake() will be called when it has come, or never will; FALSE: go on at once. */
 gboolean drv_kept_user_wait(DrvKeptUser *user);
-/* It has waited long enough: others do not wait for that job's channel either, until it moves
- * again. TRUE: it did wait, and wake() will not be called. */
+/* It has waited long enough. TRUE: it did wait, and wake() will not be called. */
 gboolean drv_kept_user_give_up(DrvKeptUser *user);

@@ -62,6 +62,12 @@ drv_page_store_unref(DrvPageStore *store)
     g_free(store);
 }
 
+gboolean
+drv_page_store_is_used(DrvPageStore *store)
+{
+    return !g_atomic_ref_count_compare(&store->refs, 1);
+}
+
 guint32
 drv_page_store_slots(const DrvPageStore *store)
 {

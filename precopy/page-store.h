@@ -17,6 +17,8 @@ DrvPageStore *drv_page_store_ref(DrvPageStore *store);
 void drv_page_store_unref(DrvPageStore *store);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvPageStore, drv_page_store_unref)
 
+/* Whether anybody but the caller holds it. */
+gboolean drv_page_store_is_used(DrvPageStore *store);
 guint32 drv_page_store_slots(const DrvPageStore *store);
 
 /* Puts 'count' pages into as many slots. DRV_ERROR_PROTOCOL: there are no such slots, nothing was

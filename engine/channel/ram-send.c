@@ -49,11 +49,20 @@ typedef struct {
 
     /* Other guests; NULL: nothing is shared with any */
     DrvKeptUser *kept;
-    DrvTimer patience; /* while a page that one of them brings is waited for */
+    DrvTimer patience;    /* while a page that one of them brings is waited for, ... */
+    gint64 waits_since;   /* ... 0: none is */
+    gint64 waited;        /* in the present period, microseconds, ... */
+    gint64 waited_period; /* ... which has begun then */
 } RamSend;
 
-/* A round trip is enough when all goes well. */
-#define PATIENCE_US (100 * G_TIME_SPAN_MILLISECOND)
+/*
+ * So long is waited in a period for what other guests bring. A round trip is enough for a page, and
+ * all of it is waiting where the link is what holds them up. But the one that is followed may be
+ * slow for reasons of its own, such as a limit: then it is overtaken, and follows. That costs what
+ * it has under way, at most once in a period.
+ */
+#define PATIENCE_US (500 * G_TIME_SPAN_MILLISECOND)
+#define PERIOD_US G_TIME_SPAN_SECOND
 
 G_STATIC_ASSERT(DRV_BATCH_MAX <= DRV_FRAME_RAW_MAX);
 
@@ -336,6 +345,9 @@ go_on(RamSend *self)
 {
     self->base.held = FALSE;
     if (!self->freed) {
+        if (self->waits_since != 0)
+            self->waited += drv_worker_now(self->base.worker) - self->waits_since;
+        self->waits_since = 0;
         drv_worker_timer_stop(self->base.worker, &self->patience);
         self->base.wake(self->base.owner);
     }
@@ -386,16 +398,32 @@ wait_for_kept(RamSend *self)
         return;
     }
     g_clear_pointer(&self->base.spare, drv_chunk_free);
+    self->waits_since = drv_worker_now(self->base.worker);
     drv_worker_timer(self->base.worker, &self->patience,
-                     drv_worker_now(self->base.worker) + PATIENCE_US);
+                     self->waits_since + MAX(PATIENCE_US - self->waited, 0));
+}
+
+static void
+consider_waiting(RamSend *self)
+{
+    gint64 now = drv_worker_now(self->base.worker);
+    if (self->kept == NULL)
+        return;
+    if (now - self->waited_period >= PERIOD_US) {
+        self->waited_period = now;
+        self->waited = 0;
+    }
+    drv_kept_user_set_patient(self->kept, self->waited < PATIENCE_US);
 }
 
 static void
 lose_patience(DrvTimer *timer)
 {
     RamSend *self = timer->owner;
-    if (drv_kept_user_give_up(self->kept))
-        go_on(self);
+    if (!drv_kept_user_give_up(self->kept))
+        return; /* it has just come */
+    self->waited = PATIENCE_US;
+    go_on(self);
 }
 
 /* Where the streams are not understood there are no places to wait at; QEMU keeps the order. */
@@ -430,6 +458,7 @@ send_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk, gui
     }
     if (self->at_place && !pass_place(self))
         return FALSE;
+    consider_waiting(self);
     while (self->event_held || next_event(self) || (!more && flush_event(self))) {
         if (!add_event(self) || self->at_place) {
             lost_order(self);

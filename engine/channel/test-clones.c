@@ -100,7 +100,7 @@ put_round(Clone *c, DrvEmit *emit, DrvCursor *out, const DrvRamBlock *block, gui
     drv_emit_section(out, round == ROUNDS - 1 ? DRV_SECTION_END : DRV_SECTION_PART, 2, NULL, 0);
     for (guint i = 0; i < PAGES; i++) {
         guint8 *page = c->source + i * PAGE;
-        if (round > 0 && i % 7 != round)
+        if (round > 0 && i % 31 != round)
             continue;
         if (round > 0)
             fill_page(page, (guint32)g_rand_int_range(c->rand, 0, 5000));

@@ -84,7 +84,7 @@ parse(DrvCli *cli, Given *given, int argc, char **argv, GError **error)
         {"codec", 0, 0, G_OPTION_ARG_STRING, &text[CODEC], "auto, none, lz4 or zstd", "CODEC"},
         {"mode", 0, 0, G_OPTION_ARG_STRING, &text[MODE], "auto, relay or direct", "MODE"},
         {"dedup-memory", 0, 0, G_OPTION_ARG_STRING, &text[DEDUP_MEMORY],
-         "Memory for finding duplicate pages (16M), 0: none are found", "BYTES"},
+         "Memory for finding duplicate pages, also of other VMs; 0: none are found", "BYTES"},
         {"multifd", 0, 0, G_OPTION_ARG_STRING, &text[MULTIFD],
          "QEMU's multifd channels, 0 (none) to 255", "N"},
         {"bandwidth", 0, 0, G_OPTION_ARG_STRING, &text[BANDWIDTH],

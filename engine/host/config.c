@@ -61,6 +61,8 @@ static const Setting settings[] = {
     {"transfer", "huge-pages", KIND_AUTO, AT(huge_pages)},
     {"migration", "drop-timeout", KIND_NUMBER, AT(drop_timeout_s), .min = 1, .max = 86400,
      .standard = 60},
+    {"migration", "dedup-memory", KIND_NUMBER, AT(dedup_memory), .min = 1 << 20,
+     .max = G_GINT64_CONSTANT(1) << 40, .standard = 1 << 30, .zero = "none is kept"},
     {"migration", "fence-command", KIND_COMMAND, AT(fence_command)},
     {"incoming", "allow", KIND_NAMES, AT(allow_from)},
     {"outgoing", "allow", KIND_NAMES, AT(allow_to)},

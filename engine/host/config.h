@@ -32,6 +32,8 @@
  *   [migration]
  *   drop-timeout=S      how long a lost link is waited for, for jobs that do not say, 1 to 86400;
  *                       default 60
+ *   dedup-memory=BYTES  memory for pages that are kept for guests on their way here, so that others
+ *                       of them need not bring the same, from 1 MiB; 0: none is kept; default 1 GiB
  *   fence-command=CMD   run when a job is in doubt, with the peer's ADDR:PORT as one more argument;
  *                       it exits 0 only when the peer is certainly dead, and the guest then goes on
  *                       here. An absolute path and arguments, quoted as for a shell, but run
@@ -66,6 +68,7 @@ typedef struct {
     gboolean huge_pages;
 
     gint64 drop_timeout_s;
+    gint64 dedup_memory;
     char **fence_command; /* argv, or NULL */
 
     /* Names of hosts; NULL: all, empty: none. */

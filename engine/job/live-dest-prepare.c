@@ -294,6 +294,8 @@ prepared(gpointer owner, GError *error)
         json_object_set_string_member(ok, "relay_reason", self->relay_reason);
     if (self->memory != NULL)
         json_object_set_array_member(ok, "memory", drv_memory_check_offer(self->memory));
+    if (self->shares != NULL)
+        json_object_set_object_member(ok, "dedup", g_steal_pointer(&self->shares));
     drv_calls_answer(self->calls, DEST_PREPARE, ok);
     json_object_unref(ok);
 }

@@ -45,6 +45,7 @@ typedef struct {
     JsonObject *numa_report;
     DrvMemoryCheck *memory; /* to be compared; NULL: it is not */
     GCancellable *hashing;  /* while it is being hashed; else NULL */
+    JsonObject *shares;     /* the pages that guests share; NULL: none are kept */
     DrvChannelSet *channels;
     DestDisks *disks; /* NULL: they do not move */
     int log_fd; /* QEMU's standard error, if that is a file: its last words are worth having; else

@@ -2,6 +2,7 @@
 #include "engine/job/live-dest-private.h"
 
 #include "common/error.h"
+#include "common/json.h"
 #include "engine/host/guest-blocks.h"
 
 #include <openssl/rand.h>
@@ -64,6 +65,11 @@ offer_direct(LiveDest *self, const DrvGuestBlocks *blocks, GError **error)
     self->direct = make_offer(ram, secret);
     self->placer = drv_ram_placer_new(drv_services_transfer(self->base.services),
                                       g_steal_pointer(&ram), secret, placing_failed, self);
+    g_autoptr(DrvPageStore) store =
+        drv_shared_pages_serve(drv_services_shared_pages(self->base.services), self->base.rec->peer,
+                               drv_json_object(self->asked, "dedup"), &self->shares);
+    if (store != NULL)
+        drv_ram_placer_use_store(self->placer, store);
     return TRUE;
 }
 

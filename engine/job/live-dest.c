@@ -612,6 +612,7 @@ dest_free(DrvJob *job)
     g_clear_pointer(&self->direct, json_object_unref);
     g_clear_pointer(&self->numa_report, json_object_unref);
     dest_numa_free(self->numa);
+    g_clear_pointer(&self->shares, json_object_unref);
     g_free(self->relay_reason);
     g_free(self->dest_qmp);
     g_free(self);

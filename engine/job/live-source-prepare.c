@@ -243,6 +243,7 @@ step_prepare_peer(gpointer owner)
     json_object_set_boolean_member(args, "was_running", self->was_running);
     json_object_set_object_member(args, "vm", drv_vm_to_json(self->vm));
     live_disks_ask(self, args);
+    live_ask_to_share(self, args);
     self->prepared = TRUE; /* from here on it may have begun, whatever we hear */
     drv_peer_call(self->peer, "job.prepare", args, peer_prepared, live_ticket(self));
 }

@@ -155,7 +155,9 @@ DrvCodec live_frame_codec(LiveSource *self);
 void live_use_peer(LiveSource *self);
 void live_drop_peer(LiveSource *self);
 
-/* live-source-ram.c: the mode that the destination's answer to job.prepare offers. FALSE: it makes
+/* live-source-ram.c: what job.prepare says of pages that guests share. */
+void live_ask_to_share(LiveSource *self, JsonObject *args);
+/* The mode that the destination's answer to job.prepare offers. FALSE: it makes
  * no sense, or is not what the user insists on. */
 gboolean live_choose_mode(LiveSource *self, JsonObject *ok, GError **error);
 /* The codec of channel 'index'. */

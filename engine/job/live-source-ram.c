@@ -55,6 +55,37 @@ parse_left(JsonArray *array)
     return left;
 }
 
+void
+live_ask_to_share(LiveSource *self, JsonObject *args)
+{
+    gint64 bytes = self->spec->dedup_memory;
+    if (self->spec->mode == DRV_SPEC_MODE_RELAY)
+        return;
+    JsonObject *asked =
+        drv_shared_pages_ask(drv_services_shared_pages(self->base.services), self->spec->to,
+                             bytes == DRV_SPEC_AUTO ? DRV_SHARED_DEFAULT : bytes);
+    if (asked != NULL)
+        json_object_set_object_member(args, "dedup", asked);
+}
+
+/* Who says how much is to be spent has others in mind that are to follow. */
+static void
+share(LiveSource *self, JsonObject *ok)
+{
+    g_autoptr(DrvKeptPages) kept =
+        drv_shared_pages_agree(drv_services_shared_pages(self->base.services), self->spec->to,
+                               drv_json_object(ok, "dedup"));
+    if (kept != NULL)
+        drv_ram_sender_use_kept(self->sender, kept, self->spec->dedup_memory != DRV_SPEC_AUTO);
+}
+
+static gsize
+index_memory(const DrvJobSpec *spec)
+{
+    return spec->dedup_memory == DRV_SPEC_AUTO ? DRV_DEDUP_MEMORY_DEFAULT
+                                               : (gsize)spec->dedup_memory;
+}
+
 gboolean
 live_choose_mode(LiveSource *self, JsonObject *ok, GError **error)
 {
@@ -78,11 +109,15 @@ live_choose_mode(LiveSource *self, JsonObject *ok, GError **error)
     g_clear_pointer(&self->left_to_qemu, json_array_unref);
     self->left_to_qemu = parse_left(drv_json_array(direct, "left"));
     drv_ram_sender_unref(self->sender);
-    self->sender = drv_ram_sender_new((const DrvRamBlock *)blocks->data, blocks->len,
-                                      (guint)self->spec->multifd, secret,
-                                      (gsize)self->spec->dedup_memory, error);
+    self->sender =
+        drv_ram_sender_new((const DrvRamBlock *)blocks->data, blocks->len,
+                           (guint)self->spec->multifd, secret, index_memory(self->spec), error);
     json_object_set_boolean_member(self->base.detail, "direct", self->sender != NULL);
-    return self->sender != NULL;
+    if (self->sender == NULL)
+        return FALSE;
+    if (self->spec->dedup_memory != 0)
+        share(self, ok);
+    return TRUE;
 }
 
 DrvChannelCodec *
@@ -134,6 +169,7 @@ live_report_ram(LiveSource *self, const DrvChannelTotals *totals)
     json_object_set_int_member(pages, "raw", (gint64)raw);
     json_object_set_int_member(ram, "bytes", (gint64)stats.stream);
     json_object_set_int_member(ram, "wire_bytes", (gint64)totals->wire);
+    json_object_set_int_member(ram, "shared_pages", (gint64)stats.pages.kept);
     json_object_set_int_member(ram, "state_bytes", (gint64)stats.state);
     json_object_set_object_member(ram, "pages", pages);
     return ram;

@@ -9,6 +9,7 @@ struct _DrvServices {
     DrvAborts *aborts;
     DrvTally *tally;
     GHashTable *pinned; /* owner → DrvCpus */
+    DrvSharedPages *shared;
 };
 
 const DrvConfig *
@@ -45,6 +46,12 @@ DrvTally *
 drv_services_tally(const DrvServices *services)
 {
     return services->tally;
+}
+
+DrvSharedPages *
+drv_services_shared_pages(const DrvServices *services)
+{
+    return services->shared;
 }
 
 char *
@@ -102,6 +109,7 @@ drv_services_new(const DrvServicesParams *params, GError **error)
     services->peers = drv_peers_new((guint)params->config->lanes);
     services->aborts = drv_aborts_new(journal, services->peers);
     services->tally = drv_tally_new();
+    services->shared = drv_shared_pages_new(params->config->dedup_memory);
     return services;
 }
 
@@ -119,6 +127,7 @@ drv_services_free(DrvServices *services)
         return;
     drv_tally_free(services->tally);
     drv_aborts_free(services->aborts);
+    drv_shared_pages_free(services->shared);
     drv_peers_free(services->peers);
     drv_journal_close(services->journal);
     g_hash_table_unref(services->pinned);

@@ -4,6 +4,7 @@
 #include "engine/host/config.h"
 #include "engine/job/aborts.h"
 #include "engine/job/journal.h"
+#include "engine/job/shared-pages.h"
 #include "engine/job/tally.h"
 
 /*
@@ -37,6 +38,7 @@ DrvTransfer *drv_services_transfer(const DrvServices *services);
 DrvPeers *drv_services_peers(const DrvServices *services);
 DrvAborts *drv_services_aborts(const DrvServices *services);
 DrvTally *drv_services_tally(const DrvServices *services);
+DrvSharedPages *drv_services_shared_pages(const DrvServices *services);
 /* Where a job's unix socket is to be; g_free it. */
 char *drv_services_socket_path(const DrvServices *services, const char *id, const char *what);
 

@@ -40,7 +40,8 @@ static const Member members[] = {
     {"codec", KIND_CHOICE, AT(codec), .choices = {"auto", "none", "lz4", "zstd"}},
     {"mode", KIND_CHOICE, AT(mode), .choices = {"auto", "relay", "direct"}},
     {"dedup_memory", KIND_NUMBER, AT(dedup_memory), .min = 65536,
-     .max = G_GINT64_CONSTANT(16) << 30, .standard = 16 << 20, .zero = "no duplicates are found"},
+     .max = G_GINT64_CONSTANT(16) << 30, .standard = DRV_SPEC_AUTO,
+     .zero = "no duplicates are found"},
     {"multifd", KIND_NUMBER, AT(multifd), .min = 1, .max = 255, .zero = "none"},
     /* Slower than 64 KiB/s not even a guest's devices arrive within any drop timeout. */
     {"bandwidth", KIND_NUMBER, AT(bandwidth), .min = 65536, .max = G_GINT64_CONSTANT(1) << 40,
@@ -271,7 +272,8 @@ drv_job_spec_to_json(const DrvJobSpec *spec)
         gconstpointer field = G_STRUCT_MEMBER_P(spec, m->offset);
         switch (m->kind) {
         case KIND_NUMBER:
-            json_object_set_int_member(object, m->name, *(const gint64 *)field);
+            if (*(const gint64 *)field != DRV_SPEC_AUTO)
+                json_object_set_int_member(object, m->name, *(const gint64 *)field);
             break;
         case KIND_CHOICE:
             json_object_set_string_member(object, m->name, m->choices[*(const guint *)field]);

@@ -3,6 +3,9 @@
 
 #include <json-glib/json-glib.h>
 
+/* A number that was not given, and is for drover to choose. */
+#define DRV_SPEC_AUTO ((gint64)-1)
+
 /*
  * What a user asks of a migration, checked. It is what POST /jobs takes, what the journal keeps,
  * and what the job is run from after a restart.
@@ -40,7 +43,7 @@ typedef struct {
     gint64 lanes;        /* "lanes": connections, 1 to 16; 0: drover chooses */
     DrvSpecCodec codec;  /* "codec": auto, none, lz4, zstd */
     DrvSpecMode mode;    /* "mode": auto, relay, direct */
-    gint64 dedup_memory; /* "dedup_memory": bytes spent on finding duplicates, to 16 GiB; 0: none */
+    gint64 dedup_memory; /* "dedup_memory": to find duplicates, to 16 GiB; 0: none; DRV_SPEC_AUTO */
     gint64 multifd;      /* "multifd": QEMU's multifd channels, 1 to 255; 0: none */
     gint64 bandwidth;    /* "bandwidth": bytes a second on the wire, from 64 KiB; 0: unlimited */
     gint64 downtime_ms;  /* "downtime_ms": 1 to 2000000 (QEMU's own limit), default 300 */
@@ -64,7 +67,8 @@ DrvJobSpec *drv_job_spec_from_json(JsonObject *object, GError **error);
 /* The same from JSON text, as the journal keeps it. */
 DrvJobSpec *drv_job_spec_parse(const char *text, GError **error);
 
-/* Every member, defaults written out; a missing name is left out. Owned by the caller. */
+/* Every member, defaults written out; a missing name is left out, and a number that was not given
+ * and has no default. Owned by the caller. */
 JsonObject *drv_job_spec_to_json(const DrvJobSpec *spec);
 char *drv_job_spec_to_text(const DrvJobSpec *spec);
 

@@ -40,6 +40,16 @@ test_defaults(void)
     g_assert_false(spec->keep_source);
 }
 
+/* What was not given is not written down as if it had been. */
+static void
+test_not_given(void)
+{
+    g_autoptr(DrvJobSpec) spec = parse("{\"qmp\":\"/a\",\"to\":\"h:1\",\"dest_qmp\":\"/b\"}");
+    g_autoptr(JsonObject) object = drv_job_spec_to_json(spec);
+    g_assert_cmpint(spec->dedup_memory, ==, DRV_SPEC_AUTO);
+    g_assert_false(json_object_has_member(object, "dedup_memory"));
+}
+
 static void
 test_everything(void)
 {
@@ -198,6 +208,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/spec/defaults", test_defaults);
     g_test_add_func("/spec/everything", test_everything);
+    g_test_add_func("/spec/not-given", test_not_given);
     g_test_add_func("/spec/choices", test_choices);
     g_test_add_func("/spec/refused", test_refused);
     g_test_add_func("/spec/long-values", test_long_values);
