@@ -23,7 +23,8 @@
  * Clones that set out together would come to the same page at about the same time, before any of
  * them has been acknowledged. So who comes to one that is COMING may wait for it: the first goes
  * ahead and the others follow at the distance of a round trip. Nobody has to: who has waited enough
- * (the caller knows) sends the page itself, is past what is under way soon, and goes ahead.
+ * (the caller knows) sends the next HURRY pages itself. Where the one that it follows is slow for
+ * reasons of its own that is more than what is under way, and it goes ahead.
  *
  * Slots are given out in turn, the oldest page goes first; what is in use is passed over.
  */
@@ -35,6 +36,7 @@
 #include <sys/mman.h>
 
 #define LOOK_FOR_ROOM 64u /* slots that are looked at, at most */
+#define HURRY 512u        /* pages */
 #define BROUGHT 1u        /* in a note, beside the slot */
 
 typedef enum { FREE, COMING, THERE, LOST } SlotState;
@@ -81,7 +83,7 @@ struct _DrvKeptUser {
     GArray *open;   /* notes of the batch being made */
     GQueue sent;    /* of Sent, to be acknowledged */
     guint32 wanted; /* the slot that was worth waiting for */
-    gboolean patient;
+    guint hurry;    /* so many more are not waited for */
 
     /* Under the mutex */
     gboolean waits; /* for 'wanted' */
@@ -208,7 +210,6 @@ drv_kept_user_new(DrvKeptPages *kept, gconstpointer job, void (*wake)(gpointer d
     user->data = data;
     user->open = g_array_new(FALSE, FALSE, sizeof(guint32));
     g_queue_init(&user->sent);
-    user->patient = TRUE;
     user->link.data = user;
     return user;
 }
@@ -286,12 +287,6 @@ drv_kept_user_acknowledged(DrvKeptUser *user, guint64 frames)
     wake_waiting(kept);
 }
 
-void
-drv_kept_user_set_patient(DrvKeptUser *user, gboolean patient)
-{
-    user->patient = patient;
-}
-
 gboolean
 drv_kept_user_wait(DrvKeptUser *user)
 {
@@ -309,7 +304,10 @@ drv_kept_user_give_up(DrvKeptUser *user)
 {
     DrvKeptPages *kept = user->kept;
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&kept->mutex);
-    return stop_waiting(user);
+    gboolean did = stop_waiting(user);
+    if (did)
+        user->hurry = HURRY;
+    return did;
 }
 
 /* ---- for the batch writers ---- */
@@ -358,8 +356,9 @@ drv_kept_find(DrvKeptUser *user, const DrvPageHash *hash, guint32 *slot)
             return DRV_KEPT_THERE;
         if (this->state != COMING)
             continue;
-        if (this->owner->job == user->job || !user->patient) {
+        if (this->owner->job == user->job || user->hurry > 0) {
             state = MAX(state, DRV_KEPT_COMING);
+            user->hurry -= user->hurry > 0 && this->owner->job != user->job;
         } else {
             state = DRV_KEPT_WAIT;
             user->wanted = found[i].page;

@@ -55,10 +55,9 @@ void drv_kept_user_sent(DrvKeptUser *user, guint64 frames);
 /* All frames before this number are: their pages are in place. */
 void drv_kept_user_acknowledged(DrvKeptUser *user, guint64 frames);
 
-/* Whether it is to wait at all; TRUE at first. */
-void drv_kept_user_set_patient(DrvKeptUser *user, gboolean patient);
 /* The page that the writer has stopped at (drv_batch_writer_waits()) is under way for another job.
  * TRUE: wake() will be called when it has come, or never will; FALSE: go on at once. */
 gboolean drv_kept_user_wait(DrvKeptUser *user);
-/* It has waited long enough. TRUE: it did wait, and wake() will not be called. */
+/* It has waited long enough: it does not for the next some hundred pages. TRUE: it did wait, and
+ * wake() will not be called. */
 gboolean drv_kept_user_give_up(DrvKeptUser *user);

@@ -43,10 +43,8 @@ static void
 give_up(Family *f, guint channel)
 {
     for (guint i = 0; i < GUESTS; i++) {
-        if (f->guests[i] == NULL || !drv_kept_user_give_up(f->guests[i]->channels[channel].kept))
-            continue;
-        drv_kept_user_set_patient(f->guests[i]->channels[channel].kept, FALSE);
-        f->gave_up++;
+        if (f->guests[i] != NULL && drv_kept_user_give_up(f->guests[i]->channels[channel].kept))
+            f->gave_up++;
     }
 }
 
@@ -460,7 +458,6 @@ run_random(guint32 slots, guint32 seed)
             break;
         case 2:
             model_acknowledge(model);
-            drv_kept_user_set_patient(model->channels[0].kept, TRUE);
             break;
         default:
             touch(&f, model);

@@ -51,18 +51,17 @@ typedef struct {
     DrvKeptUser *kept;
     DrvTimer patience;    /* while a page that one of them brings is waited for, ... */
     gint64 waits_since;   /* ... 0: none is */
-    gint64 waited;        /* in the present period, microseconds, ... */
-    gint64 waited_period; /* ... which has begun then */
+    gint64 patience_us;   /* how long it waits, all in all, before it goes ahead ... */
+    gint64 patience_left; /* ... and how much is left of that */
 } RamSend;
 
 /*
- * So long is waited in a period for what other guests bring. A round trip is enough for a page, and
- * all of it is waiting where the link is what holds them up. But the one that is followed may be
- * slow for reasons of its own, such as a limit: then it is overtaken, and follows. That costs what
- * it has under way, at most once in a period.
+ * Where the link is what holds guests up, those that follow another one wait nearly all the time,
+ * and that is well. But that one may be slow for reasons of its own, such as a limit: then it is to
+ * be overtaken. Nobody can tell the one from the other, so it is tried, and in vain costs what is
+ * sent twice: next after twice the time.
  */
 #define PATIENCE_US (500 * G_TIME_SPAN_MILLISECOND)
-#define PERIOD_US G_TIME_SPAN_SECOND
 
 G_STATIC_ASSERT(DRV_BATCH_MAX <= DRV_FRAME_RAW_MAX);
 
@@ -346,7 +345,7 @@ go_on(RamSend *self)
     self->base.held = FALSE;
     if (!self->freed) {
         if (self->waits_since != 0)
-            self->waited += drv_worker_now(self->base.worker) - self->waits_since;
+            self->patience_left -= drv_worker_now(self->base.worker) - self->waits_since;
         self->waits_since = 0;
         drv_worker_timer_stop(self->base.worker, &self->patience);
         self->base.wake(self->base.owner);
@@ -400,20 +399,7 @@ wait_for_kept(RamSend *self)
     g_clear_pointer(&self->base.spare, drv_chunk_free);
     self->waits_since = drv_worker_now(self->base.worker);
     drv_worker_timer(self->base.worker, &self->patience,
-                     self->waits_since + MAX(PATIENCE_US - self->waited, 0));
-}
-
-static void
-consider_waiting(RamSend *self)
-{
-    gint64 now = drv_worker_now(self->base.worker);
-    if (self->kept == NULL)
-        return;
-    if (now - self->waited_period >= PERIOD_US) {
-        self->waited_period = now;
-        self->waited = 0;
-    }
-    drv_kept_user_set_patient(self->kept, self->waited < PATIENCE_US);
+                     self->waits_since + MAX(self->patience_left, 0));
 }
 
 static void
@@ -422,7 +408,8 @@ lose_patience(DrvTimer *timer)
     RamSend *self = timer->owner;
     if (!drv_kept_user_give_up(self->kept))
         return; /* it has just come */
-    self->waited = PATIENCE_US;
+    self->waits_since = 0;
+    self->patience_left = self->patience_us *= 2;
     go_on(self);
 }
 
@@ -458,7 +445,6 @@ send_outgoing(DrvChannelCodec *codec, DrvChannel *channel, DrvChunk **chunk, gui
     }
     if (self->at_place && !pass_place(self))
         return FALSE;
-    consider_waiting(self);
     while (self->event_held || next_event(self) || (!more && flush_event(self))) {
         if (!add_event(self) || self->at_place) {
             lost_order(self);
@@ -533,6 +519,7 @@ drv_ram_sender_codec(DrvRamSender *sender, guint index)
     drv_ram_sync_member_init(&self->member, wake, self);
     self->writer = drv_batch_writer_new(sender->table);
     self->patience = (DrvTimer){.fire = lose_patience, .owner = self};
+    self->patience_left = self->patience_us = PATIENCE_US;
     if (sender->kept != NULL) {
         self->kept = drv_kept_user_new(sender->kept, sender, wake, self);
         drv_batch_writer_use_kept(self->writer, self->kept);
