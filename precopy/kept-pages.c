@@ -183,19 +183,26 @@ set_state(DrvKeptPages *kept, Slot *slot, SlotState state)
         slot->owner = NULL;
 }
 
-/* Those that wait for a slot which is not under way any more. */
+/* Those that wait for a slot which is not under way any more, and those of a job (or NULL). */
 static void
-wake_waiting(DrvKeptPages *kept)
+wake_waiting(DrvKeptPages *kept, gconstpointer job)
 {
     for (GList *l = kept->waiting.head, *next; l != NULL; l = next) {
         DrvKeptUser *user = l->data;
         next = l->next;
-        if (kept->slots[user->wanted].state == COMING)
+        if (kept->slots[user->wanted].state == COMING && user->job != job)
             continue;
         g_queue_unlink(&kept->waiting, l);
         user->waits = FALSE;
         user->wake(user->data);
     }
+}
+
+void
+drv_kept_pages_wake(DrvKeptPages *kept, gconstpointer job)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&kept->mutex);
+    wake_waiting(kept, job);
 }
 
 /* ---- its users ---- */
@@ -253,7 +260,7 @@ drv_kept_user_free(DrvKeptUser *user)
         settle_notes(kept, sent->notes, LOST);
         g_free(sent);
     }
-    wake_waiting(kept);
+    wake_waiting(kept, NULL);
     g_mutex_unlock(&kept->mutex);
     drv_kept_pages_unref(kept);
     g_free(user);
@@ -284,7 +291,7 @@ drv_kept_user_acknowledged(DrvKeptUser *user, guint64 frames)
         settle_notes(kept, sent->notes, THERE);
         g_free(sent);
     }
-    wake_waiting(kept);
+    wake_waiting(kept, NULL);
 }
 
 gboolean

@@ -25,6 +25,9 @@ const guint8 *drv_kept_pages_secret(const DrvKeptPages *kept);
  * new pages are kept: for a guest that travels alone it would be of no use. */
 void drv_kept_pages_join(DrvKeptPages *kept, gboolean always);
 
+/* Any thread. Users of that job stop waiting, as if what they wait for had come. */
+void drv_kept_pages_wake(DrvKeptPages *kept, gconstpointer job);
+
 /* What of it is in use, for reports and tests. */
 typedef struct {
     guint32 there;  /* slots with a page that may be referred to */

@@ -370,6 +370,38 @@ test_abort_wakes(void)
     family_clear(&f);
 }
 
+/* All of a job's users can be made to look again, and then do not wait. */
+static void
+wake_own(gpointer data, guint channel)
+{
+    Family *f = data;
+    const guint *wakes = &f->guests[1]->channels[channel].wakes;
+    if (f->waited++ > 0) {
+        give_up(f, channel);
+        return;
+    }
+    drv_kept_pages_wake(f->kept, f->guests[2]);
+    g_assert_cmpuint(*wakes, ==, 0);
+    drv_kept_pages_wake(f->kept, f->guests[1]);
+    g_assert_cmpuint(*wakes, ==, 1);
+}
+
+static void
+test_wake(void)
+{
+    Family f;
+    family_init(&f, 1000, 1);
+    f.guests[1]->waits = wake_own;
+    send_pages(f.guests[0], 1, 1);
+    send_pages(f.guests[1], 1, 1);
+    g_assert_cmpuint(f.waited, ==, 2);
+    g_assert_cmpuint(f.gave_up, ==, 1);
+    g_assert_cmpuint(counts_of(f.guests[1]).literal, ==, 1);
+    deliver(&f, f.guests[0]);
+    g_assert_cmpuint(f.guests[1]->channels[0].wakes, ==, 1);
+    family_clear(&f);
+}
+
 /* One that waits goes itself. */
 static void
 leave(gpointer data, guint channel)
@@ -530,6 +562,7 @@ main(int argc, char **argv)
     g_test_add_func("/kept-pages/not-overwritten-while-in-use", test_not_overwritten_while_in_use);
     g_test_add_func("/kept-pages/abort", test_abort);
     g_test_add_func("/kept-pages/abort-wakes", test_abort_wakes);
+    g_test_add_func("/kept-pages/wake", test_wake);
     g_test_add_func("/kept-pages/leaves-while-it-waits", test_leaves_while_it_waits);
     g_test_add_func("/kept-pages/store-is-checked", test_store_is_checked);
     g_test_add_func("/kept-pages/random", test_random);

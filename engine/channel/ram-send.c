@@ -12,6 +12,7 @@ struct _DrvRamSender {
     gatomicrefcount refs;
     DrvPageTable *table;
     DrvKeptPages *kept; /* referenced; may be NULL */
+    gint hurry;         /* atomic: the guest stands still */
     DrvRounds *rounds;
     GArray *placeable; /* of DrvRamBlock; fixed */
     gboolean multifd;  /* there are other channels; fixed */
@@ -59,9 +60,10 @@ typedef struct {
  * Where the link is what holds guests up, those that follow another one wait nearly all the time,
  * and that is well. But that one may be slow for reasons of its own, such as a limit: then it is to
  * be overtaken. Nobody can tell the one from the other, so it is tried, and in vain costs what is
- * sent twice: next after twice the time.
+ * sent twice: next after twice the time, up to the longest that is ever waited.
  */
 #define PATIENCE_US (500 * G_TIME_SPAN_MILLISECOND)
+#define PATIENCE_MAX_US (8 * G_TIME_SPAN_SECOND)
 
 G_STATIC_ASSERT(DRV_BATCH_MAX <= DRV_FRAME_RAW_MAX);
 
@@ -95,6 +97,14 @@ drv_ram_sender_use_kept(DrvRamSender *sender, DrvKeptPages *kept, gboolean alway
     sender->kept = drv_kept_pages_ref(kept);
     drv_page_table_use_kept(sender->table, kept);
     drv_kept_pages_join(kept, always);
+}
+
+void
+drv_ram_sender_hurry(DrvRamSender *sender, gboolean hurry)
+{
+    g_atomic_int_set(&sender->hurry, hurry); /* before: who waits looks at it afterwards */
+    if (hurry && sender->kept != NULL)
+        drv_kept_pages_wake(sender->kept, sender);
 }
 
 DrvRamSender *
@@ -391,7 +401,9 @@ wait_for_kept(RamSend *self)
 {
     self->base.held = TRUE; /* before it can be waked */
     g_atomic_ref_count_inc(&self->refs);
-    if (!drv_kept_user_wait(self->kept)) {
+    gboolean waits = drv_kept_user_wait(self->kept);
+    gboolean hurry = g_atomic_int_get(&self->sender->hurry);
+    if (!waits || (hurry && drv_kept_user_give_up(self->kept))) {
         self->base.held = FALSE;
         send_unref(self);
         return;
@@ -409,7 +421,8 @@ lose_patience(DrvTimer *timer)
     if (!drv_kept_user_give_up(self->kept))
         return; /* it has just come */
     self->waits_since = 0;
-    self->patience_left = self->patience_us *= 2;
+    self->patience_us = MIN(self->patience_us * 2, PATIENCE_MAX_US);
+    self->patience_left = self->patience_us;
     go_on(self);
 }
 

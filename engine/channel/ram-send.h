@@ -20,6 +20,8 @@ DrvRamSender *drv_ram_sender_new(const DrvRamBlock *placeable, guint n, guint mu
 /* Before the first codec: duplicates are also looked for among the pages that the destination keeps
  * for other guests. A reference is taken; for 'always' see drv_kept_pages_join(). */
 void drv_ram_sender_use_kept(DrvRamSender *sender, DrvKeptPages *kept, gboolean always);
+/* Any thread. Whether the guest stands still: then no page of another one is waited for. */
+void drv_ram_sender_hurry(DrvRamSender *sender, gboolean hurry);
 DrvRamSender *drv_ram_sender_ref(DrvRamSender *sender);
 void drv_ram_sender_unref(DrvRamSender *sender);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvRamSender, drv_ram_sender_unref)

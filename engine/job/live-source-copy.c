@@ -195,11 +195,15 @@ live_peer_failed(LiveSource *self)
 
 /* --- the guest stops --- */
 
+/* What is left is what a guest that stands still waits for. */
 static void
-use_class(LiveSource *self, DrvClass class)
+stands_still(LiveSource *self, gboolean still)
 {
+    DrvClass class = still ? DRV_CLASS_STOPPED : DRV_CLASS_RAM;
     drv_channel_set_class(self->channels, class);
     live_disks_class(self, class);
+    if (self->sender != NULL)
+        drv_ram_sender_hurry(self->sender, still);
 }
 
 /* Whether the guest is to run afterwards, also after a restart. */
@@ -225,7 +229,7 @@ run_state_known(GObject *source, GAsyncResult *result, gpointer data)
         return;
     if (g_str_equal(status, "paused")) { /* by somebody else: it is to be paused afterwards, too */
         note_running(self, FALSE);
-        use_class(self, DRV_CLASS_RAM);
+        stands_still(self, FALSE);
     } else if (!g_str_equal(status, "running") && drv_job_state(job) == DRV_STATE_COPYING) {
         GError *error = NULL;
         if (!drv_job_move(job, DRV_STATE_SWITCHOVER, &error))
@@ -242,8 +246,7 @@ on_stop(LiveSource *self, gint64 timestamp_us)
     gint64 ago = timestamp_us > 0 ? g_get_real_time() - timestamp_us : 0;
     /* Before the job began it was not: then the clock has jumped. */
     self->stopped_us = ago >= 0 && ago <= now - self->begin_us ? now - ago : now;
-    /* What is left is what the guest waits for. */
-    use_class(self, DRV_CLASS_STOPPED);
+    stands_still(self, TRUE);
     qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS, NULL, run_state_known,
                              drv_job_ref(&self->base));
 }
@@ -259,7 +262,7 @@ on_resume(LiveSource *self)
                                             "in the middle of its handover: it stays there"));
         return;
     }
-    use_class(self, DRV_CLASS_RAM);
+    stands_still(self, FALSE);
 }
 
 static void ask_figures(LiveSource *self);

@@ -20,6 +20,7 @@ see_pages(const DrvRecord *record)
     g_assert(record->block < G_N_ELEMENTS(blocks) && record->count > 0);
     guint64 size = blocks[record->block].ram.size;
     g_assert((record->first + record->count) * DRV_PAGE_LEN <= size);
+    g_assert(blocks[record->block].placeable || (!record->keep && record->kind != DRV_RECORD_KEPT));
     if (record->kind == DRV_RECORD_DUP)
         g_assert(blocks[record->from_block].placeable &&
                  (record->from + 1) * DRV_PAGE_LEN <= blocks[record->from_block].ram.size);
