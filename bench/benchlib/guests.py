@@ -49,8 +49,8 @@ RECIPES = {
                       "over 64 MiB", mode="rewrite", working_set=64, rate=8),
     "random": Recipe("realistic memory, and 8 whole pages of incompressible content a ms, "
                      "over 64 MiB", mode="random", working_set=64, rate=8),
-    "clones": Recipe("three guests at once, of the same realistic memory, half the size each",
-                     clones=3, memory_share=0.5),
+    "clones": Recipe("four guests at once, of the same realistic memory, half the size each",
+                     clones=4, memory_share=0.5),
     "linux": Recipe("Linux under TCG, 1000 pages a second over 32 MiB: a second opinion",
                     kind="linux"),
 }
