@@ -81,8 +81,10 @@ init_end(Rig *rig, RigEnd *end, const char *name, const DrvTransferConfig *base)
 {
     g_autoptr(GError) error = NULL;
     DrvTransferConfig config = *base;
-    config.name = name;
-    config.pki_dir = test_pki_good(rig->pki, name);
+    config.name = base->name != NULL ? base->name : name;
+    config.pki_dir = base->name == NULL
+                         ? test_pki_good(rig->pki, name)
+                         : test_pki_host(rig->pki, NULL, "IP:127.0.0.1", -3600, 3600);
     config.incoming = incoming;
     config.data = end;
     if (end == &rig->b)

@@ -34,7 +34,8 @@ typedef struct {
 /* 'threads' data threads each, 'lanes' lanes; not connected yet. 'memory' of each pool, 0: default.
  */
 void rig_init(Rig *rig, guint threads, guint lanes, gsize memory);
-/* The same with what 'a' and 'b' say besides names and certificates. */
+/* The same with what 'a' and 'b' say besides names and certificates; an end that is given a name
+ * there calls itself that, and has a certificate without a name. */
 void rig_init_with(Rig *rig, const DrvTransferConfig *a, const DrvTransferConfig *b, guint lanes);
 /* Opens the session to 'port' (0: b's own) and waits until both ends have it. */
 void rig_connect(Rig *rig, guint16 port);

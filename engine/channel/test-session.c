@@ -104,6 +104,23 @@ test_addresses(void)
     rig_clear(&rig);
 }
 
+/* What a peer calls itself is never taken for its name: names are what things are allowed to. */
+static void
+test_nameless(void)
+{
+    const DrvTransferConfig liar = {.threads = 1, .name = "alpha"};
+    const char *names[2];
+    Rig rig;
+    rig_init_with(&rig, &liar, &liar, 1);
+    rig_connect(&rig, 0);
+    names[0] = drv_session_peer_name(rig.a.session);
+    names[1] = drv_session_peer_name(rig.b.session);
+    for (guint i = 0; i < 2; i++)
+        g_assert_true(g_str_has_prefix(names[i], "a host without a name, certificate "));
+    g_assert_cmpstr(names[0], !=, names[1]); /* nor does one such host own another's jobs */
+    rig_clear(&rig);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -121,5 +138,6 @@ main(int argc, char **argv)
         g_test_add_data_func(name, &ways[i], test_both_ways);
     }
     g_test_add_func("/session/addresses", test_addresses);
+    g_test_add_func("/session/nameless", test_nameless);
     return g_test_run();
 }

@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "engine/host/pki-x509.h"
+#include "engine/transfer/tls.h"
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(X509_STORE, X509_STORE_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(X509_STORE_CTX, X509_STORE_CTX_free)
@@ -101,24 +102,6 @@ check_chain(X509 *cert, const char *cert_path, const char *ca_path, GError **err
     return ok;
 }
 
-/* NULL when there is none, or when it hides something behind a NUL. */
-static char *
-common_name(X509 *cert)
-{
-    const X509_NAME *subject = X509_get_subject_name(cert);
-    int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
-    if (at < 0)
-        return NULL;
-    unsigned char *utf8 = NULL;
-    int len =
-        ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
-    char *name = NULL;
-    if (len > 0 && strlen((const char *)utf8) == (gsize)len)
-        name = g_strdup((const char *)utf8);
-    OPENSSL_free(utf8);
-    return name;
-}
-
 gboolean
 drv_pki_check(const char *dir, char **name, GError **error)
 {
@@ -141,6 +124,6 @@ drv_pki_check(const char *dir, char **name, GError **error)
         !check_chain(cert, cert_path, ca_path, error))
         return FALSE;
     if (name != NULL)
-        *name = common_name(cert);
+        *name = drv_tls_cert_name(cert);
     return TRUE;
 }

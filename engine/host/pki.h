@@ -33,6 +33,6 @@ gboolean drv_pki_init(const char *dir, GPtrArray *hosts, GError **error);
  * may follow the host's in cert.pem.
  *
  * 'name' may be NULL; else it receives the certificate's common name (owned by the caller), NULL
- * when it has none. Fails with DRV_ERROR_IO or DRV_ERROR_TLS.
+ * when it has none that can be used. Fails with DRV_ERROR_IO or DRV_ERROR_TLS.
  */
 gboolean drv_pki_check(const char *dir, char **name, GError **error);

@@ -87,6 +87,19 @@ drv_session_home(DrvSession *session, guint32 channel_id)
 
 /* --- who it is --- */
 
+/* Its certificate's name, or one of the certificate that no certificate's can be: with blanks.
+ * Never what the peer calls itself: jobs belong to names, and names are allowed things. */
+static char *
+name_of(const guint8 fingerprint[32], const char *peer_name)
+{
+    if (peer_name != NULL)
+        return g_strdup(peer_name);
+    GString *name = g_string_new("a host without a name, certificate ");
+    for (guint i = 0; i < 32; i++)
+        g_string_append_printf(name, "%02x", fingerprint[i]);
+    return g_string_free(name, FALSE);
+}
+
 DrvSession *
 drv_session_new_accepted(DrvTransfer *transfer, const guint8 fingerprint[32], const char *peer_name)
 {
@@ -96,7 +109,7 @@ drv_session_new_accepted(DrvTransfer *transfer, const guint8 fingerprint[32], co
         g_error("no random bytes are to be had");
     memcpy(session->fingerprint, fingerprint, sizeof session->fingerprint);
     session->established = TRUE;
-    session->peer_name = g_strdup(peer_name != NULL ? peer_name : "a peer without a name");
+    session->peer_name = name_of(fingerprint, peer_name);
     session->control = session_open_control(session);
     drv_transfer_announce(transfer, session->id, session);
     return session;
@@ -145,7 +158,7 @@ drv_session_welcomed(DrvSession *session, const DrvHello *welcome, const guint8 
         memcpy(session->id, welcome->session, sizeof session->id);
         memcpy(session->secret, welcome->secret, sizeof session->secret);
         memcpy(session->fingerprint, fingerprint, sizeof session->fingerprint);
-        session->peer_name = g_strdup(peer_name != NULL ? peer_name : welcome->name);
+        session->peer_name = name_of(fingerprint, peer_name);
         session->established = TRUE;
     } else {
         good = memcmp(session->id, welcome->session, sizeof session->id) == 0 &&

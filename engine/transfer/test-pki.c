@@ -24,7 +24,8 @@ new_cert(TestPki *pki, EVP_PKEY *key, const char *name, glong from, glong until)
     ASN1_INTEGER_set(X509_get_serialNumber(cert), ++pki->serial);
     X509_gmtime_adj(X509_getm_notBefore(cert), from);
     X509_gmtime_adj(X509_getm_notAfter(cert), until);
-    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, (const guint8 *)name, -1, -1, 0);
+    if (name != NULL)
+        X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, (const guint8 *)name, -1, -1, 0);
     X509_set_subject_name(cert, subject);
     X509_NAME_free(subject);
     X509_set_pubkey(cert, key);
@@ -103,7 +104,7 @@ write_cert(TestPki *pki, const char *dir, const char *name, X509 *cert)
 const char *
 test_pki_host(TestPki *pki, const char *name, const char *san, glong from, glong until)
 {
-    g_autofree char *base = g_strdup_printf("%s-%u", name, pki->hosts->len);
+    g_autofree char *base = g_strdup_printf("%s-%u", name != NULL ? name : "none", pki->hosts->len);
     char *dir = g_build_filename(pki->dir, base, NULL);
     g_assert_cmpint(g_mkdir(dir, 0700), ==, 0);
     g_ptr_array_add(pki->hosts, dir);

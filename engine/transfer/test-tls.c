@@ -8,6 +8,14 @@
 #include <openssl/err.h>
 #include <string.h>
 
+struct CertName {
+    int type; /* of ASN.1 */
+    const char *bytes;
+    int len;
+};
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(X509_NAME, X509_NAME_free)
+
 #define ROOM ((gsize)65536)
 #define HOUR 3600
 
@@ -186,6 +194,41 @@ test_dates(void)
 }
 
 static void
+expect_cert_name(const char *expected, guint n, const struct CertName *names)
+{
+    g_autoptr(X509_NAME) subject = X509_NAME_new();
+    X509 *cert = X509_new();
+    for (guint i = 0; i < n; i++)
+        g_assert_cmpint(X509_NAME_add_entry_by_NID(subject, NID_commonName, names[i].type,
+                                                   (const guint8 *)names[i].bytes, names[i].len, -1,
+                                                   0),
+                        ==, 1);
+    g_assert_cmpint(X509_set_subject_name(cert, subject), ==, 1);
+    g_autofree char *name = drv_tls_cert_name(cert);
+    g_assert_cmpstr(name, ==, expected);
+    X509_free(cert);
+}
+
+/* A name is all of a certificate's name, or none. */
+static void
+test_cert_names(void)
+{
+    const struct CertName plain = {V_ASN1_UTF8STRING, "alpha", 5};
+    const struct CertName cut = {V_ASN1_UTF8STRING, "alpha\0.evil.example", 19};
+    const struct CertName wide = {V_ASN1_BMPSTRING, "\0b\0e\0t\0a", 8};
+    const struct CertName latin = {V_ASN1_T61STRING, "h\xf6st", 4};
+    const struct CertName empty = {V_ASN1_UTF8STRING, "", 0};
+    const struct CertName two[] = {plain, wide};
+    expect_cert_name("alpha", 1, &plain);
+    expect_cert_name("beta", 1, &wide);
+    expect_cert_name("h\xc3\xb6st", 1, &latin);
+    expect_cert_name(NULL, 1, &cut);
+    expect_cert_name(NULL, 1, &empty);
+    expect_cert_name(NULL, 0, NULL);
+    expect_cert_name(NULL, 2, two);
+}
+
+static void
 test_names(void)
 {
     g_autoptr(TestPki) pki = test_pki_new();
@@ -301,6 +344,7 @@ main(int argc, char **argv)
     g_test_add_data_func("/tls/wrong-ca/other-name", "other CA", test_wrong_ca);
     g_test_add_func("/tls/dates", test_dates);
     g_test_add_func("/tls/names", test_names);
+    g_test_add_func("/tls/cert-names", test_cert_names);
     g_test_add_func("/tls/foreign-peers", test_foreign_peers);
     g_test_add_func("/tls/files", test_files);
     return g_test_run();

@@ -7,6 +7,9 @@
 #include <openssl/x509v3.h>
 #include <string.h>
 
+/* Of a host: the longest that DNS has. */
+#define NAME_MAX_BYTES 255
+
 struct _DrvTls {
     SSL_CTX *client;
     SSL_CTX *server;
@@ -340,14 +343,29 @@ drv_tls_explain(SSL *ssl, const char *peer, const char *host, GError **error)
 }
 
 char *
+drv_tls_cert_name(X509 *cert)
+{
+    const X509_NAME *subject = X509_get_subject_name(cert);
+    int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+    unsigned char *utf8 = NULL;
+    /* Two names would let one be shown to the authority and the other one to us. */
+    if (at < 0 || X509_NAME_get_index_by_NID(subject, NID_commonName, at) >= 0)
+        return NULL;
+    int len =
+        ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    ERR_clear_error();
+    gboolean good =
+        len > 0 && len <= NAME_MAX_BYTES && g_utf8_validate((const char *)utf8, len, NULL);
+    char *name = good ? g_strndup((const char *)utf8, (gsize)len) : NULL;
+    OPENSSL_free(utf8);
+    return name;
+}
+
+char *
 drv_tls_peer_name(SSL *ssl)
 {
     X509 *cert = SSL_get0_peer_certificate(ssl);
-    char name[256];
-    if (cert == NULL || X509_NAME_get_text_by_NID(X509_get_subject_name(cert), NID_commonName, name,
-                                                  sizeof name) <= 0)
-        return NULL;
-    return g_utf8_make_valid(name, -1);
+    return cert != NULL ? drv_tls_cert_name(cert) : NULL;
 }
 
 gboolean

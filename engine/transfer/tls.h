@@ -63,7 +63,10 @@ void drv_tls_explain(SSL *ssl, const char *peer, const char *host, GError **erro
  * drv_tls_explain(). */
 gboolean drv_tls_is_unreadable(void);
 
-/* The common name in the peer's certificate, or NULL; and its SHA-256, which tells identities
- * apart. */
+/* The one common name in a certificate, in UTF-8 and of at most 255 bytes; NULL where it has none,
+ * several, or one that hides something behind a NUL. What hosts may do hangs on it. */
+char *drv_tls_cert_name(X509 *cert);
+
+/* The same of the peer's certificate; and its SHA-256, which tells identities apart. */
 char *drv_tls_peer_name(SSL *ssl);
 gboolean drv_tls_peer_fingerprint(SSL *ssl, guint8 digest[32]);
