@@ -146,6 +146,12 @@ api_resolve(gpointer self, const char *id, const char *run_on, GError **error)
     return drv_jobs_resolve(((Daemon *)self)->jobs, id, g_str_equal(run_on, "source"), error);
 }
 
+static void
+api_asked(gpointer self, gint64 uid, const char *what, const char *job, const GError *error)
+{
+    drv_trail_asked(drv_jobs_trail(((Daemon *)self)->jobs), uid, what, job, error);
+}
+
 static const DrvApiBackend backend = {
     .status = api_status,
     .metrics = api_metrics,
@@ -159,6 +165,7 @@ static const DrvApiBackend backend = {
     .numa_look = api_numa_look,
     .cancel = api_cancel,
     .resolve = api_resolve,
+    .asked = api_asked,
 };
 
 /* --- what the parts tell --- */

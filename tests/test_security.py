@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may do what: hosts by name, users by group."""
+"""Who may do what: hosts by name, users by group; and what is put down about it."""
 import grp
+import json
 import os
+import socket
 import stat
 import subprocess
 
@@ -104,3 +106,89 @@ def test_the_api_for_a_group(workdir, pki):
 
         assert connect(group.gr_gid).returncode == 0
         assert "PermissionError" in connect(1).stderr
+
+
+def entries(host):
+    return [json.loads(line) for line in (host.state / "audit.log").read_text().splitlines()]
+
+
+def find(host, event, **members):
+    """The one entry of that kind with these members."""
+    found = [e for e in entries(host)
+             if e["event"] == event and all(e.get(k) == v for k, v in members.items())]
+    assert len(found) == 1, (event, members, entries(host))
+    return found[0]
+
+
+def cancel_nothing(host):
+    """Asks for it, as drover itself looks first."""
+    with socket.socket(socket.AF_UNIX) as api:
+        api.connect(str(host.api))
+        api.sendall(b"POST /v1/jobs/nosuchjob/cancel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                    b"Content-Length: 0\r\n\r\n")
+        assert b" 404 " in api.makefile("rb").read()
+
+
+def test_what_is_audited(workdir, pki, source):
+    with configured(workdir, pki, "a", "") as a, \
+            configured(workdir, pki, "b", "[outgoing]\nallow =\n") as b:
+        image = workdir / "disk.raw"
+        image.write_bytes(bytes(1 << 16))
+        dest = workdir / "copy.raw"
+        assert a.drover("copy", image, "--to", b.address, "--dest", dest).status == 0
+        begin(a, b, source, "migrate")
+
+        asked = find(a, "asked", what="POST /v1/copies", uid=os.geteuid())
+        begun = find(a, "begun", kind="copy", image=str(image), dest=str(dest), to=b.address)
+        ended = find(a, "ended", kind="copy", state="done")
+        assert asked["job"] == begun["job"] == ended["job"] and begun["n"] < ended["n"]
+        assert find(b, "called", what="copy.open")["peer"] == "a"
+
+        ended = find(a, "ended", kind="migrate", role="source", state="failed")
+        assert "/nonexistent/dest.qmp" in ended["error"] and ended["qmp"] == str(source.drover_qmp)
+        find(b, "ended", kind="migrate", role="dest", peer="a", state="failed")
+
+        a.crash_and_restart()  # it goes on with the log
+        cancel_nothing(a)
+        refused = find(a, "asked", what="POST /v1/jobs/*/cancel", job="nosuchjob")
+        assert "there is no job nosuchjob" in refused["error"]
+        for host in (a, b):
+            log = host.state / "audit.log"
+            good = a.drover("audit", "verify", log)
+            assert (good.status, good.stderr) == (0, "")
+            assert f"{log} is whole: {len(entries(host))} entries" in good.stdout
+
+
+def test_a_log_that_was_edited(workdir, pki):
+    with configured(workdir, pki, "a", "") as a:
+        for _ in range(3):
+            cancel_nothing(a)
+        log = a.state / "audit.log"
+        text = log.read_text()
+        digest = json.loads(text.splitlines()[1])["digest"]
+
+        def verify(*args):
+            result = a.drover("audit", "verify", log, *args)
+            if result.status:
+                one_sentence(result, result.status)
+            return result.status, result.stderr + result.stdout
+
+        assert verify("--digest", digest)[0] == 0
+        status, said = verify("--digest", "0" * 63 + "x")
+        assert status == 2 and "--digest must be the 64 hexadecimal digits" in said
+        status, said = verify("--digest", "ab" * 32)
+        assert status == 1 and "none of its 3 entries has the digest abab" in said
+        log.write_text(text.replace("nosuchjob", "onesuchjob", 1))
+        status, said = verify()
+        assert status == 1 and "audit.log, line 1: the entry was changed" in said
+        log.write_text("".join(text.splitlines(True)[:2]))
+        status, said = verify()
+        assert status == 1 and "was cut or replaced: it has 2 entries, and entry 3" in said
+        log.unlink()
+        status, said = verify()
+        assert status == 1 and "cannot read" in said
+        assert a.drover("audit", "look", log).status == 2
+
+        a.crash_and_restart()
+        assert "the audit log does not hold together, and is put aside as" in a.said()
+        assert "was cut or replaced" in find(a, "log-damaged")["error"]

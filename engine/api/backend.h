@@ -52,6 +52,11 @@ typedef struct {
 
     /* A person's word for a job in doubt: 'run_on' is "source" or "dest". */
     gboolean (*resolve)(gpointer self, const char *id, const char *run_on, GError **error);
+
+    /* Somebody asked for something to be done (looking is not told of), and it was begun, with the
+     * job's id where there is one, or refused. 'uid' is -1 where it is not known. May be NULL. */
+    void (*asked)(gpointer self, gint64 uid, const char *what, const char *job,
+                  const GError *error);
 } DrvApiBackend;
 
 /*

@@ -171,7 +171,18 @@ fake_resolve(gpointer self, const char *id, const char *run_on, GError **error)
     return TRUE;
 }
 
+static void
+fake_asked(gpointer self, gint64 uid, const char *what, const char *job, const GError *error)
+{
+    FakeBackend *fake = self;
+    g_free(fake->asked);
+    fake->asked = g_strdup_printf("%s|%s|%s", what, job != NULL ? job : "",
+                                  error != NULL ? error->message : "");
+    fake->asked_by = uid;
+}
+
 const DrvApiBackend fake_backend_ops = {
+    .asked = fake_asked,
     .status = fake_status,
     .list_jobs = fake_list,
     .show_job = fake_show,
@@ -200,6 +211,7 @@ fake_backend_free(FakeBackend *fake)
     g_ptr_array_unref(fake->jobs);
     g_clear_pointer(&fake->spec, json_object_unref);
     g_clear_error(&fake->refusal);
+    g_free(fake->asked);
     g_free(fake->run_on);
     g_free(fake);
 }

@@ -13,9 +13,11 @@ typedef struct {
     JsonObject *spec; /* of the last migrate or tunnel; owned */
     guint started;    /* how many of those there were */
     guint cancels;
-    guint shows;                /* how often one job was asked for */
-    gboolean forgets;           /* jobs that are cancelled are gone at once */
-    char *run_on;               /* of the last resolve; owned */
+    guint shows;      /* how often one job was asked for */
+    gboolean forgets; /* jobs that are cancelled are gone at once */
+    char *run_on;     /* of the last resolve; owned */
+    char *asked;      /* what, job and error of the last thing that was asked for; owned */
+    gint64 asked_by;  /* its uid */
     const char *cancel_refusal; /* what a cancel is refused with, or NULL */
     const char *after_cancel;   /* the patch that a cancel has for the job, or NULL */
 } FakeBackend;

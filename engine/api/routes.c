@@ -276,6 +276,31 @@ read_body(Request *req, GError **error)
     return req->body != NULL;
 }
 
+#define USER "drv-user"
+
+void
+drv_api_mark_user(GSocketAddress *remote, GSocket *socket)
+{
+    g_autoptr(GCredentials) who = g_socket_get_credentials(socket, NULL);
+    if (who != NULL)
+        g_object_set_data_full(G_OBJECT(remote), USER, g_steal_pointer(&who), g_object_unref);
+}
+
+static void
+tell_asked(const Request *req, guint i, JsonNode *answer, const GError *error)
+{
+    if (g_str_equal(routes[i].method, "GET") || req->router->ops->asked == NULL)
+        return;
+    GSocketAddress *remote = soup_server_message_get_remote_address(req->msg);
+    GCredentials *who = remote != NULL ? g_object_get_data(G_OBJECT(remote), USER) : NULL;
+    uid_t uid = who != NULL ? g_credentials_get_unix_user(who, NULL) : (uid_t)-1;
+    JsonObject *object = answer != NULL ? json_node_get_object(answer) : NULL;
+    g_autofree char *what = g_strdup_printf("%s %s", routes[i].method, routes[i].pattern);
+    req->router->ops->asked(req->router->self, uid == (uid_t)-1 ? -1 : (gint64)uid, what,
+                            req->id != NULL ? req->id : drv_json_string(object, "job", NULL),
+                            error);
+}
+
 static void
 run(Request *req, guint i)
 {
@@ -283,6 +308,7 @@ run(Request *req, guint i)
     g_autoptr(JsonNode) node = NULL;
     if (routes[i].body == BODY_IGNORED || read_body(req, &error))
         node = routes[i].func(req, &error);
+    tell_asked(req, i, node, error);
     if (node != NULL)
         reply(req->msg, routes[i].status, node);
     else if (error != NULL)

@@ -15,5 +15,9 @@ typedef struct {
 void drv_api_route(const DrvApiRouter *router, SoupServerMessage *msg, const char *path,
                    GHashTable *query);
 
+/* Has a connection's requests carry who opened its socket: libsoup hands 'remote' back with each.
+ */
+void drv_api_mark_user(GSocketAddress *remote, GSocket *socket);
+
 /* Answers with an error's JSON and the HTTP status that fits its code. */
 void drv_api_refuse(SoupServerMessage *msg, const GError *error);

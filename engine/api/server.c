@@ -61,6 +61,7 @@ serve(DrvApiServer *server, GSocket *socket)
     g_autoptr(GSocketAddress) remote = g_inet_socket_address_new_from_string("127.0.0.1", 1);
     if (open >= DRV_API_MAX_CONNECTIONS)
         g_object_set_data(G_OBJECT(remote), SURPLUS, server);
+    drv_api_mark_user(remote, socket);
     g_hash_table_add(server->connections, connection);
     g_object_weak_ref(G_OBJECT(connection), on_connection_gone, server->connections);
     g_autoptr(GError) error = NULL;

@@ -6,6 +6,7 @@
 #include <glib/gstdio.h>
 #include <libsoup/soup.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/error.h"
 #include "engine/api/fake-backend.h"
@@ -140,9 +141,14 @@ test_routes(Fixture *f, gconstpointer data)
 
     check(f, "POST", "/v1/migrate", "{\"qmp\":\"/a\"}", 201, "{\"job\":\"new-1\"}\n");
     g_assert_cmpstr(drv_json_string(f->fake->spec, "qmp", NULL), ==, "/a");
+    g_assert_cmpstr(f->fake->asked, ==, "POST /v1/migrate|new-1|");
+    g_assert_cmpint(f->fake->asked_by, ==, getuid());
     check(f, "POST", "/v1/tunnels", "{\"listen\":\"/l\"}", 201, "Location: /v1/jobs/new-2\r\n");
     g_assert_cmpstr(drv_json_string(f->fake->spec, "listen", NULL), ==, "/l");
     check(f, "POST", "/v1/jobs/j1/cancel", "", 202, "\"job\":\"j1\"");
+    g_assert_cmpstr(f->fake->asked, ==, "POST /v1/jobs/*/cancel|j1|");
+    check(f, "GET", "/v1/jobs/j1", "", 200, "\"job\":\"j1\"");
+    g_assert_cmpstr(f->fake->asked, ==, "POST /v1/jobs/*/cancel|j1|"); /* looking is not asking */
     g_assert_cmpuint(f->fake->cancels, ==, 1);
     check(f, "POST", "/v1/jobs/j1/resolve", "{\"run_on\":\"dest\"}", 202, "\"job\":\"j1\"");
     g_assert_cmpstr(f->fake->run_on, ==, "dest");

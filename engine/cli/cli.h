@@ -3,7 +3,8 @@
 
 #include "engine/cli/client.h"
 
-/* The drover command. All of it, but for 'pki init', goes through the daemon's API. */
+/* The drover command. All of it, but for 'pki init' and
+ * 'audit verify', goes through the daemon's API. */
 
 typedef enum {
     DRV_EXIT_DONE = 0,      /* as asked; of a migration: the VM runs at the destination */
@@ -34,4 +35,5 @@ int drv_cmd_cancel(DrvCli *cli, int argc, char **argv);
 int drv_cmd_resolve(DrvCli *cli, int argc, char **argv);
 int drv_cmd_numa(DrvCli *cli, int argc, char **argv);
 int drv_cmd_status(DrvCli *cli, int argc, char **argv);
+int drv_cmd_audit(DrvCli *cli, int argc, char **argv);
 int drv_cmd_pki(DrvCli *cli, int argc, char **argv);

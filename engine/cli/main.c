@@ -24,6 +24,7 @@ static const struct {
     {"tunnel", drv_cmd_tunnel, "make one unix socket here another on another host"},
     {"numa", drv_cmd_numa, "tell this host's NUMA nodes, and where a VM is on them"},
     {"status", drv_cmd_status, "tell how the daemon is"},
+    {"audit", drv_cmd_audit, "tell whether an audit log is whole"},
     {"pki", drv_cmd_pki, "make keys and certificates for hosts"},
 };
 

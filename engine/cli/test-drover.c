@@ -309,9 +309,9 @@ test_help(Fixture *f, gconstpointer data)
 static void
 test_man(Fixture *f, gconstpointer data)
 {
-    static const char *const commands[] = {"",       "migrate", "predict", "jobs",
-                                           "show",   "watch",   "cancel",  "resolve",
-                                           "tunnel", "status",  "convert", "copy"};
+    static const char *const commands[] = {"",        "migrate", "predict", "jobs",   "show",
+                                           "watch",   "cancel",  "resolve", "tunnel", "status",
+                                           "convert", "copy",    "audit"};
     g_autofree char *man = NULL;
     guint options = 0;
     g_assert_true(g_file_get_contents(g_getenv("DROVER_MAN"), &man, NULL, NULL));

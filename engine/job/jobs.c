@@ -26,6 +26,7 @@
 
 struct _DrvJobs {
     DrvServices *services;
+    DrvTrail *trail;
     GPtrArray *jobs;        /* of DrvJob that are not over; referenced */
     GPtrArray *accepted;    /* of DrvPeer: sessions that peers opened; referenced */
     GPtrArray *ended;       /* of DrvJob: tunnels that are over, the latest few; referenced */
@@ -38,6 +39,12 @@ static DrvJournal *
 journal(DrvJobs *jobs)
 {
     return drv_services_journal(jobs->services);
+}
+
+DrvTrail *
+drv_jobs_trail(DrvJobs *jobs)
+{
+    return jobs->trail;
 }
 
 /* --- the list --- */
@@ -57,6 +64,7 @@ left(DrvJob *job, gpointer data)
     if (!g_ptr_array_find(jobs->jobs, job, &index))
         return;
     DrvJob *over = g_ptr_array_steal_index_fast(jobs->jobs, index);
+    drv_trail_job(jobs->trail, "ended", over);
     drv_tally_ended(drv_services_tally(jobs->services), over->ops->kind, over->rec);
     if (!over->journaled) { /* no journal tells how it ended: whoever follows it asks here */
         g_ptr_array_add(jobs->ended, drv_job_ref(over));
@@ -72,6 +80,7 @@ add(DrvJobs *jobs, DrvJob *job)
     job->left = left;
     job->left_data = jobs;
     g_ptr_array_add(jobs->jobs, drv_job_ref(job));
+    drv_trail_job(jobs->trail, drv_job_state(job) == DRV_STATE_QUEUED ? "begun" : "taken-up", job);
     drv_job_changed(job);
 }
 
@@ -161,6 +170,15 @@ is_its_job(DrvJobs *jobs, DrvPeer *peer, const char *id, const char *op)
     return rec == NULL || g_strcmp0(rec->peer, drv_peer_name(peer)) == 0;
 }
 
+/* Of what begins here, jobs are put down by themselves, and probes leave nothing. */
+static void
+put_down(DrvJobs *jobs, DrvPeer *peer, const char *op, JsonObject *args)
+{
+    if (g_str_equal(op, "tunnel.open") || g_str_equal(op, "copy.open") ||
+        g_str_equal(op, "copy.finish"))
+        drv_trail_call(jobs->trail, drv_peer_name(peer), op, args, NULL);
+}
+
 static void
 on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer data)
 {
@@ -172,12 +190,14 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
         drv_job_ref(job);
     if (!drv_allow_call(drv_services_config(jobs->services), drv_peer_name(peer), op, &denied)) {
         g_warning("%s was refused: %s", op, denied->message);
+        drv_trail_call(jobs->trail, drv_peer_name(peer), op, args, denied);
         drv_peer_refuse(peer, id, denied);
     } else if (!is_its_job(jobs, peer, job_id, op)) {
         g_autoptr(GError) error = g_error_new(DRV_ERROR, DRV_ERROR_STATE,
                                               "job %s was not started by %s: only its source may "
                                               "speak for it",
                                               job_id, drv_peer_name(peer));
+        drv_trail_call(jobs->trail, drv_peer_name(peer), op, args, error);
         drv_peer_refuse(peer, id, error);
     } else if (g_str_equal(op, "job.prepare")) {
         prepare(jobs, peer, id, args);
@@ -194,8 +214,9 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
     } else if (g_str_equal(op, "job.commit") || g_str_equal(op, "job.abort")) {
         answer_from_journal(jobs, peer, id, job_id, g_str_equal(op, "job.commit"));
     } else if (drv_copy_ends_call(jobs->copy_ends, peer, id, op, args)) {
-        return;
+        put_down(jobs, peer, op, args);
     } else if (g_str_equal(op, "tunnel.open")) {
+        put_down(jobs, peer, op, args);
         drv_tunnel_accept(jobs->services, jobs->tunnel_ends, peer, id, args);
     } else if (g_str_equal(op, "probe.open")) {
         drv_predict_accept(jobs->services, jobs->probe_ends, peer, id, args);
@@ -494,15 +515,18 @@ free_end(gpointer data)
 DrvJobs *
 drv_jobs_new(const DrvServicesParams *params, GError **error)
 {
-    DrvServices *services = drv_services_new(params, error);
-    if (services == NULL)
+    g_autoptr(DrvServices) services = drv_services_new(params, error);
+    g_autoptr(DrvTrail) trail =
+        services != NULL ? drv_trail_new(params->config->state_dir, error) : NULL;
+    if (trail == NULL)
         return NULL;
     DrvJobs *jobs = g_new0(DrvJobs, 1);
-    jobs->services = services;
+    jobs->services = g_steal_pointer(&services);
+    jobs->trail = g_steal_pointer(&trail);
     jobs->jobs = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
     jobs->accepted = g_ptr_array_new_with_free_func((GDestroyNotify)drv_peer_unref);
     jobs->ended = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
-    jobs->copy_ends = drv_copy_ends_new(services);
+    jobs->copy_ends = drv_copy_ends_new(jobs->services);
     jobs->tunnel_ends = g_ptr_array_new_with_free_func(free_end);
     jobs->probe_ends = g_ptr_array_new_with_free_func((GDestroyNotify)drv_probe_free);
     return jobs;
@@ -568,5 +592,6 @@ drv_jobs_free(DrvJobs *jobs)
     g_ptr_array_unref(jobs->probe_ends);
     g_ptr_array_unref(jobs->accepted);
     drv_services_free(jobs->services);
+    drv_trail_free(jobs->trail);
     g_free(jobs);
 }

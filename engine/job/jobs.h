@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include "engine/job/job.h"
+#include "engine/job/trail.h"
 
 /* A daemon's jobs: begun, found, listed, ended. Control thread only. */
 typedef struct _DrvJobs DrvJobs;
 
-/* Opens the journal; what it holds is taken up by drv_jobs_start(), as the transfer core hands its
- * incoming sessions to drv_jobs_incoming() and is made in between. */
+/* Opens the journal and the audit log; what it holds is taken up by drv_jobs_start(), as the
+ * transfer core hands its incoming sessions to drv_jobs_incoming() and is made in between. */
 DrvJobs *drv_jobs_new(const DrvServicesParams *params, GError **error);
 void drv_jobs_start(DrvJobs *jobs, DrvTransfer *transfer);
 /* For the daemon's end. Running jobs are left as a crash would leave them: the next daemon takes
  * them up. */
 void drv_jobs_free(DrvJobs *jobs);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvJobs, drv_jobs_free)
+
+/* Where what is asked for is put down; borrowed. */
+DrvTrail *drv_jobs_trail(DrvJobs *jobs);
 
 /* A peer has opened a session. */
 void drv_jobs_incoming(DrvJobs *jobs, DrvSession *session);
