@@ -94,7 +94,8 @@ sweep(DrvPeer *peer)
 
 /* --- sending --- */
 
-static void
+/* Takes the message. FALSE: it is too long, and was not sent. */
+static gboolean
 send_object(DrvPeer *peer, JsonObject *message)
 {
     g_autofree char *text = drv_json_text(message);
@@ -103,10 +104,11 @@ send_object(DrvPeer *peer, JsonObject *message)
     if (len > DRV_MESSAGE_MAX) {
         g_warning("a message of %" G_GSIZE_FORMAT " bytes to %s was not sent: too long", len,
                   drv_peer_name(peer));
-        return;
+        return FALSE;
     }
     g_autoptr(GBytes) bytes = g_bytes_new(text, len);
     drv_session_send(peer->session, bytes);
+    return TRUE;
 }
 
 typedef struct {
@@ -163,7 +165,13 @@ drv_peer_call(DrvPeer *peer, const char *op, JsonObject *args, DrvPeerReply repl
     json_object_set_string_member(message, "call", op);
     if (owned != NULL)
         json_object_set_object_member(message, "args", g_steal_pointer(&owned));
-    send_object(peer, message);
+    if (send_object(peer, message))
+        return;
+    g_autoptr(GError) error =
+        g_error_new(DRV_ERROR, DRV_ERROR_LIMIT, "what %s is to be asked is too long for a message",
+                    drv_peer_name(peer));
+    fail_later(peer, reply, data, error);
+    g_hash_table_remove(peer->calls, id);
 }
 
 void
@@ -182,7 +190,11 @@ drv_peer_answer(DrvPeer *peer, guint64 id, JsonObject *ok)
     JsonObject *message = json_object_new();
     json_object_set_int_member(message, "id", (gint64)id);
     json_object_set_object_member(message, "ok", ok != NULL ? ok : json_object_new());
-    send_object(peer, message);
+    if (send_object(peer, message))
+        return;
+    g_autoptr(GError) error =
+        g_error_new_literal(DRV_ERROR, DRV_ERROR_LIMIT, "its answer is too long for a message");
+    drv_peer_refuse(peer, id, error);
 }
 
 void
@@ -194,7 +206,11 @@ drv_peer_refuse(DrvPeer *peer, guint64 id, const GError *error)
     json_object_set_string_member(why, "message", error->message);
     json_object_set_int_member(message, "id", (gint64)id);
     json_object_set_object_member(message, "error", why);
-    send_object(peer, message);
+    if (send_object(peer, message))
+        return;
+    g_autoptr(GError) same =
+        g_error_new_literal(error->domain, error->code, "its reason is too long for a message");
+    drv_peer_refuse(peer, id, same);
 }
 
 /* --- receiving --- */

@@ -50,6 +50,8 @@ void drv_peer_unlisten(DrvPeer *peer, gpointer data);
 /* Takes 'args' (NULL: none). 'reply' is called once, never from within this function. */
 void drv_peer_call(DrvPeer *peer, const char *op, JsonObject *args, DrvPeerReply reply,
                    gpointer data);
+/* What is too long for a message is not told; a call or an answer that is fails with
+ * DRV_ERROR_LIMIT, so that nobody waits for it. */
 void drv_peer_tell(DrvPeer *peer, const char *op, JsonObject *args);
 void drv_peer_answer(DrvPeer *peer, guint64 id, JsonObject *ok);
 void drv_peer_refuse(DrvPeer *peer, guint64 id, const GError *error);
