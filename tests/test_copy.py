@@ -117,6 +117,52 @@ def test_another_size_or_format_replaces(hosts, workdir, there, raw):
     assert images.identical(raw, "raw", there / "c", "qcow2")
 
 
+def test_since(hosts, workdir, there, any_qemu):
+    """Only what changed is read: what a bitmap does not know of is not seen."""
+    env = images.tools_env(any_qemu)
+    raw = random_image(workdir / "a.raw", 20 * MIB + 512)
+    image = images.convert(raw, workdir / "b", "qcow2")
+    first = copy(hosts, image, there / "c").json
+    images.run("qemu-img", "bitmap", "--add", image, "b:1", env=env)
+    write = ["-c", "write -P 5 3M 4k", "-c", "write -z 8M 1M", "-c", "write -P 6 20M 512"]
+    images.run("qemu-io", "-f", "qcow2", *write, image, env=env)
+    since = ("--since", "b:1", "--base", first["digest"])
+    second = copy(hosts, image, there / "c", *since).json
+    check_report(second, 20 * MIB + 512)
+    assert second["disk"]["data_bytes"] == 65536 + 512 and second["disk"]["zero_bytes"] == MIB
+    assert second["disk"]["unread_bytes"] == second["disk"]["same_bytes"] == 19 * MIB - 65536
+    assert images.identical(image, "qcow2", there / "c", "qcow2")
+    images.run("qemu-img", "convert", "-O", "raw", image, raw)
+    assert second["digest"] == images.digest(raw)
+
+    again = copy(hosts, image, there / "c", *since).json  # the base is there no more
+    assert again["disk"]["unread_bytes"] == 0 and again["digest"] == second["digest"]
+    (there / "c").unlink()
+    whole = copy(hosts, image, there / "c", *since).json
+    assert whole["disk"]["unread_bytes"] == 0 and whole["digest"] == second["digest"]
+
+
+def test_bad_since(hosts, workdir, there, raw):
+    image = images.convert(raw, workdir / "b", "qcow2")
+    digest = "0" * 64
+    why = "has no bitmap 'x' that has recorded every change"
+    since = ("--since", "x", "--base", digest)
+    refused(hosts, why, raw, there / "c", "--format", "raw", *since)
+    refused(hosts, why, image, there / "c", *since)
+    images.run("qemu-img", "bitmap", "--add", image, "x")
+    top = workdir / "top"
+    images.run("qemu-img", "create", "-f", "qcow2", "-b", image, "-F", "qcow2", top)
+    refused(hosts, why, top, there / "c", *since)
+    images.run("qemu-img", "bitmap", "--disable", image, "x")
+    refused(hosts, why, image, there / "c", *since)
+    refused(hosts, "go together", image, there / "c", "--since", "x", status=2)
+    refused(hosts, "go together", image, there / "c", "--base", digest, status=2)
+    refused(hosts, "go together", image, there / "c", *since, "--delta", "off", status=2)
+    refused(hosts, "'abc' is no digest", image, there / "c", "--since", "x", "--base", "abc",
+            status=2)
+    assert not list(there.iterdir())
+
+
 # ---- what is refused ----
 
 def test_bad_input(hosts, workdir, there, raw):

@@ -10,13 +10,15 @@ static const DrvOption options[] = {
     {"format", "format", DRV_OPTION_TEXT},
     {"dest-format", "dest_format", DRV_OPTION_TEXT},
     {"delta", "delta", DRV_OPTION_CHOICE, .choices = {"auto", "off"}},
+    {"since", "since", DRV_OPTION_TEXT},
+    {"base", "base", DRV_OPTION_TEXT},
     {"lanes", "lanes", DRV_OPTION_COUNT, .min = 1, .max = 16},
     {"bandwidth", "bandwidth", DRV_OPTION_BYTES, .min = 65536, .max = G_GUINT64_CONSTANT(1) << 40,
      .zero = "unlimited"},
     {"drop-timeout", "drop_timeout_s", DRV_OPTION_SECONDS, .min = 1, .max = 86400},
 };
 
-enum { TO, DEST, FORMAT, DEST_FORMAT, DELTA, LANES, BANDWIDTH, DROP_TIMEOUT, COUNT };
+enum { TO, DEST, FORMAT, DEST_FORMAT, DELTA, SINCE, BASE, LANES, BANDWIDTH, DROP_TIMEOUT, COUNT };
 
 G_STATIC_ASSERT(G_N_ELEMENTS(options) == COUNT);
 
@@ -51,6 +53,11 @@ parse(DrvCli *cli, Given *given, int *argc, char ***argv, GError **error)
          NULL},
         {"delta", 0, 0, G_OPTION_ARG_STRING, &text[DELTA],
          "auto (default), or off: nothing of an older version is used", "HOW"},
+        {"since", 0, 0, G_OPTION_ARG_STRING, &text[SINCE],
+         "Reads only what this bitmap in IMAGE says was changed since the copy of --base",
+         "BITMAP"},
+        {"base", 0, 0, G_OPTION_ARG_STRING, &text[BASE], "The digest which that copy reported",
+         "DIGEST"},
         {"lanes", 0, 0, G_OPTION_ARG_STRING, &text[LANES], "Connections, 1 to 16", "N"},
         {"bandwidth", 0, 0, G_OPTION_ARG_STRING, &text[BANDWIDTH],
          "Most bytes a second, as in 100M; 0: unlimited", "BYTES/S"},

@@ -77,7 +77,7 @@ convert(DrvStore *source, DrvTarget *target, guint threads, DrvCopyCount *count,
         .blank = !drv_target_has_base(target),
         .count = count,
     };
-    if (!drv_scan(source, digest, threads, count, write_piece, NULL, &writer, error) ||
+    if (!drv_scan(source, digest, FALSE, threads, count, write_piece, NULL, &writer, error) ||
         !drv_target_commit(target, error))
         return NULL;
     return drv_image_digest_root(digest);
@@ -89,7 +89,7 @@ drv_convert(const DrvConvertParams *params, DrvCopyCount *count, GError **error)
     guint threads = drv_scan_threads();
     g_autofree char *format = NULL;
     DrvStore *source =
-        drv_source_open(params->in, params->format, NULL, threads + 1, &format, error);
+        drv_source_open(params->in, params->format, NULL, threads + 1, NULL, &format, error);
     if (source == NULL)
         return NULL;
     const char *made = params->dest_format != NULL ? params->dest_format : format;

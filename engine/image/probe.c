@@ -19,6 +19,7 @@ drv_image_info_free(DrvImageInfo *info)
         return;
     g_free(info->format);
     g_ptr_array_unref(info->files);
+    g_ptr_array_unref(info->bitmaps);
     g_free(info);
 }
 
@@ -97,6 +98,33 @@ add_data_files(GPtrArray *files, JsonObject *image)
     }
 }
 
+static gboolean
+has_flag(JsonObject *bitmap, const char *flag)
+{
+    JsonArray *flags = drv_json_array(bitmap, "flags");
+    for (guint i = 0; flags != NULL && i < json_array_get_length(flags); i++) {
+        JsonNode *node = json_array_get_element(flags, i);
+        if (JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == G_TYPE_STRING &&
+            g_str_equal(json_node_get_string(node), flag))
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* One that is not "auto" stands still, and one "in-use" was not closed by the QEMU that had it: of
+ * both it is not known what they have missed. */
+static void
+add_bitmaps(GPtrArray *names, JsonObject *image)
+{
+    JsonObject *data = drv_json_object(drv_json_object(image, "format-specific"), "data");
+    JsonArray *bitmaps = drv_json_array(data, "bitmaps");
+    for (guint i = 0; bitmaps != NULL && i < json_array_get_length(bitmaps); i++) {
+        JsonObject *bitmap = drv_json_element(bitmaps, i);
+        if (has_flag(bitmap, "auto") && !has_flag(bitmap, "in-use"))
+            g_ptr_array_add(names, g_strdup(drv_json_string(bitmap, "name", "")));
+    }
+}
+
 static DrvImageInfo *
 describe(JsonArray *chain, GError **error)
 {
@@ -106,6 +134,8 @@ describe(JsonArray *chain, GError **error)
     guint count = json_array_get_length(chain);
     info->format = g_strdup(drv_json_string(top, "format", ""));
     info->files = g_ptr_array_new_with_free_func(g_free);
+    info->bitmaps = g_ptr_array_new_with_free_func(g_free);
+    add_bitmaps(info->bitmaps, top);
     info->size = (guint64)size;
     info->backed = count > 1;
     for (guint i = 0; i < count && i < CHAIN_MAX; i++) {

@@ -6,9 +6,10 @@
 /* What an image is, by qemu-img's word, and whether it can be copied. Blocks. */
 typedef struct {
     char *format;
-    guint64 size;     /* of the virtual disk */
-    gboolean backed;  /* it has a backing file */
-    GPtrArray *files; /* of char *: every file of its chain, itself first */
+    guint64 size;       /* of the virtual disk */
+    gboolean backed;    /* it has a backing file */
+    GPtrArray *bitmaps; /* of char *: those that have recorded every change since they began */
+    GPtrArray *files;   /* of char *: every file of its chain, itself first */
 } DrvImageInfo;
 
 /* 'format' is the one it must have; NULL: what qemu-img takes it for. DRV_ERROR_QEMU with QEMU's

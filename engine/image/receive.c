@@ -175,8 +175,8 @@ scan_base(gpointer data)
     Receiver *self = data;
     DrvCopyCount unused = {.total = self->writer.digest->size};
     GError *error = NULL;
-    if (!drv_scan(self->writer.store, self->writer.digest, READERS, &unused, tell_leaves, stop,
-                  self, &error))
+    if (!drv_scan(self->writer.store, self->writer.digest, FALSE, READERS, &unused, tell_leaves,
+                  stop, self, &error))
         fail(self, error);
     return NULL;
 }

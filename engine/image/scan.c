@@ -14,11 +14,14 @@ typedef struct {
     void (*stopped)(gpointer data);
     gpointer data;
     guint extent_user;
+    gboolean changed_only;
 
     GMutex lock; /* of all below */
     guint64 next, number;
     guint64 known_to; /* the extent at hand ends at this byte */
     gboolean known_zero;
+    guint64 compared_to; /* the same of what was changed or not */
+    gboolean known_changed;
     GError *error;
 } Scan;
 
@@ -57,29 +60,60 @@ drv_scan_threads(void)
     return CLAMP(g_get_num_processors(), 4, 8);
 }
 
+/* How many blocks from 'next' on lie wholly in what was not changed; if none do, how many there are
+ * to the end of what was. */
+static gboolean
+measure_unchanged(Scan *scan, guint64 *unchanged, guint64 *limit, GError **error)
+{
+    const DrvImageDigest *layout = scan->layout;
+    guint64 at = scan->next * layout->block;
+    if (at >= scan->compared_to) {
+        guint64 len;
+        if (!drv_store_changed(scan->store, scan->extent_user, at, &len, &scan->known_changed,
+                               error))
+            return FALSE;
+        scan->compared_to = at + len;
+    }
+    guint64 whole = (scan->compared_to - at) / layout->block;
+    guint64 begun = (scan->compared_to - at + layout->block - 1) / layout->block;
+    if (scan->compared_to >= layout->size)
+        whole = begun = layout->blocks - scan->next;
+    *unchanged = scan->known_changed ? 0 : whole;
+    *limit = scan->known_changed ? begun : 1;
+    return TRUE;
+}
+
 /* The blocks from 'next' on that lie wholly in zeros, or the one piece of data that follows. */
 static gboolean
 measure(Scan *scan, DrvPiece *piece, gboolean *zero, GError **error)
 {
     const DrvImageDigest *layout = scan->layout;
-    guint64 at = scan->next * layout->block;
-    if (at >= scan->known_to) {
+    guint64 at = scan->next * layout->block, unchanged = 0, limit = G_MAXUINT64;
+    if (scan->changed_only && !measure_unchanged(scan, &unchanged, &limit, error))
+        return FALSE;
+    if (unchanged == 0 && at >= scan->known_to) {
         guint64 len;
         if (!drv_store_extent(scan->store, scan->extent_user, at, &len, &scan->known_zero, error))
             return FALSE;
         scan->known_to = at + len;
     }
     guint64 left = layout->blocks - scan->next;
-    guint64 whole = scan->known_to >= layout->size ? left : (scan->known_to - at) / layout->block;
-    *zero = scan->known_zero && whole > 0;
+    guint64 sure = MAX(scan->known_to, at); /* behind where the unchanged were passed over */
+    guint64 whole = sure >= layout->size ? left : (sure - at) / layout->block;
+    *zero = unchanged == 0 && scan->known_zero && whole > 0;
+    piece->unchanged = unchanged > 0;
     piece->number = scan->number++;
     piece->first = scan->next;
-    if (*zero)
+    if (unchanged > 0)
+        piece->blocks = unchanged;
+    else if (*zero)
         piece->blocks = MIN(whole, G_MAXINT32); /* as many as a record of the stream can tell */
     else if (scan->known_zero)
         piece->blocks = 1;
     else
         piece->blocks = CLAMP(whole + 1, 1, MIN(left, MAX(1, PIECE / layout->block)));
+    if (unchanged == 0)
+        piece->blocks = MIN(piece->blocks, limit);
     guint64 end = MIN(layout->size, (piece->first + piece->blocks) * layout->block);
     piece->len = end - at;
     scan->next += piece->blocks;
@@ -127,9 +161,10 @@ read_pieces(gpointer data)
     gboolean zero;
     while (take(scan, &piece, &zero)) {
         GError *error = NULL;
-        piece.bytes = zero ? NULL : bytes;
-        if ((zero || drv_store_read(scan->store, reader->user, piece.first * scan->layout->block,
-                                    bytes, piece.len, &error)) &&
+        gboolean unread = zero || piece.unchanged;
+        piece.bytes = unread ? NULL : bytes;
+        if ((unread || drv_store_read(scan->store, reader->user, piece.first * scan->layout->block,
+                                      bytes, piece.len, &error)) &&
             scan->visit(reader->user, &piece, scan->data, &error))
             drv_copy_count_add(&scan->count->done, piece.len);
         else
@@ -139,8 +174,9 @@ read_pieces(gpointer data)
 }
 
 gboolean
-drv_scan(DrvStore *store, const DrvImageDigest *layout, guint threads, DrvCopyCount *count,
-         DrvVisit visit, void (*stopped)(gpointer data), gpointer data, GError **error)
+drv_scan(DrvStore *store, const DrvImageDigest *layout, gboolean changed_only, guint threads,
+         DrvCopyCount *count, DrvVisit visit, void (*stopped)(gpointer data), gpointer data,
+         GError **error)
 {
     g_return_val_if_fail(store->users > threads && store->size >= layout->size, FALSE);
     Scan scan = {
@@ -151,6 +187,7 @@ drv_scan(DrvStore *store, const DrvImageDigest *layout, guint threads, DrvCopyCo
         .stopped = stopped,
         .data = data,
         .extent_user = threads,
+        .changed_only = changed_only,
     };
     g_mutex_init(&scan.lock);
     g_autofree Reader *readers = g_new0(Reader, threads);

@@ -16,6 +16,7 @@ typedef struct {
     guint64 total;            /* bytes of the image; set before the threads start */
     guint64 done;             /* bytes dealt with; atomic */
     guint64 data, zero, same; /* of these: sent or written, zeros, found there already; atomic */
+    guint64 unread;           /* of 'same': known not to have changed; atomic */
 } DrvCopyCount;
 
 void drv_copy_count_add(guint64 *count, guint64 bytes);
@@ -27,18 +28,21 @@ typedef struct {
     guint64 number; /* of the piece: 0, 1, 2 ... without a gap */
     guint64 first, blocks;
     guint64 len;   /* bytes */
-    guint8 *bytes; /* NULL: zeros. The visitor's to change while it runs */
+    guint8 *bytes; /* NULL: zeros, or unchanged. The visitor's to change while it runs */
+    gboolean unchanged;
 } DrvPiece;
 
 /* FALSE stops the scan. 'user' is the thread's number. */
 typedef gboolean (*DrvVisit)(guint user, const DrvPiece *piece, gpointer data, GError **error);
 
-/* The store has a user more than there are threads: the last asks for its extents. Of the threads'
+/* 'changed_only': what the store knows to be unchanged is not read, but visited as such.
+ * The store has a user more than there are threads: the last asks for its extents. Of the threads'
  * failures the first is reported; DRV_ERROR_CANCELLED when cancelled. Blocks until all is done.
  * 'stopped' (may be NULL) is called once, when the first thread fails, to wake the others from
  * whatever they wait for in their visits. */
-gboolean drv_scan(DrvStore *store, const DrvImageDigest *layout, guint threads, DrvCopyCount *count,
-                  DrvVisit visit, void (*stopped)(gpointer data), gpointer data, GError **error);
+gboolean drv_scan(DrvStore *store, const DrvImageDigest *layout, gboolean changed_only,
+                  guint threads, DrvCopyCount *count, DrvVisit visit,
+                  void (*stopped)(gpointer data), gpointer data, GError **error);
 
 /* How many threads a scan should have here. */
 guint drv_scan_threads(void);

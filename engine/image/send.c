@@ -16,6 +16,7 @@ typedef struct {
     DrvTurn turn;
     int fd;
     gboolean base;
+    DrvImageDigest *theirs; /* what the other end has, where that was read beforehand */
 } Sender;
 
 /* Whether each of the blocks is the same over there. Without a base all is zeros there. */
@@ -23,7 +24,10 @@ static gboolean
 compare(Sender *self, guint64 first, guint blocks, gboolean *same, GError **error)
 {
     guint8 leaves[LEAVES * DRV_IMAGE_LEAF];
-    if (self->base && !drv_stream_read(self->fd, leaves, (gsize)blocks * DRV_IMAGE_LEAF, error))
+    if (self->theirs != NULL)
+        memcpy(leaves, drv_image_digest_leaf(self->theirs, first), (gsize)blocks * DRV_IMAGE_LEAF);
+    else if (self->base &&
+             !drv_stream_read(self->fd, leaves, (gsize)blocks * DRV_IMAGE_LEAF, error))
         return FALSE;
     for (guint i = 0; i < blocks; i++) {
         same[i] = self->base
@@ -75,6 +79,16 @@ send_blocks(Sender *self, guint64 first, guint blocks, const guint8 *bytes, GErr
     return TRUE;
 }
 
+/* They are what the other end has. */
+static void
+pass_over(Sender *self, const DrvPiece *piece)
+{
+    memcpy(drv_image_digest_leaf(self->digest, piece->first),
+           drv_image_digest_leaf(self->theirs, piece->first), piece->blocks * DRV_IMAGE_LEAF);
+    drv_copy_count_add(&self->count->same, piece->len);
+    drv_copy_count_add(&self->count->unread, piece->len);
+}
+
 /* Hashing is done by all threads at once; what goes over the socket goes in order. */
 static gboolean
 send_piece(guint user, const DrvPiece *piece, gpointer data, GError **error)
@@ -84,8 +98,10 @@ send_piece(guint user, const DrvPiece *piece, gpointer data, GError **error)
     if (piece->bytes != NULL)
         drv_image_digest_take(self->digest, piece->first, piece->bytes, piece->blocks);
     if (!drv_turn_wait(&self->turn, piece->number))
-        return TRUE;                         /* whoever stopped has the error */
-    if (piece->bytes == NULL && !self->base) /* nothing there, nothing here */
+        return TRUE; /* whoever stopped has the error */
+    if (piece->unchanged)
+        pass_over(self, piece);
+    else if (piece->bytes == NULL && !self->base) /* nothing there, nothing here */
         drv_copy_count_add(&self->count->zero, piece->len);
     else
         for (guint64 at = 0; good && at < piece->blocks; at += LEAVES)
@@ -118,16 +134,38 @@ send_end(Sender *self, GError **error)
     return g_steal_pointer(&root);
 }
 
+/* All that the other end has, and whether that is 'since'. */
+static gboolean
+read_theirs(Sender *self, const char *since, gboolean *same, GError **error)
+{
+    self->theirs = drv_image_digest_new(self->digest->size, error);
+    if (self->theirs == NULL ||
+        !drv_stream_read(self->fd, drv_image_digest_leaf(self->theirs, 0),
+                         (gsize)self->theirs->blocks * DRV_IMAGE_LEAF, error))
+        return FALSE;
+    g_autofree char *root = drv_image_digest_root(self->theirs);
+    *same = g_ascii_strcasecmp(root, since) == 0;
+    if (!*same)
+        g_message("the destination has an image with the digest %s, and not the one that the "
+                  "changes are told since: all is read",
+                  root);
+    return TRUE;
+}
+
 char *
-drv_image_send(DrvStore *store, guint threads, int fd, gboolean base, DrvCopyCount *count,
-               GError **error)
+drv_image_send(DrvStore *store, guint threads, int fd, gboolean base, const char *since,
+               DrvCopyCount *count, GError **error)
 {
     g_autoptr(DrvImageDigest) digest = drv_image_digest_new(store->size, error);
+    gboolean changed_only = FALSE;
     if (digest == NULL)
         return NULL;
     Sender self = {.digest = digest, .count = count, .fd = fd, .base = base};
     drv_turn_init(&self.turn);
-    gboolean good = drv_scan(store, digest, threads, count, send_piece, stop, &self, error);
+    gboolean good = !base || since == NULL || read_theirs(&self, since, &changed_only, error);
+    good = good &&
+           drv_scan(store, digest, changed_only, threads, count, send_piece, stop, &self, error);
     drv_turn_clear(&self.turn);
+    drv_image_digest_free(self.theirs);
     return good ? send_end(&self, error) : NULL;
 }

@@ -26,9 +26,23 @@ open_raw(const char *path, const DrvImageInfo *info, guint users, GError **error
     return drv_store_raw(fd, info->size, users, FALSE, path);
 }
 
+/* qemu-nbd would also take one of a backing file, which knows nothing of the image itself. */
+static gboolean
+check_bitmap(const char *path, const DrvImageInfo *info, const char *bitmap, GError **error)
+{
+    if (g_ptr_array_find_with_equal_func(info->bitmaps, bitmap, g_str_equal, NULL))
+        return TRUE;
+    g_autofree char *shown = g_strescape(bitmap, NULL);
+    g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                "%s has no bitmap '%.80s' that has recorded every change: see 'qemu-img info', or "
+                "copy it without --since",
+                path, shown);
+    return FALSE;
+}
+
 DrvStore *
 drv_source_open(const char *path, const char *format, char *const *folders, guint users,
-                char **found, GError **error)
+                const char *bitmap, char **found, GError **error)
 {
     if (format != NULL && !drv_image_format_check(format, error))
         return NULL;
@@ -36,6 +50,8 @@ drv_source_open(const char *path, const char *format, char *const *folders, guin
     g_autoptr(DrvImageInfo) info =
         real != NULL ? drv_image_probe_source(real, format, error) : NULL;
     if (info == NULL)
+        return NULL;
+    if (bitmap != NULL && !check_bitmap(path, info, bitmap, error))
         return NULL;
     /* A guest writes its disk's header, too: what that refers to is no more trusted than it. */
     for (guint i = 1; folders != NULL && i < info->files->len; i++) {
@@ -52,6 +68,7 @@ drv_source_open(const char *path, const char *format, char *const *folders, guin
         .path = real,
         .format = info->format,
         .shown = path,
+        .bitmap = bitmap,
         .fd = -1,
         .hold_fd = -1,
         .users = users,

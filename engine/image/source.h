@@ -7,7 +7,8 @@
  * Opens an image to be copied: probed, checked, every file of it in the folders that are allowed
  * (NULL: any), and locked as QEMU would lock it, so that neither a QEMU that writes it is there
  * nor one can come. A raw one is read directly, all others through qemu-nbd. 'found' receives its
- * format, owned by the caller. Blocks.
+ * format, owned by the caller. 'bitmap' (NULL: none) is one of the image's own that tells what was
+ * changed. Blocks.
  */
 DrvStore *drv_source_open(const char *path, const char *format, char *const *folders, guint users,
-                          char **found, GError **error);
+                          const char *bitmap, char **found, GError **error);

@@ -25,11 +25,14 @@ typedef struct {
     GSubprocess *process;
     struct nbd_handle **handles; /* one for each user */
     char *dir;
-    gsize least; /* what a request's length must be a multiple of: a compressed cluster, or 1 */
+    char *bitmap; /* its name as a context of NBD; NULL: none */
+    gsize least;  /* what a request's length must be a multiple of: a compressed cluster, or 1 */
 } Nbd;
 
 /* How many bytes one NBD request may have. */
 #define PIECE (2u << 20)
+/* The only flag of a bitmap's context. */
+#define DIRTY 1
 #define ZERO_PIECE (G_GUINT64_CONSTANT(1) << 30)
 
 static gboolean
@@ -100,8 +103,10 @@ nbd_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError 
 }
 
 typedef struct {
+    const char *context;
+    guint32 flag;
     guint64 len;
-    gboolean zero, ended, seen;
+    gboolean set, ended, seen;
 } Extents;
 
 /* Adds up what is alike from the start. */
@@ -110,37 +115,54 @@ take_extents(void *data, const char *context, uint64_t offset, uint32_t *entries
              int *error)
 {
     Extents *sum = data;
-    if (!g_str_equal(context, LIBNBD_CONTEXT_BASE_ALLOCATION))
+    if (!g_str_equal(context, sum->context))
         return 0;
     for (size_t i = 0; i + 1 < count && !sum->ended; i += 2) {
-        gboolean zero = (entries[i + 1] & LIBNBD_STATE_ZERO) != 0;
-        sum->ended = sum->seen && zero != sum->zero;
+        gboolean set = (entries[i + 1] & sum->flag) != 0;
+        sum->ended = sum->seen && set != sum->set;
         if (!sum->ended)
             sum->len += entries[i];
-        sum->zero = sum->seen ? sum->zero : zero;
+        sum->set = sum->seen ? sum->set : set;
         sum->seen = TRUE;
     }
     return 0;
+}
+
+/* '*len' is the rest of the image, '*set' what holds where the server tells nothing. */
+static gboolean
+ask_status(Nbd *self, guint user, const char *context, guint32 flag, guint64 offset, guint64 *len,
+           gboolean *set, GError **error)
+{
+    Extents sum = {.context = context, .flag = flag};
+    nbd_extent_callback take = {.callback = take_extents, .user_data = &sum};
+    if (nbd_can_meta_context(self->handles[user], context) <= 0)
+        return TRUE;
+    if (nbd_block_status(self->handles[user], MIN(*len, ZERO_PIECE), offset, take, 0) < 0)
+        return failed(error);
+    if (sum.len > 0) {
+        *len = sum.len;
+        *set = sum.set;
+    }
+    return TRUE;
 }
 
 static gboolean
 nbd_store_extent(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *zero,
                  GError **error)
 {
-    Nbd *self = (Nbd *)store;
-    Extents sum = {0};
-    nbd_extent_callback take = {.callback = take_extents, .user_data = &sum};
     *len = store->size - offset;
     *zero = FALSE;
-    if (nbd_can_meta_context(self->handles[user], LIBNBD_CONTEXT_BASE_ALLOCATION) <= 0)
-        return TRUE;
-    if (nbd_block_status(self->handles[user], MIN(*len, ZERO_PIECE), offset, take, 0) < 0)
-        return failed(error);
-    if (sum.len > 0) {
-        *len = sum.len;
-        *zero = sum.zero;
-    }
-    return TRUE;
+    return ask_status((Nbd *)store, user, LIBNBD_CONTEXT_BASE_ALLOCATION, LIBNBD_STATE_ZERO, offset,
+                      len, zero, error);
+}
+
+static gboolean
+nbd_store_changed(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *changed,
+                  GError **error)
+{
+    Nbd *self = (Nbd *)store;
+    return self->bitmap == NULL ||
+           ask_status(self, user, self->bitmap, DIRTY, offset, len, changed, error);
 }
 
 static gboolean
@@ -180,6 +202,7 @@ nbd_store_close(DrvStore *store, GError **error)
     g_object_unref(self->process);
     g_rmdir(self->dir);
     g_free(self->dir);
+    g_free(self->bitmap);
     g_free(self->handles);
     g_free(self);
     return good;
@@ -217,6 +240,8 @@ command(const DrvStoreNbdParams *params)
     g_ptr_array_add(argv, g_strdup_printf("--shared=%u", params->users));
     if (!params->writable)
         g_ptr_array_add(argv, g_strdup("--read-only"));
+    if (params->bitmap != NULL)
+        g_ptr_array_add(argv, g_strdup_printf("--bitmap=%s", params->bitmap));
     g_auto(GStrv) parts = g_strsplit(params->path, ",", -1);
     g_autofree char *path = g_strjoinv(",,", parts); /* as QEMU's options escape a comma */
     g_ptr_array_add(argv, g_strdup("--image-opts"));
@@ -257,6 +282,7 @@ connect_all(Nbd *self, const char *path, GError **error)
         struct nbd_handle *nbd = nbd_create();
         self->handles[i] = nbd;
         if (nbd == NULL || nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
+            (self->bitmap != NULL && nbd_add_meta_context(nbd, self->bitmap) < 0) ||
             nbd_connect_unix(nbd, path) < 0) {
             failed(error);
             return FALSE;
@@ -279,6 +305,7 @@ open_in(char *dir, const DrvStoreNbdParams *params, GError **error)
         .write = nbd_store_write,
         .zero = nbd_store_zero,
         .extent = nbd_store_extent,
+        .changed = nbd_store_changed,
         .flush = nbd_store_flush,
         .close = nbd_store_close,
     };
@@ -296,6 +323,8 @@ open_in(char *dir, const DrvStoreNbdParams *params, GError **error)
     self->process = process;
     self->handles = g_new0(struct nbd_handle *, params->users);
     self->dir = dir;
+    if (params->bitmap != NULL)
+        self->bitmap = g_strdup_printf("qemu:dirty-bitmap:%s", params->bitmap);
     g_autoptr(GError) why = NULL, words = NULL;
     gboolean good = connect_all(self, path, &why);
     g_unlink(path);

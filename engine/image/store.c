@@ -57,6 +57,22 @@ drv_store_extent(DrvStore *store, guint user, guint64 offset, guint64 *len, gboo
 }
 
 gboolean
+drv_store_changed(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *changed,
+                  GError **error)
+{
+    g_return_val_if_fail(offset < store->size && within(store, user, offset, 1), FALSE);
+    *len = store->size - offset;
+    *changed = TRUE;
+    if (store->ops->changed != NULL &&
+        !store->ops->changed(store, user, offset, len, changed, error)) {
+        g_prefix_error(error, "%s does not tell what was changed: ", store->shown);
+        return FALSE;
+    }
+    *len = CLAMP(*len, 1, store->size - offset);
+    return TRUE;
+}
+
+gboolean
 drv_store_flush(DrvStore *store, guint user, GError **error)
 {
     g_return_val_if_fail(user < store->users, FALSE);

@@ -18,6 +18,9 @@ typedef struct {
     gboolean (*zero)(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error);
     gboolean (*extent)(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *zero,
                        GError **error);
+    /* NULL: nothing is known of changes */
+    gboolean (*changed)(DrvStore *store, guint user, guint64 offset, guint64 *len,
+                        gboolean *changed, GError **error);
     gboolean (*flush)(DrvStore *store, guint user, GError **error);
     gboolean (*close)(DrvStore *store, GError **error);
 } DrvStoreOps;
@@ -41,6 +44,10 @@ gboolean drv_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len
 /* How far, from 'offset' on, all is data or all is known to be zeros; at least 1 byte. */
 gboolean drv_store_extent(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *zero,
                           GError **error);
+/* The same for what was changed since the bitmap that the store was opened with began; where there
+ * is none, all was. */
+gboolean drv_store_changed(DrvStore *store, guint user, guint64 offset, guint64 *len,
+                           gboolean *changed, GError **error);
 /* All that was written is on the disk. */
 gboolean drv_store_flush(DrvStore *store, guint user, GError **error);
 /* Closes and frees it. A failure of a store that was written to means that it is not whole; for
@@ -54,7 +61,8 @@ typedef struct {
     const char *path;   /* for qemu-nbd: below DRV_TOOL_FD_PATH where 'fd' is given */
     const char *format; /* never NULL: nothing is guessed twice */
     const char *shown;
-    int fd;      /* becomes qemu-nbd's DRV_TOOL_FD; -1: none. Stays the caller's */
+    const char *bitmap; /* that tells what was changed; NULL: none */
+    int fd;             /* becomes qemu-nbd's DRV_TOOL_FD; -1: none. Stays the caller's */
     int hold_fd; /* kept open by qemu-nbd as long as it lives: a lock on it is held as long; -1 */
     guint users;
     gboolean writable;

@@ -104,7 +104,7 @@ send_all(Fixture *f, GError **error)
     int fd = open(f->in, O_RDONLY | O_CLOEXEC);
     DrvStore *store = drv_store_raw(fd, SIZE, 4, FALSE, f->in);
     f->sent = (DrvCopyCount){.total = SIZE};
-    char *root = drv_image_send(store, 3, f->fds[0], f->delta, &f->sent, error);
+    char *root = drv_image_send(store, 3, f->fds[0], f->delta, NULL, &f->sent, error);
     drv_store_close(store, NULL);
     return root;
 }
@@ -192,7 +192,7 @@ test_cancelled(Fixture *f, gconstpointer data)
     int fd = open(f->in, O_RDONLY | O_CLOEXEC);
     DrvStore *store = drv_store_raw(fd, SIZE, 4, FALSE, f->in);
     drv_copy_cancel(&f->sent);
-    g_assert_null(drv_image_send(store, 3, f->fds[0], FALSE, &f->sent, &error));
+    g_assert_null(drv_image_send(store, 3, f->fds[0], FALSE, NULL, &f->sent, &error));
     g_assert_error(error, DRV_ERROR, DRV_ERROR_CANCELLED);
     drv_store_close(store, NULL);
 }

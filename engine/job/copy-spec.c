@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "engine/host/address.h"
 #include "engine/image/convert.h"
+#include "engine/image/stream.h"
 
 #include <string.h>
 
@@ -31,6 +32,8 @@ static const struct {
     {"options", TEXT, AT(options)},
     {"compress", FLAG, AT(compress)},
     {"delta", DELTA, AT(whole)},
+    {"since", TEXT, AT(since)},
+    {"base", TEXT, AT(base)},
     {"lanes", NUMBER, AT(lanes), .min = 1, .max = 16},
     {"bandwidth", NUMBER, AT(bandwidth), .min = 65536, .max = G_GINT64_CONSTANT(1) << 40},
     {"drop_timeout_s", NUMBER, AT(drop_timeout_s), .min = 1, .max = 86400, .standard = 60},
@@ -47,6 +50,8 @@ drv_copy_spec_free(DrvCopySpec *spec)
     g_free(spec->format);
     g_free(spec->dest_format);
     g_free(spec->options);
+    g_free(spec->since);
+    g_free(spec->base);
     g_free(spec->host);
     g_free(spec);
 }
@@ -145,6 +150,27 @@ check_known(JsonObject *object, GError **error)
     return TRUE;
 }
 
+static gboolean
+check_since(const DrvCopySpec *spec, GError **error)
+{
+    static const char digits[] = "0123456789abcdefABCDEF";
+    if (spec->since == NULL && spec->base == NULL)
+        return TRUE;
+    if (spec->since == NULL || spec->base == NULL || spec->whole)
+        g_set_error(
+            error, DRV_ERROR, DRV_ERROR_USAGE,
+            "--since and --base go together, and not with --delta off: give the bitmap, and "
+            "the digest of the copy that was made when it began");
+    else if (strlen(spec->base) != DRV_RECORD_ROOT_LEN ||
+             strspn(spec->base, digits) != DRV_RECORD_ROOT_LEN)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "--base '%.80s' is no digest: give the 64 digits that a copy reports",
+                    spec->base);
+    else
+        return TRUE;
+    return FALSE;
+}
+
 DrvCopySpec *
 drv_copy_spec_from_json(JsonObject *object, GError **error)
 {
@@ -155,7 +181,8 @@ drv_copy_spec_from_json(JsonObject *object, GError **error)
         if (!take(spec, i, json_object_get_member(object, members[i].name), error))
             return NULL;
     }
-    if (!drv_address_parse(spec->to, &spec->host, &spec->port, error) ||
+    if (!check_since(spec, error) ||
+        !drv_address_parse(spec->to, &spec->host, &spec->port, error) ||
         !drv_convert_check(spec->format, spec->dest_format, spec->options,
                            spec->compress && spec->dest_format != NULL, error))
         return NULL;

@@ -14,6 +14,8 @@ typedef struct {
     char *options;     /* "options": of the format, as qemu-img create -o takes them; or NULL */
     gboolean compress; /* "compress": qcow2 */
     gboolean whole;    /* "delta": "off", an older version there is not made use of; or "auto" */
+    char *since;       /* "since": a bitmap in the image, begun when 'base' was copied; or NULL */
+    char *base;        /* "base": the digest of that copy; given with "since" only */
     gint64 lanes;      /* "lanes": 1 to 16; 0: drover chooses */
     gint64 bandwidth;  /* "bandwidth": bytes a second on the wire, from 64 KiB; 0: unlimited */
     gint64 drop_timeout_s; /* "drop_timeout_s": how long a lost link, or the other daemon, is waited

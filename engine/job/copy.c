@@ -155,6 +155,7 @@ make_result(Copy *self)
     json_object_set_int_member(disk, "data_bytes", (gint64)self->count.data);
     json_object_set_int_member(disk, "zero_bytes", (gint64)self->count.zero);
     json_object_set_int_member(disk, "same_bytes", (gint64)self->count.same);
+    json_object_set_int_member(disk, "unread_bytes", (gint64)self->count.unread);
     json_object_set_object_member(o, "disk", disk);
     json_object_set_string_member(o, "digest", self->digest);
     return o;
@@ -305,7 +306,7 @@ send_image(gpointer data)
 {
     Copy *self = data;
     self->digest = drv_image_send(self->store, drv_scan_threads(), self->fd, self->older,
-                                  &self->count, &self->failure);
+                                  self->spec->base, &self->count, &self->failure);
     g_idle_add(sent, self);
     return NULL;
 }
@@ -469,7 +470,7 @@ open_source(gpointer data)
     Copy *self = data;
     self->store = drv_source_open(self->spec->image, self->spec->format,
                                   drv_copy_folders(self->base.services), drv_scan_threads() + 1,
-                                  &self->format, &self->failure);
+                                  self->spec->since, &self->format, &self->failure);
     g_idle_add(source_opened, self);
     return NULL;
 }
