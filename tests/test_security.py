@@ -3,6 +3,7 @@
 import grp
 import json
 import os
+import pathlib
 import socket
 import stat
 import subprocess
@@ -10,8 +11,9 @@ import subprocess
 import pytest
 
 from harness import daemon, qemu
+from harness.build import ROOT
 from harness.qemu import Guest, Machine
-from harness.scene import FaultyDaemon, free, one_sentence
+from harness.scene import FaultyDaemon, Scene, free, one_sentence
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +194,28 @@ def test_a_log_that_was_edited(workdir, pki):
         a.crash_and_restart()
         assert "the audit log does not hold together, and is put aside as" in a.said()
         assert "was cut or replaced" in find(a, "log-damaged")["error"]
+
+
+def bounding_set():
+    """The unit's, as setpriv has it."""
+    unit = (ROOT / "dist/droverd.service").read_text()
+    names = [name for line in unit.splitlines() if line.startswith("CapabilityBoundingSet=")
+             for name in line.split("=", 1)[1].split()]
+    return ",".join(["-all"] + ["+" + name.removeprefix("CAP_").lower() for name in names])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have capabilities to give up")
+def test_the_capabilities_of_the_unit_are_enough(workdir):
+    """Pages are written right into QEMU's memory, by daemons that may do no more than that."""
+    scene = Scene(workdir, qemu.newest(), Guest(memory=64, pages=64, params="hz=1000 rate=5 beat=5"))
+    for host in (scene.a, scene.b):
+        host._prefix = ("setpriv", "--bounding-set", bounding_set(), "--no-new-privs")
+    with scene:
+        assert "NoNewPrivs:\t1" in (pathlib.Path(f"/proc/{scene.a.pid}/status")).read_text()
+        move = scene.migrate("--mode", "direct")
+        result = move.wait()
+        assert result.status == 0, result.stderr
+        scene.check_runs_at_dest()
+        ended = find(scene.b, "ended", kind="migrate", role="dest", state="done")
+        assert ended["peer"] == "a"
+        find(scene.a, "ended", kind="migrate", role="source", state="done")
