@@ -416,6 +416,33 @@ def test_the_link_stays_down(workdir, any_qemu):
         check_undone(scene, before)
 
 
+@pytest.mark.parametrize("version, what", (
+    ("10.0", "link"),
+    pytest.param("7.2", "link", marks=pytest.mark.slow),
+    pytest.param("10.0", "daemon", marks=pytest.mark.slow),
+    pytest.param("7.2", "daemon", marks=pytest.mark.slow),
+))
+def test_lost_while_the_guest_waits_for_the_destination(workdir, version, what):
+    """The guest's disk is the one at the source: that a write does not get across is no error."""
+    pair = Pair(workdir, "vda", data=MIB)
+    source, dest = writing_guests(workdir, pair, disks.MUCH)
+    with Scene(workdir, binary(version), source, dest_guest=dest, relay=True) as scene:
+        disks.wait_writes(scene.source, 3)
+        before = settings(scene.source)
+        move = scene.migrate(*MIRROR, "--bandwidth", "8M", "--converge", "throttle", "--drop-timeout", "2")
+        wait_until(lambda: "made to wait" in
+                   (((scene.a.job() or {}).get("progress") or {}).get("note") or ""), "writes to wait")
+        disks.wait_writes(scene.source, 1)
+        if what == "link":
+            scene.relay.cut()
+        else:
+            scene.a.crash_and_restart()
+        one_sentence(move.wait(), 1)
+        check_nothing_left(scene, before)
+        disks.wait_writes(scene.source, 3)
+        assert scene.source.running() and not scene.source.console.said(b"disk failed")
+
+
 @pytest.fixture
 def small_place(workdir):
     """A file system of 4 MiB."""
