@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import tempfile
 
-from harness import memory, qemu
+from harness import disks, memory, qemu
 from harness.qmp import QmpGone
 from harness.scene import GUEST, Scene, free, wait_until
 
@@ -23,7 +23,10 @@ BEFORE = ("source:preparing", "source:copying", "source:switchover", "source:loa
 AFTER = ("source:committed", "source:running", "dest:committed", "dest:running")
 BACK = ("source:rolling-back", "dest:rolling-back")
 STATES = BEFORE + AFTER + BACK
-MODES = ("relay", "direct")
+# How the guest goes. With disks: its disk goes with it.
+MODES = {"relay": ("--mode", "relay"), "direct": ("--mode", "direct"),
+         "disks": ("--mode", "relay", "--disks", "mirror")}
+DISK_SIZE, DISK_DATA = 8 << 20, 1 << 20
 # The destination's QEMU has not been told to listen, and is left as it was.
 UNTOUCHED = ("source:preparing", "dest:preparing")
 # More written anew than 1 MiB/s carries: it is cancelled before it ends.
@@ -87,7 +90,8 @@ def allowed(where, fault):
 class Cell:
     def __init__(self, where, fault, mode, pause):
         self.where, self.fault, self.mode, self.pause = where, FAULTS[fault], mode, pause
-        self.scene = self.disk = None
+        self.scene = self.disk = None   # the disk is the one under a journal
+        self.images = {}                # the guest's: at the source, at the destination, untouched
         self.clocks = {}
         self._stack = contextlib.ExitStack()
 
@@ -96,7 +100,13 @@ class Cell:
 
     def _build(self, workdir):
         guest = BUSY if self.where in BACK else GUEST
-        self.scene = Scene(workdir, qemu.newest(), guest=guest, relay=True, hold=self.where)
+        guests = {"source": guest, "dest": guest}
+        if self.mode == "disks":
+            self._make_images(workdir)
+            guests = {end: guest.variant(extra=disks.drive(self.images[end], "vda"))
+                      for end in guests}
+        self.scene = Scene(workdir, qemu.newest(), guest=guests["source"],
+                           dest_guest=guests["dest"], relay=True, hold=self.where)
         if self.fault.needs_disk:
             self.disk = self._stack.enter_context(
                 Disk(getattr(self.scene, self.fault.needs_disk).state))
@@ -108,10 +118,16 @@ class Cell:
                                                    DRV_CLOCK_JUMP=str(self.clocks[name]))
         self._stack.enter_context(self.scene)
 
+    def _make_images(self, workdir):
+        for name in ("source", "dest", "before"):
+            self.images[name] = disks.make(workdir / f"{name}.img", DISK_SIZE)
+        for name in ("source", "before"):
+            disks.fill(self.images[name], DISK_SIZE // 2, DISK_DATA)
+
     def _begin(self):
         """Up to the state; returns the command, in the background."""
         slow = ("--bandwidth", "1M") if self.where in BACK else ()
-        move = self.scene.migrate("--mode", self.mode, "--drop-timeout", self.fault.drop_timeout,
+        move = self.scene.migrate(*MODES[self.mode], "--drop-timeout", self.fault.drop_timeout,
                                   *slow)
         if self.where in BACK:
             job = self.scene.a.wait_job("copying")
@@ -237,6 +253,16 @@ class Cell:
         verdict = memory.check_pages(machine)
         assert verdict["sound"], verdict
         assert free(machine.drover_qmp), "its QMP socket is not free"
+        if self.images:
+            self._check_disk(machine, place)
+
+    def _check_disk(self, machine, place):
+        words = disks.differ(self.images["before"], self.images[place])
+        assert words == "", f"its disk is not what it was: {words}"
+        nodes = [node["node-name"] for node in machine.qmp.command("query-named-block-nodes")]
+        left = [name for name in nodes if name.startswith("drover")]
+        left += machine.qmp.command("query-block-jobs") + machine.qmp.command("query-block-exports")
+        assert left == [], f"its QEMU still has {left}"
 
     def _check_nothing_left(self, place):
         scene = self.scene
@@ -261,7 +287,8 @@ def all_cells():
 def fast_cells():
     """Each state and each fault more than once, in both modes, and what has gone wrong before."""
     names = list(FAULTS)
-    cells = [(STATES[i % len(STATES)], names[i % len(names)], MODES[i // 2 % 2])
+    modes = list(MODES)
+    cells = [(STATES[i % len(STATES)], names[i % len(names)], modes[i // 2 % len(modes)])
              for i in range(2 * len(names))]
     cells += [("dest:preparing", "source QEMU killed", "relay"),
               ("dest:copying", "source QEMU killed", "direct")]

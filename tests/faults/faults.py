@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -51,14 +52,14 @@ class Disk:
         trigger.write_text("1")
 
     def mend(self):
-        """After the daemon has ended: nothing may be open for the check, as after a reboot."""
-        wait_until(self._mended, "the disk to be mended")
-
-    def _mended(self):
-        self._unmount()
+        """After the daemon has ended: checked and mounted anew, as after a reboot. A copy of it is,
+        since a QEMU of this host may still hold a socket on the old one."""
+        subprocess.run(["umount", "-l", self._path], check=True)
+        broken, self._image = self._image, self._image.with_suffix(".mended")
+        shutil.copyfile(broken, self._image)
+        broken.unlink()
         subprocess.run(["fsck.ext4", "-f", "-y", self._image], capture_output=True, check=False)
         subprocess.run(["mount", "-o", "loop", self._image, self._path], check=True)
-        return not os.statvfs(self._path).f_flag & os.ST_RDONLY
 
     def _unmount(self):
         # The kernel lets go of a ring's files a moment after its process has ended.

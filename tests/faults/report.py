@@ -17,7 +17,7 @@ A job is stopped in each of its states, at either end, just when it has entered 
 runs with the tests. After each it is checked that
 
 - exactly one guest runs (or none, where its only QEMU was killed), it goes on counting, and every page of its working set is
-  right;
+  right, and so is its disk where it has one;
 - the command has ended, with the documented status, its report says the same, and a failure has a sentence;
 - both daemons call the job over; where it was in doubt, it ended by itself when the fault was over, or by one `drover resolve`;
 - no QEMU, socket or file is left over, and QEMU's QMP socket is free again.

@@ -96,7 +96,7 @@ class FaultyDaemon(daemon.Daemon):
 
     def sockets_left(self):
         """What nobody needs any more when no job is active."""
-        return [p.name for p in self.state.iterdir() if p.suffix in (".in", ".out")]
+        return [p.name for p in self.state.iterdir() if p.suffix in (".in", ".out", ".nbd")]
 
 
 def free(path):
