@@ -298,7 +298,7 @@ test_read_only(Fixture *f, gconstpointer unused)
     if (!mount_tmpfs(f, "size=512k"))
         return;
     drv_journal_close(open_ok(f));
-    g_assert_cmpint(mount(NULL, f->root, NULL, MS_REMOUNT | MS_RDONLY, NULL), ==, 0);
+    g_assert_cmpint(mount("none", f->root, "", MS_REMOUNT | MS_RDONLY, NULL), ==, 0);
     g_autoptr(GError) error = NULL;
     g_assert_null(drv_journal_open(f->dir, &error));
     assert_says(error, DRV_ERROR_IO, "is mounted read-only; remount it");
@@ -418,7 +418,7 @@ main(int argc, char **argv)
     signal(SIGXFSZ, SIG_IGN);
     /* What is mounted here is seen here only, and goes with the process. */
     if (unshare(CLONE_NEWNS) == 0)
-        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+        mount("none", "/", "", MS_REC | MS_PRIVATE, NULL);
     ADD(durable);
     ADD(failing_sync);
     ADD(failing_open);
