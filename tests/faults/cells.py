@@ -33,7 +33,7 @@ UNTOUCHED = ("source:preparing", "dest:preparing")
 BUSY = GUEST.variant(params="hz=1000 rate=20 beat=20")
 
 STATUS = {"dest": 0, "source": 1, "cancelled": 4}
-IN_STATE_DIR = ("journal", "reserve", "lock", "lost+found", "filler")
+IN_STATE_DIR = ("journal", "audit.log", "reserve", "lock", "lost+found", "filler")
 
 
 @dataclasses.dataclass
