@@ -6,7 +6,7 @@
 #include "engine/host/config.h"
 #include "engine/host/notify.h"
 #include "engine/host/pki.h"
-#include "engine/job/jobs.h"
+#include "engine/daemon/jobs.h"
 
 #include <glib-unix.h>
 #include <signal.h>

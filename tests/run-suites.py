@@ -19,10 +19,10 @@ TSAN_TESTS = ("common/", "transfer/", "channel/", "tsan/")
 NOT_FOR_TSAN = ("channel/guest-sample",)
 # The control plane's unit tests, for memcheck: it makes no good of io_uring, which the data plane
 # is built on (valgrind 3.19 holds all threads while one waits in a ring).
-MEMCHECK_TESTS = ("common/", "qmp/", "dirty-tracking/", "engine/host/", "engine/job/",
+MEMCHECK_TESTS = ("common/", "qmp/", "dirty-tracking/", "engine/host/", "engine/job/", "engine/live/",
                   "engine/api/", "engine/cli/client", "engine/cli/render", "engine/cli/units")
 # It looks for a process by a pidfd, which valgrind 3.19 does not know.
-NOT_FOR_MEMCHECK = ("engine/job/memory-check",)
+NOT_FOR_MEMCHECK = ("engine/live/memory-check",)
 MEMCHECK = ("valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite "
             "--errors-for-leak-kinds=definite")
 # Meson's tests that say nothing more under a sanitizer.

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* The destination's daemon: live-dest*.c and jobs.c, a step at a time. */
+/* The destination's daemon: engine/live/dest*.c and jobs.c, a step at a time. */
 
 enum { IDLE, LOOK, CONT_SENT };
 enum { BACK_QUIT, BACK_END };

@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-/* The source's daemon: live-source*.c and aborts.c, a step at a time. */
+/* The source's daemon: engine/live/source*.c and aborts.c, a step at a time. */
 
-/* Of the way back (live-source-rollback.c), and of leaving. */
+/* Of the way back (engine/live/source-rollback.c), and of leaving. */
 enum { BACK_CANCEL, BACK_RESUME, BACK_ABORT, BACK_WAIT, BACK_END };
 enum { LEAVE_QUIT, LEAVE_END };
 

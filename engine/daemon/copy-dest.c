@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/daemon/copy-dest.h"
+
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/channel/channel-set.h"
+#include "engine/image/convert.h"
+#include "engine/image/receive.h"
+#include "engine/job/job.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Each has a channel and threads of its own. */
+#define MAX_ENDS 32
+/* Ends that are over wait so long to be asked how it went. */
+#define KEEP_OVER_S 3600
+
+/*
+ * copy.open has a thread open the target, and is answered when that is done; then a socket pair
+ * joins the channel to a thread that receives. copy.finish is answered when that thread has ended.
+ * Threads tell the control thread by an idle source, which holds the end.
+ */
+typedef struct {
+    guint refs;
+    DrvCopyEnds *owner;    /* NULL: off the list */
+    GPtrArray *running;    /* the owner's, which outlives the thread */
+    char *const *folders;  /* borrowed from the configuration */
+    DrvTransfer *transfer; /* borrowed */
+    char *job, *from;      /* the source's job, and its host by its certificate */
+    JsonObject *args;
+
+    DrvTarget *target; /* the running thread's */
+    DrvCopyCount count;
+    char *digest;
+    GError *error;
+    int fd; /* our thread's end of the pair; -1 */
+
+    GThread *thread;
+    DrvPeer *peer;              /* of the session */
+    guint64 opening, finishing; /* calls to be answered; 0: none */
+    DrvChannelSet *channel;
+    gint cancelled; /* keep nothing; atomic */
+    gboolean over;
+    guint forget;
+} End;
+
+struct _DrvCopyEnds {
+    DrvServices *services;
+    GPtrArray *list; /* of End that can be called for; referenced */
+    GPtrArray
+        *running; /* of End whose thread runs, on the list or off it; the thread's reference */
+};
+
+static void
+end_unref(gpointer data)
+{
+    End *end = data;
+    if (--end->refs > 0)
+        return;
+    g_clear_pointer(&end->channel, drv_channel_set_free);
+    drv_target_free(end->target);
+    if (end->fd >= 0)
+        close(end->fd);
+    drv_peer_unref(end->peer);
+    json_object_unref(end->args);
+    g_clear_error(&end->error);
+    g_free(end->digest);
+    g_free(end->job);
+    g_free(end->from);
+    g_free(end);
+}
+
+/* Its threads come to their end soon; the file goes or stays as 'cancelled' says. */
+static void
+stop(End *end)
+{
+    drv_copy_cancel(&end->count);
+    if (end->fd >= 0)
+        shutdown(end->fd, SHUT_RDWR);
+}
+
+static void
+take_off(End *end)
+{
+    DrvCopyEnds *owner = g_steal_pointer(&end->owner);
+    g_clear_handle_id(&end->forget, g_source_remove);
+    if (owner != NULL)
+        g_ptr_array_remove_fast(owner->list, end);
+}
+
+static void
+run(End *end, const char *name, GThreadFunc func)
+{
+    end->refs++;
+    g_ptr_array_add(end->running, end);
+    end->thread = g_thread_new(name, func, end);
+}
+
+/* The thread has said its last. Its reference becomes the caller's. */
+static void
+join(End *end)
+{
+    g_thread_join(g_steal_pointer(&end->thread));
+    g_ptr_array_remove_fast(end->running, end);
+}
+
+static gboolean
+forget(gpointer data)
+{
+    End *end = data;
+    end->forget = 0;
+    take_off(end);
+    return G_SOURCE_REMOVE;
+}
+
+char *const *
+drv_copy_folders(const DrvServices *services)
+{
+    static char *const nobody_said[] = {NULL};
+    char *const *folders = drv_services_config(services)->images;
+    return folders != NULL ? folders : nobody_said;
+}
+
+/* --- how it went --- */
+
+static void
+answer_finish(End *end)
+{
+    guint64 call = end->finishing;
+    end->finishing = 0;
+    if (end->error != NULL) {
+        drv_peer_refuse(end->peer, call, end->error);
+        return;
+    }
+    JsonObject *ok = json_object_new();
+    json_object_set_string_member(ok, "digest", end->digest);
+    drv_peer_answer(end->peer, call, ok);
+}
+
+static gboolean
+received(gpointer data)
+{
+    End *end = data;
+    join(end);
+    end->over = TRUE;
+    if (end->error != NULL)
+        g_message("copy %s from %s: %s", end->job, end->from, end->error->message);
+    else
+        g_message("copy %s from %s: %s is complete", end->job, end->from,
+                  drv_json_string(end->args, "path", ""));
+    if (end->finishing != 0)
+        answer_finish(end);
+    if (end->owner != NULL)
+        end->forget = g_timeout_add_seconds(KEEP_OVER_S, forget, end);
+    else
+        take_off(end);
+    end_unref(end);
+    return G_SOURCE_REMOVE;
+}
+
+static gpointer
+receive(gpointer data)
+{
+    End *end = data;
+    guint64 size = (guint64)drv_json_int(end->args, "size", 0);
+    end->digest = drv_image_receive(end->target, size, end->fd, &end->count, &end->error);
+    if (end->digest == NULL) {
+        /* A stream that just ended may be taken up again. */
+        gboolean cut = g_error_matches(end->error, DRV_ERROR, DRV_ERROR_UNREACHABLE);
+        drv_target_drop(end->target, cut && !g_atomic_int_get(&end->cancelled));
+    }
+    g_clear_pointer(&end->target, drv_target_free);
+    shutdown(end->fd, SHUT_RDWR);
+    g_idle_add(received, end);
+    return NULL;
+}
+
+/* --- opening --- */
+
+static void
+channel_changed(DrvChannelSet *set, gpointer data)
+{
+    End *end = data;
+    if (drv_channel_set_error(set) != NULL) /* the session is over */
+        stop(end);
+}
+
+static gboolean
+start_receiving(End *end, GError **error)
+{
+    int fds[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "no socket can be made: %s", g_strerror(errno));
+        return FALSE;
+    }
+    end->fd = fds[0];
+    end->channel = drv_channel_set_new(end->transfer, 1, DRV_CODEC_AUTO, DRV_CLASS_BULK, NULL,
+                                       channel_changed, end);
+    JsonObject *ok = drv_channel_set_accept(end->channel, end->peer, fds[1], end->args, error);
+    if (ok == NULL)
+        return FALSE;
+    json_object_set_boolean_member(ok, "base", drv_target_has_base(end->target));
+    drv_peer_answer(end->peer, end->opening, ok);
+    end->opening = 0;
+    run(end, "copy", receive);
+    return TRUE;
+}
+
+static gboolean
+opened(gpointer data)
+{
+    End *end = data;
+    join(end);
+    if (end->error == NULL && drv_copy_is_cancelled(&end->count))
+        end->error = g_error_new(DRV_ERROR, DRV_ERROR_CANCELLED, "the copy was called off");
+    if (end->error != NULL || !start_receiving(end, &end->error)) {
+        if (end->opening != 0)
+            drv_peer_refuse(end->peer, end->opening, end->error);
+        drv_target_drop(end->target, !g_atomic_int_get(&end->cancelled));
+        take_off(end);
+    }
+    end_unref(end);
+    return G_SOURCE_REMOVE;
+}
+
+static gpointer
+open_target(gpointer data)
+{
+    End *end = data;
+    const DrvTargetParams params = {
+        .path = drv_json_string(end->args, "path", ""),
+        .format = drv_json_string(end->args, "format", ""),
+        .folders = end->folders,
+        .options = drv_json_string(end->args, "options", NULL),
+        .compress = drv_json_flag(end->args, "compress", FALSE),
+        .resume = TRUE,
+        .delta = drv_json_flag(end->args, "delta", TRUE),
+        .size = (guint64)drv_json_int(end->args, "size", 0),
+        .users = drv_image_receive_users(),
+        .cancelled = &end->count.cancelled,
+    };
+    if (drv_convert_check(NULL, params.format, params.options, params.compress, &end->error))
+        end->target = drv_target_open(&params, &end->error);
+    g_idle_add(opened, end);
+    return NULL;
+}
+
+static End *
+find(DrvCopyEnds *ends, const char *job, DrvPeer *peer)
+{
+    for (guint i = 0; i < ends->list->len; i++) {
+        End *end = ends->list->pdata[i];
+        if (g_str_equal(end->job, job) && g_str_equal(end->from, drv_peer_name(peer)))
+            return end;
+    }
+    return NULL;
+}
+
+/* A source that comes back over another session is done with what it began before. */
+static void
+supersede(End *end)
+{
+    stop(end);
+    take_off(end);
+}
+
+static void
+copy_open(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
+{
+    g_autoptr(GError) error = NULL;
+    const char *job = drv_json_string(args, "job", "");
+    End *before = find(ends, job, peer);
+    if (before != NULL)
+        supersede(before);
+    gint64 size = drv_json_int(args, "size", -1);
+    if (!drv_job_valid_id(job) || size < 0 || (guint64)size > DRV_IMAGE_SIZE_MAX)
+        error = g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL, "the copy's job or size makes no sense");
+    else if (ends->list->len >= MAX_ENDS)
+        error = g_error_new(DRV_ERROR, DRV_ERROR_LIMIT,
+                            "%d images are being copied to this host already: try again later",
+                            MAX_ENDS);
+    if (error != NULL) {
+        drv_peer_refuse(peer, call, error);
+        return;
+    }
+    End *end = g_new0(End, 1);
+    end->refs = 1; /* the list's */
+    end->owner = ends;
+    end->running = ends->running;
+    end->folders = drv_copy_folders(ends->services);
+    end->transfer = drv_services_transfer(ends->services);
+    end->job = g_strdup(job);
+    end->from = g_strdup(drv_peer_name(peer));
+    end->args = json_object_ref(args);
+    end->fd = -1;
+    end->peer = drv_peer_ref(peer);
+    end->opening = call;
+    g_ptr_array_add(ends->list, end);
+    run(end, "copy-open", open_target);
+}
+
+/* --- the other calls --- */
+
+static void
+refuse_unknown(DrvPeer *peer, guint64 call, const char *job)
+{
+    g_autoptr(GError) error =
+        g_error_new(DRV_ERROR, DRV_ERROR_NOT_FOUND, "copy '%.32s' is not known here", job);
+    drv_peer_refuse(peer, call, error);
+}
+
+static void
+copy_finish(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
+{
+    const char *job = drv_json_string(args, "job", "");
+    End *end = find(ends, job, peer);
+    if (end == NULL || end->finishing != 0 || end->peer != peer) {
+        refuse_unknown(peer, call, job);
+        return;
+    }
+    end->finishing = call;
+    if (end->over)
+        answer_finish(end);
+}
+
+static void
+copy_abort(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
+{
+    End *end = find(ends, drv_json_string(args, "job", ""), peer);
+    if (end != NULL) {
+        g_atomic_int_set(&end->cancelled, 1);
+        supersede(end);
+    }
+    drv_peer_answer(peer, call, json_object_new());
+}
+
+gboolean
+drv_copy_ends_call(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, const char *op, JsonObject *args)
+{
+    static const struct {
+        const char *op;
+        void (*run)(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args);
+    } calls[] = {
+        {"copy.open", copy_open}, {"copy.finish", copy_finish}, {"copy.abort", copy_abort}};
+    for (guint i = 0; i < G_N_ELEMENTS(calls); i++) {
+        if (g_str_equal(calls[i].op, op)) {
+            calls[i].run(ends, peer, call, args);
+            return TRUE;
+        }
+    }
+    return FALSE;
+}
+
+void
+drv_copy_ends_peer_dead(DrvCopyEnds *ends, DrvPeer *peer)
+{
+    for (guint i = ends->list->len; i > 0; i--) {
+        End *end = ends->list->pdata[i - 1];
+        if (end->peer == peer)
+            supersede(end);
+    }
+}
+
+/* --- life --- */
+
+DrvCopyEnds *
+drv_copy_ends_new(DrvServices *services)
+{
+    DrvCopyEnds *ends = g_new0(DrvCopyEnds, 1);
+    ends->services = services;
+    ends->list = g_ptr_array_new_with_free_func(end_unref);
+    ends->running = g_ptr_array_new();
+    return ends;
+}
+
+void
+drv_copy_ends_free(DrvCopyEnds *ends)
+{
+    if (ends == NULL)
+        return;
+    while (ends->list->len > 0)
+        supersede(ends->list->pdata[ends->list->len - 1]);
+    while (ends->running->len > 0) {
+        End *end = ends->running->pdata[0];
+        join(end);
+        g_idle_remove_by_data(end); /* its last word */
+        drv_target_drop(end->target, TRUE);
+        end_unref(end);
+    }
+    g_ptr_array_unref(ends->running);
+    g_ptr_array_unref(ends->list);
+    g_free(ends);
+}

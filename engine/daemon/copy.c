@@ -1,0 +1,602 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/daemon/copy.h"
+
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/channel/channel-set.h"
+#include "engine/image/convert.h"
+#include "engine/image/send.h"
+#include "engine/image/source.h"
+#include "engine/job/allow.h"
+#include "engine/daemon/copy-dest.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/*
+ *   open the source (thread) -> connect -> copy.open -> send (thread) -> copy.finish -> done
+ *                                  ^----------- the session died: again ----------'
+ *
+ * A cut link is the session's affair. A session that dies (the other daemon was restarted) is
+ * followed by another, and the copy begins again from its first block: the destination tells what
+ * it has, so what was sent already is read and hashed but not sent once more. The same goes for a
+ * restart of this daemon.
+ *
+ * Nothing waits for a thread: it holds the job, and when it ends in a job that is over, that is
+ * all.
+ */
+#define RETRY_MS 500
+#define TICK_MS 1000
+
+typedef struct {
+    DrvJob base;
+    DrvCopySpec *spec;
+
+    DrvStore *store;
+    char *format;    /* the source's */
+    GThread *thread; /* the one that runs, or NULL */
+    GError *failure; /* the thread's */
+    DrvCopyCount count;
+    char *digest;
+    int fd; /* our end of the pair while an attempt lasts; -1 */
+
+    DrvPeer *peer;
+    gboolean offered; /* this attempt has begun */
+    gboolean older;   /* the destination has something to begin with */
+    gboolean again;   /* the attempt is over: another one when its thread has ended */
+    DrvShaper *shaper;
+    DrvChannelSet *channel;
+    guint64 wire; /* of attempts before */
+    guint attempts, reconnects, lanes;
+    gint64 lost_us; /* since when the other end is away; 0: it is not */
+    guint retry, tick;
+} Copy;
+
+static void connect_peer(Copy *self);
+
+/* --- the end --- */
+
+static gboolean
+is_over(Copy *self)
+{
+    return drv_state_is_final(drv_job_state(&self->base));
+}
+
+static void
+count_attempt(Copy *self)
+{
+    DrvChannelTotals totals;
+    DrvSessionStats link;
+    if (self->channel == NULL)
+        return;
+    drv_channel_set_totals(self->channel, &totals);
+    self->wire += totals.wire;
+    drv_session_get_stats(drv_peer_session(self->peer), &link);
+    self->reconnects += link.reconnects;
+    self->lanes = MAX(self->lanes, link.lanes);
+}
+
+/* Gives back all but the source; the thread, if it sends, will find its socket shut. */
+static void
+drop_attempt(Copy *self)
+{
+    count_attempt(self);
+    self->offered = FALSE;
+    if (self->fd >= 0)
+        shutdown(self->fd, SHUT_RDWR);
+    g_clear_pointer(&self->channel, drv_channel_set_free);
+    if (self->peer == NULL)
+        return;
+    DrvPeer *peer = g_steal_pointer(&self->peer);
+    drv_peer_unlisten(peer, self);
+    drv_peers_put(drv_services_peers(self->base.services), peer);
+}
+
+static void
+give_back(Copy *self)
+{
+    drv_copy_cancel(&self->count);
+    g_clear_handle_id(&self->retry, g_source_remove);
+    g_clear_handle_id(&self->tick, g_source_remove);
+    drop_attempt(self);
+}
+
+static void
+aborted(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
+{
+}
+
+/* The destination keeps nothing of it. */
+static void
+abort_far_end(Copy *self)
+{
+    if (self->peer == NULL || drv_peer_is_dead(self->peer) || !self->offered)
+        return;
+    JsonObject *args = json_object_new();
+    json_object_set_string_member(args, "job", self->base.rec->id);
+    drv_peer_call(self->peer, "copy.abort", args, aborted, NULL);
+}
+
+/* 'error' is taken. */
+static void
+fail(Copy *self, GError *error)
+{
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    gboolean cancelled = g_error_matches(error, DRV_ERROR, DRV_ERROR_CANCELLED);
+    /* What the other end was away for is taken up where it is, another time. */
+    gboolean away = g_error_matches(error, DRV_ERROR, DRV_ERROR_TIMEOUT);
+    if (!is_over(self)) {
+        if (!away)
+            abort_far_end(self);
+        give_back(self);
+        if (!cancelled)
+            drv_job_set_error(&self->base, error);
+        drv_job_move_anyway(&self->base, DRV_STATE_ROLLING_BACK);
+        drv_job_end(&self->base, cancelled ? DRV_STATE_CANCELLED : DRV_STATE_FAILED);
+    }
+    g_error_free(error);
+}
+
+static JsonObject *
+make_result(Copy *self)
+{
+    JsonObject *o = json_object_new(), *disk = json_object_new();
+    json_object_set_string_member(o, "job", self->base.rec->id);
+    json_object_set_string_member(o, "vm", self->base.rec->vm);
+    json_object_set_string_member(o, "state", "completed");
+    json_object_set_null_member(o, "error");
+    json_object_set_int_member(o, "total_ms",
+                               (g_get_real_time() - self->base.rec->created_us) / 1000);
+    json_object_set_int_member(o, "lanes", self->lanes);
+    json_object_set_int_member(o, "reconnects", self->reconnects + self->attempts - 1);
+    json_object_set_int_member(disk, "bytes", (gint64)self->count.total);
+    json_object_set_int_member(disk, "wire_bytes", (gint64)self->wire);
+    json_object_set_int_member(disk, "data_bytes", (gint64)self->count.data);
+    json_object_set_int_member(disk, "zero_bytes", (gint64)self->count.zero);
+    json_object_set_int_member(disk, "same_bytes", (gint64)self->count.same);
+    json_object_set_int_member(disk, "unread_bytes", (gint64)self->count.unread);
+    json_object_set_object_member(o, "disk", disk);
+    json_object_set_string_member(o, "digest", self->digest);
+    return o;
+}
+
+/* From wherever it is to DONE: what lies between means something for guests only. */
+static void
+pass_to_done(Copy *self)
+{
+    static const DrvJobState way[] = {DRV_STATE_SWITCHOVER, DRV_STATE_LOADED, DRV_STATE_COMMITTED,
+                                      DRV_STATE_RUNNING};
+    for (guint i = 0; i < G_N_ELEMENTS(way); i++) {
+        GError *error = NULL;
+        if (drv_job_state(&self->base) < way[i] && !drv_job_pass(&self->base, way[i], &error)) {
+            g_prefix_error(&error, "the image was copied, but that cannot be recorded: ");
+            fail(self, error);
+            return;
+        }
+    }
+    drv_job_end(&self->base, DRV_STATE_DONE);
+}
+
+static void
+done(Copy *self)
+{
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    give_back(self);
+    g_autoptr(JsonObject) result = make_result(self);
+    g_free(self->base.rec->result);
+    self->base.rec->result = drv_json_text(result);
+    pass_to_done(self);
+}
+
+/* --- another attempt --- */
+
+static gboolean
+retry(gpointer data)
+{
+    Copy *self = data;
+    self->retry = 0;
+    connect_peer(self);
+    return G_SOURCE_REMOVE;
+}
+
+static void
+try_again_when_ready(Copy *self)
+{
+    if (!self->again || self->thread != NULL || self->retry != 0)
+        return;
+    self->again = FALSE;
+    self->retry = g_timeout_add(RETRY_MS, retry, self);
+}
+
+/* The session is gone. One that never was there is waited for only by a copy that had begun. */
+static void
+lose_peer(Copy *self, const GError *why)
+{
+    if (self->attempts == 0) {
+        fail(self, g_error_copy(why));
+        return;
+    }
+    g_message("copy %s: the session has ended (%s): beginning again where it was",
+              self->base.rec->id, why->message);
+    if (self->lost_us == 0)
+        self->lost_us = g_get_monotonic_time();
+    drop_attempt(self);
+    self->again = TRUE;
+    try_again_when_ready(self);
+    drv_job_changed(&self->base);
+}
+
+static gboolean
+tick(gpointer data)
+{
+    Copy *self = data;
+    gint64 limit = self->spec->drop_timeout_s * G_USEC_PER_SEC;
+    drv_job_changed(&self->base);
+    if (self->lost_us == 0 || g_get_monotonic_time() - self->lost_us < limit)
+        return G_SOURCE_CONTINUE;
+    self->tick = 0;
+    fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                           "%s has been away for %d s: what it has of the image stays there, and "
+                           "the same copy started again goes on from it",
+                           self->spec->to, (int)self->spec->drop_timeout_s));
+    return G_SOURCE_REMOVE;
+}
+
+/* --- sending --- */
+
+static void
+finished(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    Copy *self = (Copy *)job;
+    if (is_over(self) || peer != self->peer || drv_peer_is_dead(peer))
+        return;
+    const char *theirs = drv_json_string(ok, "digest", "");
+    if (error != NULL)
+        fail(self,
+             g_error_new(error->domain, error->code, "at the destination: %s", error->message));
+    else if (g_strcmp0(theirs, self->digest) != 0)
+        fail(self, self->failure != NULL
+                       ? g_error_copy(self->failure)
+                       : g_error_new(DRV_ERROR, DRV_ERROR_MISMATCH,
+                                     "the destination's image has another digest than ours"));
+    else
+        done(self);
+}
+
+/* Also after a failure of the socket: the destination knows why it has ended. */
+static void
+ask_finish(Copy *self)
+{
+    JsonObject *args = json_object_new();
+    json_object_set_string_member(args, "job", self->base.rec->id);
+    drv_peer_call(self->peer, "copy.finish", args, finished, drv_job_ref(&self->base));
+}
+
+static void
+join(Copy *self)
+{
+    g_thread_join(g_steal_pointer(&self->thread));
+    if (self->fd >= 0)
+        close(self->fd);
+    self->fd = -1;
+}
+
+static gboolean
+sent(gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    Copy *self = (Copy *)job;
+    join(self);
+    if (is_over(self))
+        return G_SOURCE_REMOVE;
+    if (self->again)
+        try_again_when_ready(self);
+    else if (self->failure == NULL ||
+             g_error_matches(self->failure, DRV_ERROR, DRV_ERROR_UNREACHABLE))
+        ask_finish(self);
+    else
+        fail(self, g_error_copy(self->failure));
+    return G_SOURCE_REMOVE;
+}
+
+static gpointer
+send_image(gpointer data)
+{
+    Copy *self = data;
+    self->digest = drv_image_send(self->store, drv_scan_threads(), self->fd, self->older,
+                                  self->spec->base, &self->count, &self->failure);
+    g_idle_add(sent, self);
+    return NULL;
+}
+
+static void
+start_sending(Copy *self, gboolean base)
+{
+    self->older = base;
+    self->count = (DrvCopyCount){.total = self->store->size};
+    g_clear_pointer(&self->digest, g_free);
+    g_clear_error(&self->failure);
+    self->attempts++;
+    drv_job_ref(&self->base);
+    self->thread = g_thread_new("copy", send_image, self);
+}
+
+/* --- opening --- */
+
+static void
+opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    Copy *self = (Copy *)job;
+    GError *why = NULL;
+    if (is_over(self) || peer != self->peer || drv_peer_is_dead(peer))
+        return;
+    if (error != NULL) {
+        fail(self,
+             g_error_new(error->domain, error->code, "at the destination: %s", error->message));
+    } else if (!drv_channel_set_accepted(self->channel, ok, &why) ||
+               (drv_job_state(job) == DRV_STATE_PREPARING &&
+                !drv_job_move(job, DRV_STATE_COPYING, &why))) {
+        fail(self, why);
+    } else {
+        start_sending(self, drv_json_flag(ok, "base", FALSE));
+    }
+}
+
+static JsonObject *
+open_args(Copy *self)
+{
+    const DrvCopySpec *spec = self->spec;
+    JsonObject *args = json_object_new();
+    json_object_set_string_member(args, "job", self->base.rec->id);
+    json_object_set_string_member(args, "path", spec->dest);
+    json_object_set_string_member(args, "format",
+                                  spec->dest_format != NULL ? spec->dest_format : self->format);
+    if (spec->options != NULL)
+        json_object_set_string_member(args, "options", spec->options);
+    json_object_set_boolean_member(args, "compress", spec->compress);
+    json_object_set_boolean_member(args, "delta", !spec->whole);
+    json_object_set_int_member(args, "size", (gint64)self->store->size);
+    return args;
+}
+
+static void
+channel_changed(DrvChannelSet *set, gpointer data)
+{
+    /* The thread finds its socket shut, and the session's end is heard of by itself. */
+}
+
+static void
+offer(Copy *self)
+{
+    int fds[2];
+    GError *error = NULL;
+    self->offered = TRUE;
+    if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer),
+                      &error)) {
+        fail(self, error);
+        return;
+    }
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
+        fail(self,
+             g_error_new(DRV_ERROR, DRV_ERROR_IO, "no socket can be made: %s", g_strerror(errno)));
+        return;
+    }
+    self->fd = fds[0];
+    self->channel =
+        drv_channel_set_new(drv_services_transfer(self->base.services), 1, DRV_CODEC_AUTO,
+                            DRV_CLASS_BULK, self->shaper, channel_changed, self);
+    JsonObject *args = open_args(self);
+    if (!drv_channel_set_offer(self->channel, self->peer, fds[1], args, &error)) {
+        json_object_unref(args);
+        fail(self, error);
+        return;
+    }
+    drv_peer_call(self->peer, "copy.open", args, opened, drv_job_ref(&self->base));
+}
+
+/* --- the session --- */
+
+static void
+peer_connected(DrvPeer *peer, gpointer data)
+{
+    Copy *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    self->lost_us = 0;
+    if (!self->offered)
+        offer(self);
+    drv_job_changed(&self->base);
+}
+
+static void
+peer_lost(DrvPeer *peer, const GError *why, gpointer data)
+{
+    Copy *self = data;
+    self->lost_us = g_get_monotonic_time();
+    drv_job_changed(&self->base);
+}
+
+static void
+peer_dead(DrvPeer *peer, const GError *why, gpointer data)
+{
+    Copy *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    lose_peer(self, why);
+}
+
+static const DrvPeerOps peer_ops = {
+    .connected = peer_connected,
+    .lost = peer_lost,
+    .dead = peer_dead,
+};
+
+static void
+connect_peer(Copy *self)
+{
+    self->peer = drv_peers_get(drv_services_peers(self->base.services), self->spec->host,
+                               self->spec->port, (guint)self->spec->lanes);
+    drv_peer_listen(self->peer, &peer_ops, self);
+    if (drv_peer_is_connected(self->peer))
+        peer_connected(self->peer, self);
+}
+
+/* --- the source --- */
+
+static gboolean
+source_opened(gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    Copy *self = (Copy *)job;
+    join(self);
+    if (is_over(self))
+        return G_SOURCE_REMOVE;
+    const char *made = self->spec->dest_format != NULL ? self->spec->dest_format : self->format;
+    GError *error = g_steal_pointer(&self->failure);
+    if (error != NULL ||
+        !drv_convert_check(NULL, made, self->spec->options, self->spec->compress, &error)) {
+        fail(self, error);
+        return G_SOURCE_REMOVE;
+    }
+    self->count.total = self->store->size;
+    connect_peer(self);
+    return G_SOURCE_REMOVE;
+}
+
+static gpointer
+open_source(gpointer data)
+{
+    Copy *self = data;
+    self->store = drv_source_open(self->spec->image, self->spec->format,
+                                  drv_copy_folders(self->base.services), drv_scan_threads() + 1,
+                                  self->spec->since, &self->format, &self->failure);
+    g_idle_add(source_opened, self);
+    return NULL;
+}
+
+static void
+begin(Copy *self)
+{
+    self->tick = g_timeout_add(TICK_MS, tick, self);
+    drv_job_ref(&self->base);
+    self->thread = g_thread_new("copy-open", open_source, self);
+}
+
+/* --- the job --- */
+
+static void
+copy_start(DrvJob *job)
+{
+    GError *error = NULL;
+    if (drv_job_move(job, DRV_STATE_PREPARING, &error))
+        begin((Copy *)job);
+    else
+        fail((Copy *)job, error);
+}
+
+static void
+copy_resume(DrvJob *job)
+{
+    Copy *self = (Copy *)job;
+    g_autoptr(DrvJob) keep = drv_job_ref(job);
+    DrvJobState state = drv_job_state(job);
+    if (state == DRV_STATE_QUEUED) {
+        copy_start(job);
+    } else if (state == DRV_STATE_PREPARING || state == DRV_STATE_COPYING) {
+        self->attempts = 1; /* the other end may be on its way back, too */
+        self->lost_us = g_get_monotonic_time();
+        begin(self);
+    } else if (state == DRV_STATE_ROLLING_BACK) {
+        drv_job_end(job, job->rec->error_message != NULL ? DRV_STATE_FAILED : DRV_STATE_CANCELLED);
+    } else {
+        pass_to_done(self);
+    }
+}
+
+static gboolean
+copy_cancel(DrvJob *job, GError **error)
+{
+    fail((Copy *)job, g_error_new(DRV_ERROR, DRV_ERROR_CANCELLED, "the copy was cancelled"));
+    return TRUE;
+}
+
+static JsonObject *
+copy_progress(DrvJob *job)
+{
+    Copy *self = (Copy *)job;
+    DrvSessionStats link = {0};
+    DrvChannelTotals totals = {0};
+    JsonObject *o = json_object_new();
+    gint64 ms = (g_get_monotonic_time() - job->started_us) / 1000;
+    guint64 dealt = drv_copy_count_get(&self->count.done);
+    double total = (double)self->count.total;
+    if (self->peer != NULL)
+        drv_session_get_stats(drv_peer_session(self->peer), &link);
+    if (self->channel != NULL)
+        drv_channel_set_totals(self->channel, &totals);
+    json_object_set_int_member(o, "total", (gint64)self->count.total);
+    json_object_set_int_member(o, "transferred", (gint64)dealt);
+    json_object_set_int_member(o, "remaining", (gint64)(self->count.total - dealt));
+    json_object_set_double_member(o, "percent", total > 0 ? 100 * (double)dealt / total : 0);
+    json_object_set_double_member(o, "raw_rate", ms > 0 ? (double)dealt * 1000 / (double)ms : 0);
+    json_object_set_double_member(
+        o, "wire_rate", ms > 0 ? (double)(self->wire + totals.wire) * 1000 / (double)ms : 0);
+    json_object_set_int_member(o, "lanes", link.lanes);
+    json_object_set_int_member(o, "reconnects", self->reconnects + link.reconnects);
+    json_object_set_boolean_member(o, "connected", self->lost_us == 0);
+    json_object_set_int_member(o, "elapsed_ms", ms);
+    return o;
+}
+
+static void
+copy_free(DrvJob *job)
+{
+    Copy *self = (Copy *)job;
+    give_back(self);
+    drv_store_close(self->store, NULL);
+    drv_shaper_unref(self->shaper);
+    drv_copy_spec_free(self->spec);
+    g_clear_error(&self->failure);
+    if (self->fd >= 0)
+        close(self->fd);
+    g_free(self->digest);
+    g_free(self->format);
+    g_free(self);
+}
+
+static const DrvJobOps copy_ops = {
+    .kind = "copy",
+    .start = copy_start,
+    .resume = copy_resume,
+    .cancel = copy_cancel,
+    .progress = copy_progress,
+    .free = copy_free,
+    .goes_on = TRUE,
+};
+
+DrvJob *
+drv_copy_new(DrvServices *services, DrvJobRecord *rec, DrvCopySpec *spec)
+{
+    Copy *self = g_new0(Copy, 1);
+    self->spec = spec;
+    self->fd = -1;
+    self->shaper = drv_shaper_new((guint64)spec->bandwidth, g_get_monotonic_time());
+    if (rec->vm == NULL)
+        rec->vm = g_path_get_basename(spec->image);
+    if (rec->peer == NULL)
+        rec->peer = g_strdup(spec->to);
+    drv_job_init(&self->base, &copy_ops, services, rec, TRUE);
+    return &self->base;
+}
+
+DrvJob *
+drv_copy_restored(DrvServices *services, DrvJobRecord *rec, GError **error)
+{
+    DrvCopySpec *spec = drv_copy_spec_parse(rec->spec, error);
+    if (spec == NULL) {
+        drv_job_record_free(rec);
+        return NULL;
+    }
+    return drv_copy_new(services, rec, spec);
+}

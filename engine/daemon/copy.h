@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/daemon/copy-spec.h"
+#include "engine/job/job.h"
+
+/*
+ * The source's half of a copy of a stopped machine's disk: a job, journaled, and taken up again by
+ * the next daemon. Its states are those of a migration, as far as they make sense: PREPARING while
+ * the image and the other daemon are looked at, COPYING, and the rest is passed when the
+ * destination has the image under its name.
+ */
+
+/* Takes both. */
+DrvJob *drv_copy_new(DrvServices *services, DrvJobRecord *rec, DrvCopySpec *spec);
+/* From the journal; takes the record. */
+DrvJob *drv_copy_restored(DrvServices *services, DrvJobRecord *rec, GError **error);

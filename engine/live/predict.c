@@ -1,0 +1,604 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/live/predict.h"
+
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/channel/probe.h"
+#include "engine/host/address.h"
+#include "engine/host/guest-blocks.h"
+#include "engine/job/allow.h"
+#include "engine/live/predict-model.h"
+#include "engine/live/predict-round.h"
+#include "engine/job/steps.h"
+#include "qmp/qmp.h"
+
+/*
+ * Everything is asked, nothing is set: QEMU's dirty log is on while QEMU measures, and QEMU ends
+ * that by itself. The QMP connection is given back before the link is measured. What cannot be had
+ * of the guest's memory makes the prediction less sure, and is no error.
+ */
+
+#define QMP_TIMEOUT_MS 20000
+#define QMP_CONNECT_MS 3000
+/* For so long: QEMU 7.2 makes whole seconds of them. */
+#define SHORT_MS 300
+#define LONG_MS 1500
+#define SAMPLE_PAGES 4096
+
+/* The probe ends after so much, whichever comes first. What goes over a link at once is its
+ * buffers: the first step does not count. */
+#define PROBE_MS 800
+#define PROBE_BYTES ((guint64)1 << 30)
+#define PROBE_STEP_MS 80
+#define PROBE_SKIP 1
+/* Then what is under way is waited for. */
+#define PROBE_END_MS 5000
+
+/* A guest does something else after so long. */
+#define MAX_AGE_US (3600 * (gint64)G_USEC_PER_SEC)
+
+/* Probes that peers may have here at once. */
+#define MAX_ENDS 4
+
+typedef struct {
+    DrvJob base;
+    DrvJobSpec *spec;
+    char *host;
+    guint16 port;
+    DrvSteps steps;
+    QmpClient *qmp;
+    DrvVm *vm;
+    DrvPeer *peer;
+    gboolean await_peer; /* the step at hand is over when it is connected */
+    DrvMeasured measured;
+
+    DrvProbe *probe;
+    guint timer;
+    guint step;
+    gint64 began_us;
+    gint64 last_us;
+    guint64 last_bytes;
+} Predict;
+
+static gpointer
+ref(gpointer job)
+{
+    return drv_job_ref(job);
+}
+
+static DrvTicket *
+ticket_of(Predict *self)
+{
+    return drv_steps_ticket(&self->steps, ref);
+}
+
+/* NULL when the step is over. 'keep' holds the job for the caller's scope. */
+static Predict *
+redeem(gpointer ticket, DrvJob **keep)
+{
+    gpointer owner;
+    gboolean good = drv_ticket_redeem(ticket, &owner);
+    *keep = owner;
+    return good ? owner : NULL;
+}
+
+/* Goes on, or, with an error (taken), fails. */
+static void
+step_done(Predict *self, GError *error)
+{
+    if (error != NULL)
+        drv_steps_fail(&self->steps, error);
+    else
+        drv_steps_next(&self->steps);
+}
+
+/* --- giving back --- */
+
+static void
+drop_qmp(Predict *self)
+{
+    if (self->qmp != NULL)
+        qmp_client_close(self->qmp);
+    g_clear_object(&self->qmp);
+}
+
+static void
+drop_probe(Predict *self)
+{
+    g_clear_handle_id(&self->timer, g_source_remove);
+    g_clear_pointer(&self->probe, drv_probe_free);
+}
+
+static void
+drop_all(Predict *self)
+{
+    drv_steps_drop(&self->steps);
+    drop_probe(self);
+    drop_qmp(self);
+    if (self->peer == NULL)
+        return;
+    DrvPeer *peer = g_steal_pointer(&self->peer);
+    drv_peer_unlisten(peer, self);
+    drv_peers_put(drv_services_peers(self->base.services), peer);
+}
+
+static void
+end(Predict *self, DrvJobState state)
+{
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    drop_all(self);
+    if (drv_state_is_final(drv_job_state(&self->base)))
+        return;
+    drv_job_move(&self->base, state, NULL);
+    drv_job_leave(&self->base);
+}
+
+/* --- the peer --- */
+
+static void
+peer_connected(DrvPeer *peer, gpointer data)
+{
+    Predict *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    if (!self->await_peer)
+        return;
+    self->await_peer = FALSE;
+    drv_steps_next(&self->steps);
+}
+
+static void
+peer_lost(DrvPeer *peer, const GError *why, gpointer data)
+{
+    Predict *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    /* A link that breaks while it is measured is none to predict anything for. */
+    if (self->probe != NULL)
+        drv_steps_fail(&self->steps, g_error_copy(why));
+}
+
+static void
+peer_dead(DrvPeer *peer, const GError *why, gpointer data)
+{
+    Predict *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    if (!drv_steps_running(&self->steps))
+        return;
+    if (self->await_peer || self->probe != NULL) {
+        drv_steps_fail(&self->steps, g_error_copy(why));
+    } else {
+        GError *error = g_error_copy(why);
+        g_prefix_error(&error, "the destination's daemon cannot be used: ");
+        drv_steps_drop(&self->steps);
+        self->steps.done(self, error);
+    }
+}
+
+static const DrvPeerOps peer_ops = {
+    .connected = peer_connected,
+    .lost = peer_lost,
+    .dead = peer_dead,
+};
+
+static void
+step_connect_peer(gpointer owner)
+{
+    Predict *self = owner;
+    self->peer = drv_peers_get(drv_services_peers(self->base.services), self->host, self->port,
+                               (guint)self->spec->lanes);
+    drv_peer_listen(self->peer, &peer_ops, self);
+    self->await_peer = !drv_peer_is_connected(self->peer);
+    if (!self->await_peer)
+        drv_steps_next(&self->steps);
+}
+
+/* --- QEMU --- */
+
+static void
+qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    GError *error = NULL;
+    g_autoptr(QmpClient) client = qmp_client_connect_finish(result, &error);
+    Predict *self = redeem(ticket, &keep);
+    if (self == NULL) {
+        g_clear_error(&error);
+        return;
+    }
+    self->qmp = g_steal_pointer(&client);
+    step_done(self, error);
+}
+
+static void
+step_connect_qmp(gpointer owner)
+{
+    Predict *self = owner;
+    qmp_client_connect_async(self->spec->qmp, QMP_CONNECT_MS, self->steps.cancellable,
+                             qmp_connected, ticket_of(self));
+}
+
+static gboolean
+is_at_rest(const DrvVm *vm, GError **error)
+{
+    static const char *const idle[] = {"none", "completed", "failed", "cancelled", NULL};
+    static const char *const movable[] = {"running", "paused", "suspended", "prelaunch", NULL};
+    if (!g_strv_contains(idle, vm->migration))
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "this VM is already migrating (QEMU says '%s'): nothing can be predicted now",
+                    vm->migration);
+    else if (!g_strv_contains(movable, vm->status))
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "the source's QEMU is in state '%s', which cannot be migrated", vm->status);
+    else
+        return TRUE;
+    return FALSE;
+}
+
+static void
+described(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    GError *error = NULL;
+    g_autoptr(DrvVm) vm = drv_vm_describe_finish(result, &error);
+    Predict *self = redeem(ticket, &keep);
+    if (self == NULL) {
+        g_clear_error(&error);
+        return;
+    }
+    if (vm != NULL && is_at_rest(vm, &error)) {
+        g_free(self->base.rec->vm);
+        self->base.rec->vm = g_strdup(self->spec->name != NULL ? self->spec->name
+                                      : *vm->name != '\0'      ? vm->name
+                                                               : self->base.rec->id);
+        self->vm = g_steal_pointer(&vm);
+        self->measured.vm = self->vm;
+    }
+    step_done(self, error);
+}
+
+static void
+step_describe(gpointer owner)
+{
+    Predict *self = owner;
+    drv_vm_describe_async(self->qmp, QMP_TIMEOUT_MS, self->steps.cancellable, described,
+                          ticket_of(self));
+}
+
+/* --- the guest's memory --- */
+
+static void
+note(Predict *self, const GError *error)
+{
+    g_info("job %s: %s", self->base.rec->id, error->message);
+}
+
+static void
+sampled(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    DrvGuestSample sample;
+    gboolean good = drv_guest_ram_sample_finish(result, &sample, &error);
+    Predict *self = redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (good)
+        self->measured.sample = sample;
+    else
+        note(self, error);
+    drv_steps_next(&self->steps);
+}
+
+static void
+found(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(DrvGuestBlocks) blocks = drv_guest_blocks_find_finish(result, &error);
+    Predict *self = redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    DrvGuestRam *ram =
+        blocks != NULL ? drv_guest_ram_open(blocks->pid, blocks->blocks, blocks->n, &error) : NULL;
+    if (ram == NULL) {
+        note(self, error);
+        drv_steps_next(&self->steps);
+        return;
+    }
+    drv_guest_ram_sample_async(ram, SAMPLE_PAGES, self->steps.cancellable, sampled,
+                               ticket_of(self));
+}
+
+static void
+step_sample(gpointer owner)
+{
+    Predict *self = owner;
+    drv_guest_blocks_find_async(self->qmp, QMP_TIMEOUT_MS, self->steps.cancellable, found,
+                                ticket_of(self));
+}
+
+/* --- what it writes --- */
+
+static void
+rate_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    GError *error = NULL;
+    DrvDirtyRate rate;
+    gboolean good = drv_dirty_rate_finish(result, &rate, &error);
+    Predict *self = redeem(ticket, &keep);
+    if (self == NULL) {
+        g_clear_error(&error);
+        return;
+    }
+    if (good)
+        self->measured.dirty[self->measured.n_dirty++] = rate;
+    step_done(self, error);
+}
+
+static void
+measure_rate(Predict *self, guint ms)
+{
+    if (!self->vm->running)
+        drv_steps_next(&self->steps);
+    else
+        drv_dirty_rate_async(self->qmp, self->vm, ms, self->steps.cancellable, rate_known,
+                             ticket_of(self));
+}
+
+static void
+step_short(gpointer owner)
+{
+    measure_rate(owner, SHORT_MS);
+}
+
+static void
+step_long(gpointer owner)
+{
+    measure_rate(owner, LONG_MS);
+}
+
+/* --- the link --- */
+
+static void
+probe_changed(DrvProbe *probe, gpointer data)
+{
+    Predict *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    const GError *why = drv_probe_error(probe);
+    GError *error = why != NULL ? g_error_copy(why) : NULL;
+    DrvLinkMeasure *link = &self->measured.link;
+    link->bytes = drv_probe_delivered(probe);
+    link->us = g_get_monotonic_time() - self->began_us;
+    drop_probe(self);
+    step_done(self, error);
+}
+
+static void
+take_rate(Predict *self)
+{
+    DrvLinkMeasure *link = &self->measured.link;
+    gint64 now = g_get_monotonic_time();
+    guint64 bytes = drv_probe_delivered(self->probe);
+    if (self->step++ >= PROBE_SKIP && now > self->last_us && link->n < DRV_LINK_RATES)
+        link->rates[link->n++] =
+            (double)(bytes - self->last_bytes) * G_USEC_PER_SEC / (double)(now - self->last_us);
+    self->last_us = now;
+    self->last_bytes = bytes;
+}
+
+static gboolean
+probe_on(gpointer data)
+{
+    Predict *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    gint64 ms = (g_get_monotonic_time() - self->began_us) / 1000;
+    if (ms > PROBE_MS + PROBE_END_MS) {
+        self->timer = 0;
+        drv_steps_fail(&self->steps, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                                                 "the probe did not arrive within %d s",
+                                                 (PROBE_MS + PROBE_END_MS) / 1000));
+        return G_SOURCE_REMOVE;
+    }
+    if (ms > PROBE_MS)
+        drv_probe_end(self->probe);
+    else
+        take_rate(self);
+    return G_SOURCE_CONTINUE;
+}
+
+static void
+probe_answered(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    GError *why = error != NULL ? g_error_copy(error) : NULL;
+    Predict *self = redeem(ticket, &keep);
+    if (self == NULL) {
+        g_clear_error(&why);
+        return;
+    }
+    if (ok == NULL || !drv_probe_accepted(self->probe, ok, &why)) {
+        drv_steps_fail(&self->steps, why);
+        return;
+    }
+    self->began_us = self->last_us = g_get_monotonic_time();
+    self->timer = g_timeout_add(PROBE_STEP_MS, probe_on, self);
+}
+
+static void
+step_probe(gpointer owner)
+{
+    Predict *self = owner;
+    GError *error = NULL;
+    DrvSessionStats stats;
+    drop_qmp(self);
+    if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer),
+                      &error)) {
+        drv_steps_fail(&self->steps, error);
+        return;
+    }
+    JsonObject *args = json_object_new();
+    drv_session_get_stats(drv_peer_session(self->peer), &stats);
+    self->measured.link.rtt_us = stats.rtt_us;
+    self->probe =
+        drv_probe_offer(drv_services_transfer(self->base.services), drv_peer_session(self->peer),
+                        PROBE_BYTES, probe_changed, self, args, &error);
+    if (self->probe == NULL) {
+        json_object_unref(args);
+        drv_steps_fail(&self->steps, error);
+        return;
+    }
+    drv_peer_call(self->peer, "probe.open", args, probe_answered, ticket_of(self));
+}
+
+/* --- the job --- */
+
+static const DrvStep steps[] = {
+    {"the destination's daemon cannot be used", step_connect_peer},
+    {"the source's QMP socket cannot be used", step_connect_qmp},
+    {"nothing can be said of the source's VM", step_describe},
+    {"the guest's memory cannot be looked at", step_sample},
+    {"QEMU does not measure what the guest writes", step_short},
+    {"QEMU does not measure what the guest writes", step_long},
+    {"the link cannot be measured", step_probe},
+    {NULL, NULL},
+};
+
+static void
+done(gpointer owner, GError *error)
+{
+    Predict *self = owner;
+    if (error != NULL) {
+        drv_job_set_error(&self->base, error);
+        g_error_free(error);
+        end(self, DRV_STATE_FAILED);
+        return;
+    }
+    self->measured.threads = CLAMP(g_get_num_processors() / 2, 1, 8);
+    JsonObject *result =
+        drv_predict_result(&self->measured, self->base.rec->id, self->base.rec->vm);
+    self->base.rec->result = drv_json_text(result);
+    json_object_unref(result);
+    end(self, DRV_STATE_DONE);
+}
+
+static void
+predict_start(DrvJob *job)
+{
+    Predict *self = (Predict *)job;
+    g_autoptr(DrvJob) keep = drv_job_ref(job);
+    drv_job_move(job, DRV_STATE_PREPARING, NULL);
+    drv_steps_start(&self->steps, steps, self, done);
+}
+
+static gboolean
+predict_cancel(DrvJob *job, GError **error)
+{
+    end((Predict *)job, DRV_STATE_CANCELLED);
+    return TRUE;
+}
+
+static void
+predict_free(DrvJob *job)
+{
+    Predict *self = (Predict *)job;
+    drop_all(self);
+    drv_vm_free(self->vm);
+    drv_job_spec_free(self->spec);
+    g_free(self->host);
+    g_free(self);
+}
+
+static const DrvJobOps predict_ops = {
+    .kind = "predict",
+    .start = predict_start,
+    .cancel = predict_cancel,
+    .free = predict_free,
+};
+
+DrvJobSpec *
+drv_predict_spec(JsonObject *object, GError **error)
+{
+    if (!json_object_has_member(object, "dest_qmp"))
+        json_object_set_string_member(object, "dest_qmp", "/none"); /* is never looked at */
+    return drv_job_spec_from_json(object, error);
+}
+
+DrvJob *
+drv_predict_new(DrvServices *services, const char *id, DrvJobSpec *spec, GError **error)
+{
+    g_autofree char *host = NULL;
+    guint16 port;
+    if (!drv_address_parse(spec->to, &host, &port, error)) {
+        drv_job_spec_free(spec);
+        return NULL;
+    }
+    Predict *self = g_new0(Predict, 1);
+    g_autofree char *text = drv_job_spec_to_text(spec);
+    DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_SOURCE, text);
+    rec->vm = g_strdup(spec->name);
+    rec->peer = g_strdup(spec->to);
+    rec->created_us = rec->updated_us = g_get_real_time();
+    self->spec = spec;
+    self->measured.spec = spec;
+    self->host = g_steal_pointer(&host);
+    self->port = port;
+    drv_job_init(&self->base, &predict_ops, services, rec, FALSE);
+    return &self->base;
+}
+
+/* --- what was predicted, for a migration --- */
+
+/* What it was asked for as well: of another link or another promise it would say nothing. */
+static gboolean
+is_of(const DrvJobSpec *asked, const DrvJobSpec *spec)
+{
+    return g_str_equal(asked->qmp, spec->qmp) && g_str_equal(asked->to, spec->to) &&
+           asked->codec == spec->codec && asked->mode == spec->mode &&
+           asked->bandwidth == spec->bandwidth && asked->downtime_ms == spec->downtime_ms;
+}
+
+JsonObject *
+drv_predict_earlier(GPtrArray *jobs, const DrvJobSpec *spec)
+{
+    for (guint i = jobs->len; i > 0; i--) {
+        DrvJob *job = jobs->pdata[i - 1];
+        gint64 age = g_get_real_time() - job->rec->created_us;
+        if (job->ops != &predict_ops || drv_job_state(job) != DRV_STATE_DONE || age < 0 ||
+            age > MAX_AGE_US || !is_of(((Predict *)job)->spec, spec))
+            continue;
+        g_autoptr(JsonNode) node = json_from_string(job->rec->result, NULL);
+        if (node != NULL && JSON_NODE_HOLDS_OBJECT(node))
+            return drv_predict_brief(json_node_get_object(node), "before", age / 1000);
+    }
+    return NULL;
+}
+
+/* --- the other end --- */
+
+static void
+far_changed(DrvProbe *probe, gpointer data)
+{
+    g_ptr_array_remove_fast(data, probe);
+}
+
+void
+drv_predict_accept(DrvServices *services, GPtrArray *ends, DrvPeer *peer, guint64 call,
+                   JsonObject *args)
+{
+    g_autoptr(GError) error = NULL;
+    JsonObject *ok = NULL;
+    DrvProbe *probe = NULL;
+    if (ends->len >= MAX_ENDS)
+        error = g_error_new(DRV_ERROR, DRV_ERROR_LIMIT,
+                            "%d links to this daemon are being measured already: try again later",
+                            MAX_ENDS);
+    else
+        probe = drv_probe_accept(drv_services_transfer(services), drv_peer_session(peer), args,
+                                 far_changed, ends, &ok, &error);
+    if (probe == NULL) {
+        drv_peer_refuse(peer, call, error);
+        return;
+    }
+    g_ptr_array_add(ends, probe);
+    drv_peer_answer(peer, call, ok);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "engine/channel/codec-nbd.h"
+#include "engine/host/disks.h"
+#include "engine/live/source-private.h"
+#include "engine/live/mirror-pace.h"
+
+/* What the files of the source's half of '--disks mirror' share. */
+
+/* One disk's. */
+typedef struct {
+    const DrvDisk *disk;
+    char *id;    /* of the node, the job and the export */
+    gint64 done; /* as QEMU counts */
+    gint64 total;
+    gboolean ready;
+    gboolean writing; /* the last error was at the destination's end */
+    gboolean completed;
+
+    DrvMirrorPace pace;
+    char *doubt;       /* why it is not expected to become level; NULL: it is */
+    gboolean judged;   /* what is to be done about that was decided */
+    gboolean blocking; /* the guest's writes wait for the destination */
+    gboolean again;    /* it is being ended, to begin anew so */
+} LiveMirror;
+
+struct _LiveDisks {
+    GPtrArray *all;     /* of DrvDisk */
+    GPtrArray *mirrors; /* of LiveMirror: of those that the guest can write to */
+    DrvListener *listener;
+    DrvChannelSet *channels; /* NULL: not yet, or hung up */
+    DrvNbdTally *tally;      /* of what is written */
+    GQueue connections;      /* that wait for their channel */
+    gboolean offering;
+    guint at;         /* the mirror that is being begun */
+    gboolean waiting; /* the step at hand is that for all to be level */
+    gboolean completing;
+    GSource *poll;
+};
+
+LiveMirror *live_mirror_at(LiveSource *self, guint i);
+/* NULL: it is none of ours. */
+LiveMirror *live_find_mirror(LiveSource *self, const char *id);
+/* For blockdev-mirror. */
+JsonNode *live_mirror_args(LiveSource *self, const LiveMirror *mirror);
+/* The mirror has ended, as it was told to, so that it can begin anew. */
+void live_mirror_again(LiveSource *self, LiveMirror *mirror);

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/live/source-private.h"
+
+#include "common/json.h"
+#include "engine/host/disks.h"
+#include "engine/live/disk-names.h"
+
+/*
+ * Removes what '--disks mirror' has put into the source's QEMU: the mirrors, which fail by
+ * themselves when their connections end, but not at once; then the nodes that they wrote to. All it
+ * needs to know is how many there may be, which is in the journal: a restarted daemon does the
+ * same.
+ */
+
+#define POLL_MS 20
+#define UNDO_MS 20000
+
+static guint
+count(LiveSource *self)
+{
+    return (guint)CLAMP(drv_json_int(self->base.detail, "mirrors", 0), 0, DRV_DISKS_MAX);
+}
+
+static void
+ask(LiveSource *self, const char *command, JsonNode *args, GAsyncReadyCallback callback)
+{
+    qmp_client_execute_async(self->qmp, command, args, QMP_TIMEOUT_MS, self->steps.cancellable,
+                             callback, live_ticket(self));
+}
+
+static void
+last_removed(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self != NULL)
+        drv_steps_next(&self->steps);
+}
+
+/* Most of the time a node that cannot be removed was not there. What is left after all of it is
+ * told by the list of nodes, which comes last. */
+static void
+removed(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+}
+
+static void
+remove_nodes(LiveSource *self)
+{
+    for (guint i = 0; i < count(self); i++) {
+        g_autofree char *id = drv_live_disk_id(self->base.rec->id, i);
+        gboolean last = i + 1 == count(self);
+        JsonNode *args = qmp_args("node-name", "s", id, NULL);
+        if (last)
+            ask(self, "blockdev-del", args, last_removed);
+        else
+            qmp_client_execute_async(self->qmp, "blockdev-del", args, QMP_TIMEOUT_MS, NULL, removed,
+                                     NULL);
+    }
+}
+
+static void look(LiveSource *self);
+
+static gboolean
+look_again(gpointer data)
+{
+    LiveSource *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    live_clear_source(&self->retry);
+    look(self);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean
+is_ours(LiveSource *self, JsonObject *job)
+{
+    g_autofree char *prefix = g_strdup_printf("drover-%s-", self->base.rec->id);
+    const char *device = qmp_get_string(job, "device");
+    return device != NULL && g_str_has_prefix(device, prefix);
+}
+
+static gboolean
+any_is_ours(LiveSource *self, JsonArray *jobs)
+{
+    for (guint i = 0; jobs != NULL && i < json_array_get_length(jobs); i++)
+        if (is_ours(self, qmp_node_object(json_array_get_element(jobs, i))))
+            return TRUE;
+    return FALSE;
+}
+
+static void
+jobs_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    gboolean left = any_is_ours(self, qmp_node_array(reply));
+    if (self->qmp == NULL) {
+        drv_steps_next(&self->steps);
+    } else if (left && g_get_monotonic_time() < self->settle_until) {
+        live_set_timer(&self->retry, POLL_MS, look_again, self);
+    } else {
+        if (left)
+            g_warning("job %s: a mirror in the source's QEMU does not end: cancel the block jobs "
+                      "'drover-%s-N' by hand",
+                      self->base.rec->id, self->base.rec->id);
+        remove_nodes(self);
+    }
+}
+
+static void
+look(LiveSource *self)
+{
+    if (self->qmp == NULL)
+        drv_steps_next(&self->steps);
+    else
+        ask(self, "query-block-jobs", NULL, jobs_known);
+}
+
+void
+live_disks_undo(gpointer owner)
+{
+    LiveSource *self = owner;
+    if (self->qmp == NULL || count(self) == 0) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    for (guint i = 0; i < count(self); i++) {
+        g_autofree char *id = drv_live_disk_id(self->base.rec->id, i);
+        qmp_client_execute_async(self->qmp, "block-job-cancel",
+                                 qmp_args("device", "s", id, "force", "b", TRUE, NULL),
+                                 QMP_TIMEOUT_MS, NULL, removed, NULL);
+    }
+    self->settle_until = g_get_monotonic_time() + (gint64)UNDO_MS * 1000;
+    look(self);
+}

@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/live/source-disks-private.h"
+
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/live/disk-names.h"
+
+#include <unistd.h>
+
+/*
+ * The source's half of '--disks mirror': docs/disks.md. QEMU mirrors each disk that the guest can
+ * write to into an NBD client of its own, whose connection comes to a socket of ours and is a
+ * channel to the destination, where QEMU serves the disk.
+ *
+ *   before the RAM    a node and a mirror for each disk; all of them brought level ("ready"):
+ *                     source-disks-level.c
+ *   with the RAM      QEMU sends on what the guest writes
+ *   guest stopped     QEMU holds at pre-switchover: the mirrors are completed, the nodes removed,
+ *                     and only then the migration goes on
+ *
+ * On failure the connections are closed first (QEMU's main loop may stand waiting for one of them),
+ * then what is left of mirrors and nodes is removed: source-disks-undo.c.
+ */
+
+static void
+free_mirror(gpointer data)
+{
+    LiveMirror *mirror = data;
+    g_free(mirror->doubt);
+    g_free(mirror->id);
+    g_free(mirror);
+}
+
+static void
+drop_connections(LiveDisks *disks)
+{
+    g_clear_pointer(&disks->listener, drv_listener_free);
+    g_clear_pointer(&disks->channels, drv_channel_set_free);
+    while (disks->connections.length > 0)
+        close(GPOINTER_TO_INT(g_queue_pop_head(&disks->connections)));
+}
+
+void
+live_disks_free(LiveDisks *disks)
+{
+    if (disks == NULL)
+        return;
+    live_clear_source(&disks->poll);
+    drop_connections(disks);
+    drv_nbd_tally_unref(disks->tally);
+    g_ptr_array_unref(disks->mirrors);
+    g_ptr_array_unref(disks->all);
+    g_free(disks);
+}
+
+gboolean
+live_disks_any(LiveSource *self)
+{
+    return self->disks != NULL && self->disks->mirrors->len > 0;
+}
+
+LiveMirror *
+live_mirror_at(LiveSource *self, guint i)
+{
+    return self->disks->mirrors->pdata[i];
+}
+
+LiveMirror *
+live_find_mirror(LiveSource *self, const char *id)
+{
+    for (guint i = 0; id != NULL && live_disks_any(self) && i < self->disks->mirrors->len; i++)
+        if (g_str_equal(live_mirror_at(self, i)->id, id))
+            return live_mirror_at(self, i);
+    return NULL;
+}
+
+/* --- which disks --- */
+
+static void
+disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    GPtrArray *all = reply != NULL ? drv_disks_parse(reply, &error) : NULL;
+    if (all == NULL) {
+        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+        return;
+    }
+    LiveDisks *disks = g_new0(LiveDisks, 1);
+    disks->all = all;
+    disks->mirrors = g_ptr_array_new_with_free_func(free_mirror);
+    disks->tally = drv_nbd_tally_new();
+    g_queue_init(&disks->connections);
+    for (guint i = 0; i < all->len; i++) {
+        if (!drv_disk_is_written(all->pdata[i]))
+            continue;
+        LiveMirror *mirror = g_new0(LiveMirror, 1);
+        mirror->disk = all->pdata[i];
+        mirror->id = drv_live_disk_id(self->base.rec->id, disks->mirrors->len);
+        g_ptr_array_add(disks->mirrors, mirror);
+    }
+    live_disks_free(self->disks);
+    self->disks = disks;
+    drv_steps_next(&self->steps);
+}
+
+void
+live_disks_describe(gpointer owner)
+{
+    LiveSource *self = owner;
+    if (self->spec->disks != DRV_SPEC_DISKS_MIRROR)
+        drv_steps_next(&self->steps);
+    else
+        qmp_client_execute_async(self->qmp, "query-block", NULL, QMP_TIMEOUT_MS,
+                                 self->steps.cancellable, disks_known, live_ticket(self));
+}
+
+/* Of a disk without a backing file QEMU copies all of it either way. */
+static gboolean
+keeps_chain(LiveSource *self)
+{
+    return self->spec->disks_chain == DRV_SPEC_CHAIN_KEEP;
+}
+
+void
+live_disks_ask(LiveSource *self, JsonObject *args)
+{
+    if (live_disks_any(self)) {
+        json_object_set_array_member(args, "disks", drv_disks_to_json(self->disks->all));
+        json_object_set_boolean_member(args, "disks_keep_chain", keeps_chain(self));
+        json_object_set_boolean_member(args, "disks_overwrite", self->spec->disks_overwrite);
+    }
+}
+
+gboolean
+live_disks_agreed(LiveSource *self, JsonObject *ok, GError **error)
+{
+    if (!live_disks_any(self) || drv_json_int(ok, "disks", 0) == self->disks->mirrors->len)
+        return TRUE;
+    g_set_error_literal(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
+                        "the destination's drover does not take disks: install the same version "
+                        "there, or move the guest without '--disks mirror'");
+    return FALSE;
+}
+
+/* --- QEMU's connections --- */
+
+static void offer_next(LiveSource *self);
+
+static void
+channel_opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    LiveSource *self = live_source(job);
+    GError *why = error != NULL ? g_error_copy(error) : NULL;
+    self->disks->offering = FALSE;
+    if (self->disks->channels == NULL) {
+        g_clear_error(&why);
+        return;
+    }
+    if (why == NULL && drv_channel_set_accepted(self->disks->channels, ok, &why)) {
+        offer_next(self);
+        return;
+    }
+    g_prefix_error(&why, "the destination cannot open a disk's channel: ");
+    live_fail(self, why);
+}
+
+static void
+offer_next(LiveSource *self)
+{
+    LiveDisks *disks = self->disks;
+    if (disks->offering || disks->connections.length == 0)
+        return;
+    GError *error = NULL;
+    int fd = GPOINTER_TO_INT(g_queue_pop_head(&disks->connections));
+    JsonObject *args = json_object_new();
+    json_object_set_string_member(args, "job", self->base.rec->id);
+    if (!drv_channel_set_offer(disks->channels, self->peer, fd, args, &error)) {
+        json_object_unref(args);
+        live_fail(self, error);
+        return;
+    }
+    disks->offering = TRUE;
+    drv_peer_call(self->peer, "job.disk", args, channel_opened, drv_job_ref(&self->base));
+}
+
+static void
+on_connection(int fd, gpointer data)
+{
+    LiveSource *self = data;
+    LiveDisks *disks = self->disks;
+    guint taken = drv_channel_set_count(disks->channels) + disks->connections.length;
+    if (self->peer == NULL || taken >= disks->mirrors->len) {
+        g_warning("job %s: one connection too many on its disks' socket was closed",
+                  self->base.rec->id);
+        close(fd);
+        return;
+    }
+    g_queue_push_tail(&disks->connections, GINT_TO_POINTER(fd));
+    offer_next(self);
+}
+
+static void
+channels_changed(DrvChannelSet *set, gpointer data)
+{
+    LiveSource *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    if (drv_channel_set_error(set) != NULL && !self->handed_over)
+        live_fail(self, g_error_copy(drv_channel_set_error(set)));
+    else
+        live_check_handover(self);
+}
+
+/* --- beginning --- */
+
+static DrvChannelCodec *
+make_codec(guint index, gpointer data)
+{
+    return drv_codec_nbd_new(((LiveSource *)data)->disks->tally);
+}
+
+void
+live_disks_listen(gpointer owner)
+{
+    LiveSource *self = owner;
+    GError *error = NULL;
+    if (!live_disks_any(self)) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    LiveDisks *disks = self->disks;
+    g_autofree char *path =
+        drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
+    disks->channels = drv_channel_set_new(drv_services_transfer(self->base.services),
+                                          disks->mirrors->len, live_frame_codec(self),
+                                          DRV_CLASS_BULK, self->shaper, channels_changed, self);
+    drv_channel_set_use_codec(disks->channels, make_codec, self);
+    disks->listener = drv_listener_new(path, on_connection, self, &error);
+    /* What a restart has to remove must be known before it is there. */
+    json_object_set_int_member(self->base.detail, "mirrors", disks->mirrors->len);
+    if (disks->listener == NULL || !drv_job_move(&self->base, DRV_STATE_COPYING, &error))
+        drv_steps_fail(&self->steps, error);
+    else
+        drv_steps_next(&self->steps);
+}
+
+static void add_node(LiveSource *self);
+
+/* The mirror at hand could not be begun. Takes the error. */
+static void
+cannot_mirror(LiveSource *self, GError *error)
+{
+    g_prefix_error(&error, "disk '%s': ", live_mirror_at(self, self->disks->at)->disk->name);
+    drv_steps_fail(&self->steps, error);
+}
+
+JsonNode *
+live_mirror_args(LiveSource *self, const LiveMirror *mirror)
+{
+    return qmp_args("job-id", "s", mirror->id, "device", "s", mirror->disk->node, "target", "s",
+                    mirror->id, "sync", "s", keeps_chain(self) ? "top" : "full", "copy-mode", "s",
+                    mirror->blocking ? "write-blocking" : "background", NULL);
+}
+
+static void
+mirror_begun(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply == NULL)
+        cannot_mirror(self, g_steal_pointer(&error));
+    else if (++self->disks->at < self->disks->mirrors->len)
+        add_node(self);
+    else
+        drv_steps_next(&self->steps);
+}
+
+static void
+node_added(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply == NULL || self->qmp == NULL) {
+        cannot_mirror(self, error != NULL ? g_steal_pointer(&error)
+                                          : g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU,
+                                                                "QEMU has closed its QMP socket"));
+        return;
+    }
+    const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
+    qmp_client_execute_async(self->qmp, "blockdev-mirror", live_mirror_args(self, mirror),
+                             QMP_TIMEOUT_MS, self->steps.cancellable, mirror_begun,
+                             live_ticket(self));
+}
+
+/* QEMU itself finds blocks of zeroes in what the guest writes ("detect-zeroes") and sends them as
+ * such; with "discard" it may leave holes where they are. */
+static void
+add_node(LiveSource *self)
+{
+    const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
+    g_autofree char *path =
+        drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
+    JsonNode *args =
+        qmp_args("driver", "s", "nbd", "node-name", "s", mirror->id, "export", "s", mirror->id,
+                 "discard", "s", "unmap", "detect-zeroes", "s", "unmap", "server", "o",
+                 qmp_args("type", "s", "unix", "path", "s", path, NULL), NULL);
+    qmp_client_execute_async(self->qmp, "blockdev-add", args, QMP_TIMEOUT_MS,
+                             self->steps.cancellable, node_added, live_ticket(self));
+}
+
+void
+live_disks_mirror(gpointer owner)
+{
+    LiveSource *self = owner;
+    if (live_disks_any(self))
+        add_node(self);
+    else
+        drv_steps_next(&self->steps);
+}
+
+/* --- completing --- */
+
+static void
+went_on(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    GError *error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    if (reply == NULL)
+        live_fail(live_source(job), error);
+}
+
+static void
+tell_qemu(LiveSource *self, const char *command, JsonNode *args, GAsyncReadyCallback callback)
+{
+    qmp_client_execute_async(self->qmp, command, args, QMP_TIMEOUT_MS, NULL, callback,
+                             drv_job_ref(&self->base));
+}
+
+/* The nodes are removed first: that ends their connections, and the destination's QEMU must have
+ * nobody else writing to its disks when it takes them over. QEMU executes in order. */
+static void
+go_on(LiveSource *self)
+{
+    for (guint i = 0; i < self->disks->mirrors->len; i++)
+        tell_qemu(self, "blockdev-del",
+                  qmp_args("node-name", "s", live_mirror_at(self, i)->id, NULL), went_on);
+    tell_qemu(self, "migrate-continue", qmp_args("state", "s", "pre-switchover", NULL), went_on);
+}
+
+void
+live_disks_switchover(LiveSource *self)
+{
+    if (!live_disks_any(self) || self->disks->completing || self->qmp == NULL)
+        return;
+    self->disks->completing = TRUE;
+    /* "Cancelled" is a mirror that ends with both sides equal and the guest where it was. */
+    for (guint i = 0; i < self->disks->mirrors->len; i++)
+        tell_qemu(self, "block-job-cancel",
+                  qmp_args("device", "s", live_mirror_at(self, i)->id, NULL), went_on);
+}
+
+static void
+mirror_ended(LiveSource *self, LiveMirror *mirror, gboolean failed, const char *why)
+{
+    if (mirror->again && !failed) {
+        live_mirror_again(self, mirror);
+        return;
+    }
+    if (!self->disks->completing || why != NULL) {
+        live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "disk '%s' cannot be mirrored%s: %s",
+                                    mirror->disk->name,
+                                    mirror->writing ? ", its copy at the destination fails" : "",
+                                    why != NULL ? why : "somebody else has ended its block job"));
+        return;
+    }
+    mirror->completed = TRUE;
+    for (guint i = 0; i < self->disks->mirrors->len; i++)
+        if (!live_mirror_at(self, i)->completed)
+            return;
+    if (self->qmp != NULL)
+        go_on(self);
+}
+
+gboolean
+live_disks_event(LiveSource *self, const char *name, JsonObject *data)
+{
+    LiveMirror *mirror = g_str_has_prefix(name, "BLOCK_JOB_")
+                             ? live_find_mirror(self, qmp_get_string(data, "device"))
+                             : NULL;
+    if (mirror == NULL || drv_job_state(&self->base) == DRV_STATE_ROLLING_BACK)
+        return mirror != NULL;
+    if (g_str_equal(name, "BLOCK_JOB_ERROR"))
+        mirror->writing = g_strcmp0(qmp_get_string(data, "operation"), "write") == 0;
+    else if (g_str_equal(name, "BLOCK_JOB_COMPLETED"))
+        mirror_ended(self, mirror, qmp_get_string(data, "error") != NULL,
+                     qmp_get_string(data, "error"));
+    else if (g_str_equal(name, "BLOCK_JOB_CANCELLED"))
+        mirror_ended(self, mirror, FALSE, "its block job was cancelled");
+    return TRUE;
+}
+
+gboolean
+live_disks_settled(LiveSource *self, gboolean compare, GError **error)
+{
+    if (!live_disks_any(self))
+        return TRUE;
+    if (!drv_channel_set_finished(self->disks->channels))
+        return FALSE;
+    return !compare || drv_channel_set_compare(self->disks->channels, self->disk_digests, error);
+}
+
+void
+live_disks_class(LiveSource *self, DrvClass class)
+{
+    if (live_disks_any(self) && self->disks->channels != NULL)
+        drv_channel_set_class(self->disks->channels, class);
+}
+
+/* --- what is shown --- */
+
+static double
+percent_of(const LiveMirror *mirror)
+{
+    if (mirror->ready)
+        return 100;
+    return mirror->total > 0 ? CLAMP(100.0 * (double)mirror->done / (double)mirror->total, 0, 99.9)
+                             : 0;
+}
+
+void
+live_disks_progress(LiveSource *self, JsonObject *o)
+{
+    if (!live_disks_any(self))
+        return;
+    JsonArray *array = json_array_new();
+    for (guint i = 0; i < self->disks->mirrors->len; i++) {
+        const LiveMirror *mirror = live_mirror_at(self, i);
+        JsonObject *disk = json_object_new();
+        json_object_set_string_member(disk, "name", mirror->disk->name);
+        json_object_set_double_member(disk, "percent", percent_of(mirror));
+        json_object_set_boolean_member(disk, "ready", mirror->ready);
+        json_array_add_object_element(array, disk);
+    }
+    json_object_set_array_member(o, "disks", array);
+}
+
+static gboolean
+blocks_writes(LiveSource *self, const DrvDisk *disk)
+{
+    for (guint i = 0; i < self->disks->mirrors->len; i++)
+        if (live_mirror_at(self, i)->disk == disk)
+            return live_mirror_at(self, i)->blocking;
+    return FALSE;
+}
+
+static JsonArray *
+report_disks(LiveSource *self)
+{
+    JsonArray *array = json_array_new();
+    for (guint i = 0; i < self->disks->all->len; i++) {
+        const DrvDisk *disk = self->disks->all->pdata[i];
+        JsonObject *o = json_object_new();
+        json_object_set_string_member(o, "name", disk->name);
+        json_object_set_int_member(o, "size", (gint64)disk->size);
+        json_object_set_string_member(o, "format", disk->format);
+        json_object_set_boolean_member(o, "mirrored", drv_disk_is_written(disk));
+        if (!drv_disk_is_written(disk))
+            json_object_set_string_member(o, "why_not", drv_disk_skipped(disk));
+        else
+            json_object_set_boolean_member(o, "write_blocking", blocks_writes(self, disk));
+        json_array_add_object_element(array, o);
+    }
+    return array;
+}
+
+JsonObject *
+live_disks_report(LiveSource *self)
+{
+    DrvChannelTotals totals = {0};
+    DrvNbdFigures written = {0};
+    JsonObject *o = json_object_new();
+    if (self->disks != NULL)
+        drv_nbd_tally_get(self->disks->tally, &written);
+    if (live_disks_any(self) && self->disks->channels != NULL)
+        drv_channel_set_totals(self->disks->channels, &totals);
+    json_object_set_int_member(o, "bytes", (gint64)written.data_bytes);
+    json_object_set_int_member(o, "wire_bytes", (gint64)totals.wire);
+    json_object_set_int_member(o, "zero_bytes", (gint64)written.zero_bytes);
+    if (self->disks != NULL)
+        json_object_set_array_member(o, "disks", report_disks(self));
+    return o;
+}
+
+/* --- the end --- */
+
+void
+live_disks_hang_up(LiveSource *self)
+{
+    if (self->disks == NULL)
+        return;
+    self->disks->waiting = FALSE;
+    live_clear_source(&self->disks->poll);
+    drop_connections(self->disks);
+}
