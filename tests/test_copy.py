@@ -2,6 +2,7 @@
 """'drover copy': a stopped machine's disk to another host, whatever is cut or killed on the way."""
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -106,6 +107,28 @@ def test_only_what_differs(hosts, workdir, there, form):
     assert images.identical(raw, "raw", there / "c", form)
     whole = copy(hosts, image, there / "c", "--format", form, "--delta", "off").json
     assert whole["disk"]["data_bytes"] == 30 * MIB and whole["digest"] == third["digest"]
+
+
+# qemu-nbd that takes its time to end.
+SLOW_TO_END = """#!/bin/sh
+sh -c 'export LISTEN_PID=$$; exec %s "$@"' sh "$@"
+status=$?
+sleep 1
+touch %s
+exit $status
+"""
+
+
+def test_the_image_is_free_when_it_is_done(workdir, pki, there):
+    """Whoever waits for the copy may start a VM with the image right away."""
+    image = images.convert(random_image(workdir / "a.raw", MIB), workdir / "a", "qcow2")
+    tool = workdir / "bin" / "qemu-nbd"
+    tool.parent.mkdir()
+    tool.write_text(SLOW_TO_END % (shutil.which("qemu-nbd"), workdir / "ended"))
+    tool.chmod(0o755)
+    with Hosts(workdir, pki, hold=False, env={"PATH": f"{tool.parent}:{os.environ['PATH']}"}) as hosts:
+        copy(hosts, image, there / "c", "--dest-format", "raw")
+        assert (workdir / "ended").exists()
 
 
 def test_another_size_or_format_replaces(hosts, workdir, there, raw):

@@ -20,7 +20,8 @@ GUESTS = {
     "flat-kvm-ring": Guest(accel="kvm", dirty_ring=4096, params=RING_PACE),
     "flat-kvm-rewrite": Guest(accel="kvm", mode="rewrite"),
     "flat-tcg": Guest(params="hz=1000 rate=20 beat=20"),
-    "flat-tcg-random-memfd": Guest(mode="random", params="hz=1000 rate=5 beat=5", backend="memfd"),
+    # Under KVM: 7.2's TCG loses pages of such memory by itself (tests/README.md).
+    "flat-kvm-random-memfd": Guest(accel="kvm", mode="random", params="hz=1000 rate=5 beat=5", backend="memfd"),
     "flat-tcg-idle": Guest(mode="idle", params="hz=1000 beat=1"),
     "linux-tcg": Guest(kind="linux", memory=256),
 }

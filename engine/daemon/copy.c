@@ -44,6 +44,7 @@ typedef struct {
     DrvPeer *peer;
     gboolean offered; /* this attempt has begun */
     gboolean older;   /* the destination has something to begin with */
+    gboolean whole;   /* the destination has the image: there is no way back */
     gboolean again;   /* the attempt is over: another one when its thread has ended */
     DrvShaper *shaper;
     DrvChannelSet *channel;
@@ -217,6 +218,8 @@ lose_peer(Copy *self, const GError *why)
         fail(self, g_error_copy(why));
         return;
     }
+    if (self->whole)
+        return;
     g_message("copy %s: the session has ended (%s): beginning again where it was",
               self->base.rec->id, why->message);
     if (self->lost_us == 0)
@@ -233,7 +236,7 @@ tick(gpointer data)
     Copy *self = data;
     gint64 limit = self->spec->drop_timeout_s * G_USEC_PER_SEC;
     drv_job_changed(&self->base);
-    if (self->lost_us == 0 || g_get_monotonic_time() - self->lost_us < limit)
+    if (self->lost_us == 0 || self->whole || g_get_monotonic_time() - self->lost_us < limit)
         return G_SOURCE_CONTINUE;
     self->tick = 0;
     fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
@@ -241,6 +244,45 @@ tick(gpointer data)
                            "the same copy started again goes on from it",
                            self->spec->to, (int)self->spec->drop_timeout_s));
     return G_SOURCE_REMOVE;
+}
+
+/* --- closing --- */
+
+static void
+join(Copy *self)
+{
+    g_thread_join(g_steal_pointer(&self->thread));
+    if (self->fd >= 0)
+        close(self->fd);
+    self->fd = -1;
+}
+
+static gboolean
+source_closed(gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    join((Copy *)job);
+    done((Copy *)job);
+    return G_SOURCE_REMOVE;
+}
+
+static gpointer
+close_source(gpointer data)
+{
+    Copy *self = data;
+    drv_store_close(g_steal_pointer(&self->store), NULL);
+    g_idle_add(source_closed, self);
+    return NULL;
+}
+
+/* QEMU's lock on the image is gone before anybody is told of the end: who waited for that may start
+ * a VM with it at once. */
+static void
+conclude(Copy *self)
+{
+    self->whole = TRUE;
+    drv_job_ref(&self->base);
+    self->thread = g_thread_new("copy-close", close_source, self);
 }
 
 /* --- sending --- */
@@ -262,7 +304,7 @@ finished(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
                        : g_error_new(DRV_ERROR, DRV_ERROR_MISMATCH,
                                      "the destination's image has another digest than ours"));
     else
-        done(self);
+        conclude(self);
 }
 
 /* Also after a failure of the socket: the destination knows why it has ended. */
@@ -272,15 +314,6 @@ ask_finish(Copy *self)
     JsonObject *args = json_object_new();
     json_object_set_string_member(args, "job", self->base.rec->id);
     drv_peer_call(self->peer, "copy.finish", args, finished, drv_job_ref(&self->base));
-}
-
-static void
-join(Copy *self)
-{
-    g_thread_join(g_steal_pointer(&self->thread));
-    if (self->fd >= 0)
-        close(self->fd);
-    self->fd = -1;
 }
 
 static gboolean
@@ -517,6 +550,12 @@ copy_resume(DrvJob *job)
 static gboolean
 copy_cancel(DrvJob *job, GError **error)
 {
+    if (((Copy *)job)->whole) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "copy %s cannot be cancelled any more: the destination has the image",
+                    job->rec->id);
+        return FALSE;
+    }
     fail((Copy *)job, g_error_new(DRV_ERROR, DRV_ERROR_CANCELLED, "the copy was cancelled"));
     return TRUE;
 }
@@ -549,12 +588,21 @@ copy_progress(DrvJob *job)
     return o;
 }
 
+static gpointer
+close_store(gpointer store)
+{
+    drv_store_close(store, NULL);
+    return NULL;
+}
+
 static void
 copy_free(DrvJob *job)
 {
     Copy *self = (Copy *)job;
     give_back(self);
-    drv_store_close(self->store, NULL);
+    /* That waits for a program to end. */
+    if (self->store != NULL)
+        g_thread_unref(g_thread_new("copy-close", close_store, self->store));
     drv_shaper_unref(self->shaper);
     drv_copy_spec_free(self->spec);
     g_clear_error(&self->failure);
