@@ -12,6 +12,9 @@ from harness import qemu  # pylint: disable=C0413
 from harness.handover import make_hosts_pki  # pylint: disable=C0413
 
 QEMU_VERSIONS = ("7.2", "10.0")
+# For what takes long and is much the same with both: the older one is for scripts/test --all.
+SLOW_WITH_OLD = [pytest.param(QEMU_VERSIONS[0], marks=pytest.mark.slow), QEMU_VERSIONS[1]]
+slow_with_old = pytest.mark.parametrize("any_qemu", SLOW_WITH_OLD, indirect=True)
 
 
 def pytest_configure(config):

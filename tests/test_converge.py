@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from conftest import binary, need_accel
+from conftest import SLOW_WITH_OLD, binary, need_accel, slow_with_old
 from harness import qemu
 from harness.handover import Hosts, arguments, migrate_exactly
 from harness.qemu import MIB, Guest, Machine
@@ -16,7 +16,6 @@ WRITER = Guest(accel="kvm", mode="random", memory=64, pages=1024, params="delay=
 # That takes a second, and is never done. (The writer's pages do repeat themselves after a while: no
 # duplicates are looked for, or they would save it.)
 SLOW = ("--bandwidth", 4 * MIB, "--codec", "none", "--dedup-memory", 0)
-VERSIONS = ("7.2", "10.0")
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +27,7 @@ def settings(machine):
     return [machine.qmp.command(f"query-migrate-{what}") for what in ("parameters", "capabilities")]
 
 
-@pytest.mark.parametrize("version,mode", zip(VERSIONS, ("relay", "direct")))
+@pytest.mark.parametrize("version,mode", [pytest.param("7.2", "relay", marks=pytest.mark.slow), ("10.0", "direct")])
 def test_it_waits_until_the_timeout(workdir, version, mode):
     """Nothing is done that was not allowed; what ends it says why, with figures."""
     with Scene(workdir, binary(version), guest=WRITER) as scene:
@@ -76,7 +75,7 @@ def test_a_longer_downtime_is_allowed(workdir, pki):
     assert measure["why"].startswith("the guest may be down for ")
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", SLOW_WITH_OLD)
 def test_it_is_throttled(workdir, pki, version):
     with Machine(binary(version), WRITER, name="src") as source, \
             Machine(binary(version), WRITER, incoming=True, name="dst") as dest, \
@@ -95,6 +94,7 @@ def test_it_is_throttled(workdir, pki, version):
     assert 20 <= report["throttle_pct"] <= asked[-1] <= 99
 
 
+@slow_with_old
 def test_writing_is_held_back_where_there_is_a_dirty_ring(workdir, pki, any_qemu):
     """Only CPUs that write wait then; and none does any more when it is over."""
     guest = WRITER.variant(dirty_ring=4096)
@@ -112,6 +112,7 @@ def test_writing_is_held_back_where_there_is_a_dirty_ring(workdir, pki, any_qemu
     assert report["measures"][0]["why"].startswith("the guest is slowed down so that it can be moved")
 
 
+@slow_with_old
 def test_what_was_held_back_goes_on_as_before(workdir, any_qemu):
     """A roll-back after all: the guest is let go, and QEMU's settings are what they were."""
     with Scene(workdir, any_qemu, guest=WRITER.variant(dirty_ring=4096)) as scene:

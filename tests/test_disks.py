@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conftest import binary, need_accel
+from conftest import binary, need_accel, slow_with_old
 from harness import disks
 from harness.handover import Handover, Hosts, check_sockets_free
 from harness.qemu import Machine
@@ -100,6 +100,7 @@ def writing_guests(workdir, pair, how=disks.LITTLE):
             for path in (pair.source, pair.dest)]
 
 
+@slow_with_old
 def test_a_guest_that_writes_to_its_disk(workdir, pki, any_qemu):
     """Held where the destination has it and has not started it, both disks are the same."""
     pair = Pair(workdir, "vda")
@@ -121,6 +122,7 @@ def test_a_guest_that_writes_to_its_disk(workdir, pki, any_qemu):
         check_sockets_free(src, dst)
 
 
+@slow_with_old
 def test_a_guest_that_writes_faster_than_the_link_carries(workdir, pki, any_qemu):
     """Its writes are made to wait, and then it gets across: the disks are the same."""
     pair = Pair(workdir, "vda")
@@ -386,6 +388,7 @@ def test_the_source_dies(workdir):
         scene.dest.wait_exit(20)
 
 
+@slow_with_old
 def test_cut_links_go_unnoticed(workdir, any_qemu):
     """QEMU's mirror waits while the session comes back, and the copy is the same."""
     pair = Pair(workdir, "vda")
