@@ -2,7 +2,7 @@
 #pragma once
 
 #include "precopy/kept-pages.h"
-#include "precopy/page-table-private.h"
+#include "precopy/page.h"
 
 /* What the batch writers do with it: all under the lock, which comes after a page table's. */
 

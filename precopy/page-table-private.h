@@ -8,12 +8,6 @@
 
 typedef struct _DrvTableBlock DrvTableBlock;
 
-/* A page's content by its hashes. */
-typedef struct {
-    guint64 pieces[DRV_PAGE_PIECES];
-    guint64 key; /* of them all */
-} DrvPageHash;
-
 /* What a page is to be sent as. */
 typedef struct {
     DrvRecordKind kind; /* ZERO, LITERAL, DELTA, DUP or KEPT */

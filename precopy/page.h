@@ -10,3 +10,9 @@
 #define DRV_PIECE_LEN 512u
 #define DRV_PAGE_PIECES (DRV_PAGE_LEN / DRV_PIECE_LEN)
 #define DRV_PAGE_SECRET 192u /* random bytes */
+
+/* A page's content by its hashes. */
+typedef struct {
+    guint64 pieces[DRV_PAGE_PIECES];
+    guint64 key; /* of them all */
+} DrvPageHash;
