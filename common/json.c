@@ -3,8 +3,19 @@
 
 #include "common/error.h"
 
-/* What the parser does not look at: how deep brackets outside of strings nest, and whether anything
- * but white space follows the document. Whether the brackets match is left to the parser. */
+#include <string.h>
+
+/* Outside of strings. The parser knows comments and other quotes as well, in which brackets would
+ * count for us and not for it, and the other way round. */
+static gboolean
+is_json(char c)
+{
+    return g_ascii_isalnum(c) || (c != '\0' && strchr("{}[]:,\" \t\r\n+-.", c) != NULL);
+}
+
+/* What the parser does not look at: whether it is JSON's own characters, how deep brackets outside
+ * of strings nest, and whether anything but white space follows the document. Whether the brackets
+ * match is left to the parser. */
 static gboolean
 check_shape(const char *text, gsize len, GError **error)
 {
@@ -24,6 +35,10 @@ check_shape(const char *text, gsize len, GError **error)
                 in_string = FALSE;
         } else if (c == '"') {
             in_string = TRUE;
+        } else if (!is_json(c)) {
+            g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                        "not JSON: it has a character outside of strings that JSON does not know");
+            return FALSE;
         } else if (c == '{' || c == '[') {
             if (++depth > DRV_JSON_MAX_DEPTH) {
                 g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
@@ -38,6 +53,17 @@ check_shape(const char *text, gsize len, GError **error)
     return TRUE;
 }
 
+/* Several documents in a row are forgotten by the parser, not freed: one that begins as an object
+ * and has nothing behind its end is a single one. */
+static gboolean
+begins_as_object(const char *text, gsize len)
+{
+    gsize i = 0;
+    while (i < len && g_ascii_isspace(text[i]))
+        i++;
+    return i < len && text[i] == '{';
+}
+
 JsonObject *
 drv_json_parse_object(const char *text, gsize len, GError **error)
 {
@@ -47,6 +73,10 @@ drv_json_parse_object(const char *text, gsize len, GError **error)
     }
     if (!check_shape(text, len, error))
         return NULL;
+    if (!begins_as_object(text, len)) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "not a JSON object");
+        return NULL;
+    }
     g_autoptr(JsonParser) parser = json_parser_new_immutable();
     g_autoptr(GError) why = NULL;
     if (!json_parser_load_from_data(parser, text, (gssize)len, &why)) {

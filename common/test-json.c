@@ -21,11 +21,20 @@ test_refused(void)
     static const struct {
         const char *text, *why;
     } cases[] = {
-        {"", "not a JSON object"},   {"{", "not JSON: "},
-        {"[]", "not a JSON object"}, {"null", "not a JSON object"},
-        {"12", "not a JSON object"}, {"\xff\xfe", "UTF-8"},
-        {"{\"a\":}", "not JSON: "},  {"{\"a\":1} x", "after its end"},
+        {"", "not a JSON object"},
+        {"{", "not JSON: "},
+        {"[]", "not a JSON object"},
+        {"null", "not a JSON object"},
+        {"12", "not a JSON object"},
+        {"\xff\xfe", "UTF-8"},
+        {"{\"a\":}", "not JSON: "},
+        {"{\"a\":1} x", "after its end"},
         {"{} {}", "after its end"},
+        {"1{\"a\":1}", "not a JSON object"},
+        {"\"a\" {}", "not a JSON object"},
+        {"{\"a\":/**/1}", "JSON does not know"},
+        {"{\"a\":'b'}", "JSON does not know"},
+        {"var a = {}", "JSON does not know"},
     };
     for (guint i = 0; i < G_N_ELEMENTS(cases); i++)
         assert_refused(cases[i].text, strlen(cases[i].text), cases[i].why);
@@ -40,6 +49,10 @@ test_depth(void)
     g_autofree char *deep = g_malloc(len);
     memset(deep, '[', len);
     assert_refused(deep, len, "nested more than 32 levels");
+
+    /* Nor may a quote in what the parser takes for a comment hide them. */
+    memcpy(deep, "{\"a\":/*\"*/", 10);
+    assert_refused(deep, len, "JSON does not know");
 
     /* Brackets in a string are no nesting, whatever is escaped before them. */
     const char *fine = "{\"a\":\"\\\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\\\\\"}";
