@@ -13,44 +13,53 @@ is_json(char c)
     return g_ascii_isalnum(c) || (c != '\0' && strchr("{}[]:,\" \t\r\n+-.", c) != NULL);
 }
 
+/* The bytes of the escape that begins at the backslash 'text'; 0 when it is none of JSON's. The
+ * parser would take octal ones, too, and make bytes of them that are not UTF-8. */
+static gsize
+escape_length(const char *text, gsize left)
+{
+    if (left < 2 || strchr("\"\\/bfnrtu", text[1]) == NULL)
+        return 0;
+    if (text[1] != 'u')
+        return 2;
+    for (gsize i = 2; i < 6; i++)
+        if (i >= left || !g_ascii_isxdigit(text[i]))
+            return 0;
+    return 6;
+}
+
 /* What the parser does not look at: whether it is JSON's own characters, how deep brackets outside
- * of strings nest, and whether anything but white space follows the document. Whether the brackets
- * match is left to the parser. */
-static gboolean
-check_shape(const char *text, gsize len, GError **error)
+ * of strings nest, what is escaped in strings, and whether anything but white space follows the
+ * document. Whether the brackets match is left to the parser. NULL if
+ * nothing is wrong. */
+static const char *
+wrong_shape(const char *text, gsize len)
 {
     guint depth = 0;
     gboolean in_string = FALSE, ended = FALSE;
     for (gsize i = 0; i < len; i++) {
         char c = text[i];
-        if (ended && !g_ascii_isspace(c)) {
-            g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
-                        "not JSON: there is something after its end");
-            return FALSE;
-        }
+        if (ended && !g_ascii_isspace(c))
+            return "not JSON: there is something after its end";
         if (in_string) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                in_string = FALSE;
+            gsize n = c == '\\' ? escape_length(text + i, len - i) : 1;
+            if (n == 0)
+                return "not JSON: a backslash in a string is followed by what may not be there";
+            i += n - 1;
+            in_string = c != '"';
         } else if (c == '"') {
             in_string = TRUE;
         } else if (!is_json(c)) {
-            g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
-                        "not JSON: it has a character outside of strings that JSON does not know");
-            return FALSE;
+            return "not JSON: it has a character outside of strings that JSON does not know";
         } else if (c == '{' || c == '[') {
-            if (++depth > DRV_JSON_MAX_DEPTH) {
-                g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
-                            "not acceptable JSON: it is nested more than %d levels deep",
-                            DRV_JSON_MAX_DEPTH);
-                return FALSE;
-            }
+            if (++depth > DRV_JSON_MAX_DEPTH)
+                return "not acceptable JSON: it is nested more than " G_STRINGIFY(
+                    DRV_JSON_MAX_DEPTH) " levels deep";
         } else if ((c == '}' || c == ']') && depth > 0) {
             ended = --depth == 0;
         }
     }
-    return TRUE;
+    return NULL;
 }
 
 /* Several documents in a row are forgotten by the parser, not freed: one that begins as an object
@@ -71,8 +80,11 @@ drv_json_parse_object(const char *text, gsize len, GError **error)
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "not JSON: it is not UTF-8 text");
         return NULL;
     }
-    if (!check_shape(text, len, error))
+    const char *wrong = wrong_shape(text, len);
+    if (wrong != NULL) {
+        g_set_error_literal(error, DRV_ERROR, DRV_ERROR_USAGE, wrong);
         return NULL;
+    }
     if (!begins_as_object(text, len)) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "not a JSON object");
         return NULL;

@@ -35,6 +35,12 @@ test_refused(void)
         {"{\"a\":/**/1}", "JSON does not know"},
         {"{\"a\":'b'}", "JSON does not know"},
         {"var a = {}", "JSON does not know"},
+        {"{\"a\":\"\\377\"}", "a backslash"},
+        {"{\"\\x\":1}", "a backslash"},
+        {"{\"a\":\"\\u00g0\"}", "a backslash"},
+        {"{\"a\":\"\\u00", "a backslash"},
+        {"{\"a\":\"\\", "a backslash"},
+        {"{\"a\":\"\\ud800\"}", "not JSON: "},
     };
     for (guint i = 0; i < G_N_ELEMENTS(cases); i++)
         assert_refused(cases[i].text, strlen(cases[i].text), cases[i].why);
