@@ -181,7 +181,10 @@ drv_json_number(JsonObject *object, const char *name, double standard)
     GType type = json_node_get_value_type(node);
     if (type != G_TYPE_INT64 && type != G_TYPE_DOUBLE)
         return standard;
-    return json_node_get_double(node);
+    /* json-glib takes 1e999 for infinity, and writes 1e20 as no parser reads it: neither may go
+     * from a peer's answer into our journal or report. */
+    double value = json_node_get_double(node);
+    return value >= -DRV_JSON_NUMBER_MAX && value <= DRV_JSON_NUMBER_MAX ? value : standard;
 }
 
 gboolean

@@ -34,6 +34,8 @@ gboolean drv_json_get_error(JsonObject *object, GError **error);
  * borrowed from the object, which may itself be NULL. */
 const char *drv_json_string(JsonObject *object, const char *name, const char *standard);
 gint64 drv_json_int(JsonObject *object, const char *name, gint64 standard);
+/* Of numbers, only those that integers can be told apart in: +-2^53. */
+#define DRV_JSON_NUMBER_MAX 0x1p53
 double drv_json_number(JsonObject *object, const char *name, double standard);
 gboolean drv_json_flag(JsonObject *object, const char *name, gboolean standard);
 JsonObject *drv_json_object(JsonObject *object, const char *name);

@@ -135,6 +135,13 @@ test_getters(void)
             g_assert_null(drv_json_array(o, name));
     }
     g_assert_cmpstr(drv_json_string(NULL, "s", "-"), ==, "-");
+
+    const char *large = "{\"inf\":1e999,\"much\":1e20,\"little\":-1e20,\"fits\":9007199254740992}";
+    g_autoptr(JsonObject) numbers = drv_json_parse_object(large, strlen(large), NULL);
+    g_assert_cmpfloat(drv_json_number(numbers, "inf", -1), ==, -1);
+    g_assert_cmpfloat(drv_json_number(numbers, "much", -1), ==, -1);
+    g_assert_cmpfloat(drv_json_number(numbers, "little", -1), ==, -1);
+    g_assert_cmpfloat(drv_json_number(numbers, "fits", -1), ==, 0x1p53);
 }
 
 /* Wrong types and absent members give the fallback, silently. */
