@@ -330,9 +330,10 @@ refuse_key(const char *group, const char *key, const Origin *origin, GError **er
         if (g_str_equal(settings[i].group, group))
             g_string_append_printf(known, "%s%s", known->len > 0 ? ", " : "", settings[i].key);
     }
+    g_autofree char *shown = g_strescape(key, NULL);
     g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
                 "%s, line %u: '%.80s' is not known in [%s]: there are %s", origin->path,
-                origin->line, key, group, known->str);
+                origin->line, shown, group, known->str);
     return FALSE;
 }
 
@@ -341,10 +342,11 @@ load_group(DrvConfig *config, GKeyFile *file, const char *text, const char *path
            GError **error)
 {
     if (find_setting(group, NULL) == NULL) {
+        g_autofree char *shown = g_strescape(group, NULL);
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
                     "%s, line %u: the group [%.80s] is not known: there are [daemon], [transfer], "
                     "[migration], [incoming] and [outgoing]",
-                    path, find_line(text, group, NULL), group);
+                    path, find_line(text, group, NULL), shown);
         return FALSE;
     }
     g_auto(GStrv) keys = g_key_file_get_keys(file, group, NULL, NULL);
@@ -355,12 +357,25 @@ load_group(DrvConfig *config, GKeyFile *file, const char *text, const char *path
             return refuse_key(group, keys[i], &origin, error);
         /* As it stands there: a backslash is a backslash, also in a command's quotes. */
         g_autofree char *value = g_key_file_get_value(file, group, keys[i], NULL);
-        if (!g_utf8_validate(value, -1, NULL))
-            return refuse(s, &origin, value, "UTF-8 text", error);
         if (!take(config, s, &origin, g_strstrip(value), error))
             return FALSE;
     }
     return TRUE;
+}
+
+/* What is not text could be no part of a sentence about it. */
+static gboolean
+check_utf8(const char *path, const char *text, gsize len, GError **error)
+{
+    const char *end;
+    guint line = 1;
+    if (g_utf8_validate_len(text, len, &end))
+        return TRUE;
+    for (const char *c = text; c < end; c++)
+        line += *c == '\n';
+    g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "%s, line %u: it must be UTF-8 text", path,
+                line);
+    return FALSE;
 }
 
 gboolean
@@ -370,8 +385,10 @@ drv_config_load(DrvConfig *config, const char *path, GError **error)
     g_autoptr(GError) why = NULL;
     g_autofree char *text = NULL;
     gsize len;
-    if (!g_file_get_contents(path, &text, &len, &why) ||
-        !g_key_file_load_from_data(file, text, len, G_KEY_FILE_NONE, &why)) {
+    gboolean read = g_file_get_contents(path, &text, &len, &why);
+    if (read && !check_utf8(path, text, len, error))
+        return FALSE;
+    if (!read || !g_key_file_load_from_data(file, text, len, G_KEY_FILE_NONE, &why)) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "cannot use the configuration file '%s': %s",
                     path, why->message);
         return FALSE;

@@ -225,7 +225,10 @@ test_bad_files(void)
         {"[daemon]\nlog-level=INFO\n", "line 2: log-level is 'INFO'"},
         {"[daemon]\nlisten=fd00::1:7001\n", ", line 2: listen: 'fd00::1:7001' is not an ADDR:PORT"},
         {"[daemon]\nname=a\\qb\n", ", line 2: name is 'a\\\\qb': it must be a host name"},
-        {"[daemon]\nname=\xff\xfe\n", ", line 2: name is '\\377\\376': it must be UTF-8 text"},
+        {"[daemon]\nname=\xff\xfe\n", ", line 2: it must be UTF-8 text"},
+        {"[daemon]\n\xa4name=a\n", ", line 2: it must be UTF-8 text"},
+        {"[daemon]\n\n# \xa4\n", ", line 3: it must be UTF-8 text"},
+        {"[d\xc3\xa9]\na=b\n", "the group [d\\303\\251] is not known"},
         {"name=a\n", "cannot use the configuration file"},
         {"[daemon]\nhello\n", "hello"},
         {"[daemon\n", "cannot use the configuration file"},
@@ -239,6 +242,7 @@ test_bad_files(void)
         if (strstr(error->message, cases[i].says) == NULL)
             g_error("%s\ngave: %s", cases[i].text, error->message);
         g_assert_nonnull(strstr(error->message, path));
+        g_assert_true(g_utf8_validate(error->message, -1, NULL));
         g_remove(path);
     }
 }
