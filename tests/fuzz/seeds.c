@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* seeds DIR: writes what the fuzzers begin with to DIR/stream, DIR/multifd, DIR/batch, DIR/relay,
- * DIR/multifd-batch. */
+/* seeds DIR: writes what the fuzzers begin with to DIR/TARGET. */
+#include "common/cursor.h"
+#include "engine/transfer/frame.h"
 #include "precopy/batch-writer.h"
 #include "precopy/test-sample.h"
 
@@ -111,6 +112,101 @@ write_channels(const char *dir)
     }
 }
 
+static void
+write_text(const char *dir, const char *target, guint number, const char *text)
+{
+    write_seed(dir, target, "text", number, (const guint8 *)text, strlen(text));
+}
+
+/* A greeting, a header and an ack, as they come first. */
+static void
+write_frames(const char *dir)
+{
+    g_autoptr(DrvHello) hello = drv_hello_new();
+    DrvProgress progress = {3, 9, 7};
+    guint8 bytes[DRV_FRAME_HEADER];
+    hello->name = g_strdup("host");
+    g_array_append_val(hello->progress, progress);
+    g_autoptr(GByteArray) text = drv_hello_encode(hello);
+    write_seed(dir, "frame", "hello", 0, text->data, text->len);
+    hello->version_min = hello->version_max = 7;
+    g_autoptr(GByteArray) newer = drv_hello_encode(hello);
+    write_seed(dir, "frame", "hello", 1, newer->data, newer->len);
+    for (guint type = DRV_FRAME_HELLO; type <= DRV_FRAME_BYE; type++) {
+        gboolean data = type == DRV_FRAME_DATA;
+        DrvFrameHeader header = {.type = type,
+                                 .codec = data ? DRV_CODEC_LZ4 : DRV_CODEC_NONE,
+                                 .raw_len = data ? 4096 : 0,
+                                 .wire_len = data ? 100 : 0};
+        drv_frame_encode(&header, bytes);
+        write_seed(dir, "frame", "header", type, bytes, sizeof bytes);
+    }
+    drv_ack_encode(&progress, bytes);
+    write_seed(dir, "frame", "ack", 0, bytes, DRV_ACK_BYTES);
+}
+
+static void
+write_texts(const char *dir)
+{
+    static const char *const messages[] = {
+        "{\"id\":7,\"call\":\"job.commit\",\"args\":{\"job\":\"a1\",\"cancelled\":true}}",
+        "{\"id\":7,\"error\":{\"class\":\"qemu\",\"message\":\"no\"}}",
+        "{\"job\":\"a\",\"lane\":-1,\"rate\":1.5e9,\"disks\":[{\"name\":\"\\u00e9\"},[],null]}",
+    };
+    static const char *const files[] = {
+        "[daemon]\nstate=/s\nlisten=127.0.0.1:1\npki=/p\napi=/a.sock\nname=h\nlog-level=info\n"
+        "images=/a:/b\napi-group=root\n",
+        "[transfer]\nthreads=4\nlanes=2\nbandwidth=65536\nkernel-tls=auto\nnuma=off\n"
+        "[migration]\ndrop-timeout=60\nfence-command=/bin/fence 'a b' \\\"c\n",
+        "[incoming]\nallow=a, b c\n[outgoing]\nallow=\n",
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(messages); i++)
+        write_text(dir, "json", i, messages[i]);
+    for (guint i = 0; i < G_N_ELEMENTS(files); i++)
+        write_text(dir, "config", i, files[i]);
+}
+
+static void
+write_qmp(const char *dir)
+{
+    static const char replies[] =
+        "{\"QMP\":{\"version\":{\"qemu\":{\"major\":7}},\"capabilities\":[]}}\r\n"
+        "{\"return\":{},\"id\":\"1\"}\r\n"
+        "{\"timestamp\":{\"seconds\":1,\"microseconds\":2},\"event\":\"STOP\",\"data\":{\"a\":[1]}}"
+        "\r\n"
+        "{\"id\":\"2\",\"error\":{\"class\":\"GenericError\",\"desc\":\"a \\\"quote\\\"\"}}\r\n";
+    g_autoptr(GByteArray) sample = g_byte_array_new();
+    g_byte_array_append(sample, (const guint8 *)replies, sizeof replies - 1);
+    write_seeds(dir, "qmp", "replies", sample, 8);
+}
+
+/* Flags, two options, and requests of both kinds, one with data. */
+static void
+write_nbd(const char *dir)
+{
+    guint8 bytes[256] = {0};
+    DrvCursor c = drv_cursor_writer(bytes, sizeof bytes);
+    g_autoptr(GByteArray) sample = g_byte_array_new();
+    drv_cursor_put_u32(&c, 3);
+    for (guint32 len = 0; len <= 8; len += 8) {
+        drv_cursor_put_u64(&c, 0x49484156454f5054); /* IHAVEOPT */
+        drv_cursor_put_u32(&c, 7);
+        drv_cursor_put_u32(&c, len);
+        drv_cursor_take(&c, len);
+    }
+    for (guint16 type = 0; type < 7; type += type == 1 ? 5 : 1) { /* read, write, write zeroes */
+        drv_cursor_put_u32(&c, 0x25609513);
+        drv_cursor_put_u16(&c, 1);
+        drv_cursor_put_u16(&c, type);
+        drv_cursor_take(&c, 16);
+        drv_cursor_put_u32(&c, 16);
+        drv_cursor_take(&c, type == 1 ? 16 : 0);
+    }
+    g_assert(drv_cursor_ok(&c));
+    g_byte_array_append(sample, bytes, (guint)c.pos);
+    write_seeds(dir, "nbd", "client", sample, 8);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -127,6 +223,10 @@ main(int argc, char **argv)
     write_seeds(argv[1], "relay", "plain", stream, 64);
     write_seeds(argv[1], "relay", "iterables", iterables, 64);
     write_channels(argv[1]);
+    write_frames(argv[1]);
+    write_texts(argv[1]);
+    write_qmp(argv[1]);
+    write_nbd(argv[1]);
     write_batches(argv[1], "relay", stream, FALSE);
     write_batches(argv[1], "direct", iterables, TRUE);
     return 0;
