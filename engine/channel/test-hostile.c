@@ -381,6 +381,40 @@ test_acks(void)
     greet(&at);
     send_ack(&at, 0, 0, 3);
     expect_death(&at, "malformed ack");
+    /* The same in a hello, which says what has arrived as well. */
+    for (guint i = 0; i < 2; i++) {
+        DrvProgress lie = {0, i == 0 ? 9 : 0, 9};
+        g_autoptr(DrvHello) joining = drv_hello_new();
+        greet(&at);
+        memcpy(joining->session, at.welcome->session, sizeof joining->session);
+        memcpy(joining->secret, at.welcome->secret, sizeof joining->secret);
+        joining->lane = 1;
+        g_array_append_val(joining->progress, lie);
+        hang_up(&at);
+        tls_connect(&at);
+        send_hello(&at, joining);
+        expect_death(&at, "acknowledged frame 9 of channel 0, of which only 0 were sent");
+    }
+    attack_clear(&at);
+}
+
+/* What is said to one that never acknowledges it is kept up to a limit. */
+static void
+test_deaf(void)
+{
+    Attack at;
+    attack_init(&at);
+    greet(&at);
+    g_autofree guint8 *zero = g_malloc0(DRV_MESSAGE_MAX);
+    g_autoptr(GBytes) message = g_bytes_new(zero, DRV_MESSAGE_MAX);
+    for (guint i = 0; i < 1000 && at.rig.b.dead == NULL; i++) {
+        drv_session_send(at.rig.b.session, message);
+        g_main_context_iteration(NULL, FALSE);
+    }
+    rig_wait(b_dead, &at);
+    g_assert_error(at.rig.b.dead, DRV_ERROR, DRV_ERROR_LIMIT);
+    g_assert_nonnull(strstr(at.rig.b.dead->message, "mallory does not take what is said to it"));
+    expect_hang_up(&at);
     attack_clear(&at);
 }
 
@@ -424,6 +458,7 @@ main(int argc, char **argv)
     g_test_add_func("/hostile/data", test_data);
     g_test_add_func("/hostile/bombs", test_bombs);
     g_test_add_func("/hostile/acks", test_acks);
+    g_test_add_func("/hostile/deaf", test_deaf);
     g_test_add_func("/hostile/strays", test_strays);
     return g_test_run();
 }

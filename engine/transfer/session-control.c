@@ -32,6 +32,9 @@
 /* How long a session that a peer opened is kept without any lane. Jobs have given up long before.
  */
 #define KEEP_S 3600
+/* Messages beyond the peer's credit that wait for it. It is asked for far less while a link is
+ * away; only one that calls and calls, and takes no answer, comes near. */
+#define WAITING_MAX ((gsize)4 * 1024 * 1024)
 /* How long a session that is closed goes on for the messages that were sent before. */
 #define PATIENCE_MS 2000
 
@@ -47,6 +50,7 @@ control_pump(ControlEndpoint *endpoint)
         g_autoptr(GBytes) bytes = g_queue_pop_head(&endpoint->waiting);
         gsize len;
         const void *data = g_bytes_get_data(bytes, &len);
+        endpoint->waiting_bytes -= len;
         DrvChunk *chunk = drv_chunk_new_heap(MAX(len, 1));
         memcpy(chunk->data, data, len);
         drv_channel_send(endpoint->channel, chunk, (guint32)len, 0);
@@ -135,6 +139,7 @@ control_stop(DrvEndpoint *base)
     endpoint->channel = NULL;
     endpoint->stopped = TRUE;
     g_queue_clear_full(&endpoint->waiting, (GDestroyNotify)g_bytes_unref);
+    endpoint->waiting_bytes = 0;
     /* Freed with the session: mail that names it may still be on its way. */
 }
 
@@ -170,12 +175,24 @@ typedef struct {
 } Outgoing;
 
 static void
+fail_unheard(ControlEndpoint *endpoint)
+{
+    g_autoptr(GError) error = g_error_new(
+        DRV_ERROR, DRV_ERROR_LIMIT, "%s does not take what is said to it: %u messages wait",
+        drv_session_peer_name(endpoint->session), endpoint->waiting.length);
+    drv_session_fail(endpoint->session, error);
+}
+
+static void
 take_outgoing(gpointer target, gpointer data)
 {
     g_autofree Outgoing *out = data;
     if (!out->endpoint->stopped) {
         g_queue_push_tail(&out->endpoint->waiting, out->message);
+        out->endpoint->waiting_bytes += g_bytes_get_size(out->message);
         control_pump(out->endpoint);
+        if (out->endpoint->waiting_bytes > WAITING_MAX)
+            fail_unheard(out->endpoint);
     } else {
         g_bytes_unref(out->message);
     }

@@ -12,6 +12,7 @@ typedef struct {
     DrvSession *session; /* borrowed: the channel holds it */
     DrvChannel *channel; /* on the worker, from start to stop */
     GQueue waiting;      /* on the worker: of GBytes */
+    gsize waiting_bytes; /* on the worker */
     gboolean stopped;    /* on the worker */
     gboolean flushing;   /* on the worker: the session ends when all is delivered */
 } ControlEndpoint;
