@@ -234,6 +234,8 @@ set_log_level(DrvLogLevel level)
     /* GLib prints up to "message" by itself; "info" and "debug" are asked for by domain. */
     if (level == DRV_LOG_DEBUG)
         g_setenv("G_MESSAGES_DEBUG", "all", FALSE);
+    /* Standard output is for the line that says we are ready. */
+    g_log_writer_default_set_use_stderr(TRUE);
 }
 
 static GLogWriterOutput
