@@ -141,6 +141,8 @@ lane_die(DrvLane *lane, const GError *error, gboolean permanent)
     drv_worker_cancel(lane->worker, &lane->rx.op);
     if (lane->session != NULL && !told)
         drv_session_lane_down(lane->session, lane, error, how);
+    else if (lane->session == NULL && g_error_matches(error, DRV_ERROR, DRV_ERROR_PROTOCOL))
+        g_message("refused a connection: %s", error->message); /* its certificate was good */
     else if (lane->session == NULL && error != NULL)
         g_info("a connection ended before it had greeted: %s", error->message);
     /* Not at once: whoever is on the stack may still look at the lane's buffers. */
