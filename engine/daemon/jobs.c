@@ -174,9 +174,16 @@ is_its_job(DrvJobs *jobs, DrvPeer *peer, const char *id, const char *op)
 static void
 put_down(DrvJobs *jobs, DrvPeer *peer, const char *op, JsonObject *args)
 {
-    if (g_str_equal(op, "tunnel.open") || g_str_equal(op, "copy.open") ||
-        g_str_equal(op, "copy.finish"))
+    if (g_str_equal(op, "copy.open") || g_str_equal(op, "copy.finish"))
         drv_trail_call(jobs->trail, drv_peer_name(peer), op, args, NULL);
+}
+
+static void
+open_tunnel(DrvJobs *jobs, DrvPeer *peer, guint64 call, JsonObject *args)
+{
+    g_autoptr(GError) refused = NULL;
+    drv_tunnel_accept(jobs->services, jobs->tunnel_ends, peer, call, args, &refused);
+    drv_trail_call(jobs->trail, drv_peer_name(peer), "tunnel.open", args, refused);
 }
 
 static void
@@ -216,8 +223,7 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
     } else if (drv_copy_ends_call(jobs->copy_ends, peer, id, op, args)) {
         put_down(jobs, peer, op, args);
     } else if (g_str_equal(op, "tunnel.open")) {
-        put_down(jobs, peer, op, args);
-        drv_tunnel_accept(jobs->services, jobs->tunnel_ends, peer, id, args);
+        open_tunnel(jobs, peer, id, args);
     } else if (g_str_equal(op, "probe.open")) {
         drv_predict_accept(jobs->services, jobs->probe_ends, peer, id, args);
     } else {

@@ -269,28 +269,39 @@ far_end_changed(DrvChannelSet *set, gpointer data)
         g_ptr_array_remove_fast(ends, set);
 }
 
-void
-drv_tunnel_accept(DrvServices *services, GPtrArray *ends, DrvPeer *peer, guint64 call,
-                  JsonObject *args)
+static DrvChannelSet *
+open_far_end(DrvServices *services, GPtrArray *ends, DrvPeer *peer, JsonObject *args,
+             JsonObject **ok, GError **error)
 {
-    g_autoptr(GError) error = NULL;
     const char *path = drv_json_string(args, "connect", "");
-    int fd = g_path_is_absolute(path) ? drv_unix_connect(path, &error) : -1;
-    if (fd < 0) {
-        if (error == NULL)
-            error = g_error_new_literal(DRV_ERROR, DRV_ERROR_PROTOCOL,
-                                        "a tunnel needs the absolute path of a socket");
-        drv_peer_refuse(peer, call, error);
-        return;
+    if (!g_path_is_absolute(path)) {
+        g_set_error_literal(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
+                            "a tunnel needs the absolute path of a socket");
+        return NULL;
     }
-    DrvChannelSet *set = drv_channel_set_new(drv_services_transfer(services), 8, DRV_CODEC_AUTO,
-                                             DRV_CLASS_BULK, NULL, far_end_changed, ends);
-    JsonObject *ok = drv_channel_set_accept(set, peer, fd, args, &error);
-    if (ok == NULL) {
-        drv_peer_refuse(peer, call, error);
-        drv_channel_set_free(set);
-        return;
+    int fd = drv_unix_connect(path, error);
+    if (fd < 0)
+        return NULL;
+    g_autoptr(DrvChannelSet) set =
+        drv_channel_set_new(drv_services_transfer(services), 8, DRV_CODEC_AUTO, DRV_CLASS_BULK,
+                            NULL, far_end_changed, ends);
+    *ok = drv_channel_set_accept(set, peer, fd, args, error);
+    return *ok != NULL ? g_steal_pointer(&set) : NULL;
+}
+
+gboolean
+drv_tunnel_accept(DrvServices *services, GPtrArray *ends, DrvPeer *peer, guint64 call,
+                  JsonObject *args, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    JsonObject *ok = NULL;
+    DrvChannelSet *set = open_far_end(services, ends, peer, args, &ok, &why);
+    if (set == NULL) {
+        drv_peer_refuse(peer, call, why);
+        g_propagate_error(error, g_steal_pointer(&why));
+        return FALSE;
     }
     g_ptr_array_add(ends, set);
     drv_peer_answer(peer, call, ok);
+    return TRUE;
 }

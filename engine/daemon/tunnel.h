@@ -9,7 +9,7 @@
  * 'spec': listen, to, connect. DRV_ERROR_USAGE. */
 DrvJob *drv_tunnel_new(DrvServices *services, const char *id, JsonObject *spec, GError **error);
 
-/* The other end: a peer asks for a connection to a unix socket here. 'ends' keeps it until it is
- * over. */
-void drv_tunnel_accept(DrvServices *services, GPtrArray *ends, DrvPeer *peer, guint64 call,
-                       JsonObject *args);
+/* The other end: a peer asks for a connection to a unix socket here, and is answered. 'ends' keeps
+ * it until it is over. FALSE with what the peer was refused with. */
+gboolean drv_tunnel_accept(DrvServices *services, GPtrArray *ends, DrvPeer *peer, guint64 call,
+                           JsonObject *args, GError **error);
