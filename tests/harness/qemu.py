@@ -7,7 +7,9 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 
 from . import build
@@ -249,6 +251,9 @@ class Machine:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        elif self.process.returncode not in (0, -signal.SIGKILL):
+            print(f"QEMU ({self.dir.name}) ended with {self.process.returncode}: {self.said()}",
+                  file=sys.stderr)
         if self.qmp:
             self.qmp.close()
         self.console.close()
