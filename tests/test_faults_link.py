@@ -116,6 +116,18 @@ def test_resolved_for_the_source(workdir, any_qemu):
         scene.check_runs_at_source()
 
 
+def test_a_daemon_that_does_not_answer(workdir):
+    """The link is there, and COMMIT has arrived; the source does not wait for ever."""
+    with Scene(workdir, binary("10.0"), hold="dest:deaf") as scene:
+        result = scene.migrate(*DROP).wait()
+        one_sentence(result, 3, "its daemon does not answer", "drover resolve")
+        assert not scene.source.running() and not scene.dest.running()
+        job = scene.a.job()["job"]
+        assert scene.a.drover("resolve", job, "--run-on", "source").status == 0
+        assert scene.a.wait_job("failed") and scene.b.wait_job("failed")
+        scene.check_runs_at_source()
+
+
 def test_resolved_for_the_source_at_both_ends(workdir):
     with Scene(workdir, binary("10.0"), relay=True, hold="source:committed") as scene:
         move = scene.migrate(*DROP)

@@ -195,6 +195,8 @@ drv_live_dest_commit(DrvJob *job, DrvPeer *peer, guint64 call)
     LiveDest *self = live_dest(job);
     DrvJobState state = drv_job_state(job);
     dest_use_peer(self, peer);
+    if (drv_job_test_at(job, "deaf"))
+        return;
     DrvAct act = drv_dest_on_commit(state);
     drv_calls_add(self->calls, DEST_COMMIT, peer, call);
     if (act == DRV_ACT_RUN_GUEST) {

@@ -246,6 +246,7 @@ on_running(LiveSource *self, JsonObject *ok)
     if (self->dest_numa == NULL && drv_json_object(ok, "numa") != NULL)
         self->dest_numa = json_object_ref(drv_json_object(ok, "numa"));
     live_clear_source(&self->drop);
+    live_clear_source(&self->finish);
     drv_job_clear_error(&self->base);
     /* It runs there, and the journal says COMMITTED at least: a restart hears the same answer. */
     drv_job_move_anyway(&self->base, DRV_STATE_RUNNING);
@@ -349,6 +350,20 @@ committed(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
     /* when the session has died, peer_dead() tries again */
 }
 
+/* The link is there, and nobody answers: a daemon that hangs, or lies. */
+static gboolean
+answer_overdue(gpointer data)
+{
+    LiveSource *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    live_clear_source(&self->finish);
+    if (self->lost_us != 0) /* the drop timeout has the say; COMMIT is sent again after it */
+        return G_SOURCE_REMOVE;
+    if (drv_source_on_silence(drv_job_state(&self->base)) == DRV_ACT_DOUBT)
+        go_in_doubt(self, "its daemon does not answer");
+    return G_SOURCE_REMOVE;
+}
+
 void
 live_commit(LiveSource *self)
 {
@@ -356,6 +371,9 @@ live_commit(LiveSource *self)
     live_use_peer(self);
     json_object_set_string_member(args, "job", self->base.rec->id);
     drv_peer_call(self->peer, "job.commit", args, committed, drv_job_ref(&self->base));
+    /* One that is well answers as soon as its QEMU has. */
+    live_set_timer(&self->finish, (guint)self->spec->drop_timeout_s * 1000 + QMP_TIMEOUT_MS,
+                   answer_overdue, self);
 }
 
 /* --- the decision --- */

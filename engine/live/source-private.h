@@ -122,7 +122,7 @@ typedef struct {
     GSource *drop;    /* the drop timeout, while the link is down */
     GSource *timeout; /* of the whole job */
     GSource *retry;   /* of the commit */
-    GSource *finish;  /* for what must follow QEMU's "completed" */
+    GSource *finish;  /* for what must follow QEMU's "completed", and then COMMIT */
     gboolean polling;
 } LiveSource;
 
