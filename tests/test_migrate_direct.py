@@ -2,7 +2,7 @@
 """Pages that drover places into the destination's memory itself: all of it byte for byte."""
 import pytest
 
-from conftest import binary, need_accel
+from conftest import binary, need_accel, slow_with_old
 from harness import qemu
 from harness.handover import Hosts, migrate_exactly
 from harness.qemu import MIB, Guest, Machine
@@ -35,6 +35,7 @@ def direct(workdir, pki, guest, source_qemu, dest_qemu, *options, dest_guest=Non
     return report
 
 
+@slow_with_old
 @pytest.mark.parametrize("guest", WRITERS.values(), ids=WRITERS.keys())
 def test_writers(workdir, pki, guest, any_qemu):
     need_accel(guest.accel)
@@ -143,7 +144,7 @@ def test_there_and_back(workdir, pki, any_qemu):
 
 # ---- multifd ----
 
-@pytest.mark.parametrize("channels", (1, pytest.param(2, marks=pytest.mark.slow), 8))
+@pytest.mark.parametrize("channels", (*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 8))
 @pytest.mark.parametrize("writer", ("sparse", "rewrite", "sparse-kvm", "rewrite-kvm"))
 def test_multifd(workdir, pki, any_qemu, writer, channels):
     guest = WRITERS[writer]
@@ -155,6 +156,7 @@ def test_multifd(workdir, pki, any_qemu, writer, channels):
     assert pages["zero"] > 0 and pages["delta"] > 0
 
 
+@slow_with_old
 @pytest.mark.parametrize("channels", (1, 8))
 def test_multifd_of_linux(workdir, pki, any_qemu, channels):
     direct(workdir, pki, Guest(kind="linux", memory=256), any_qemu, any_qemu, "--multifd", channels)

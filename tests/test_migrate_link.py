@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from conftest import slow_with_old
 from harness import qemu
 from harness.handover import Handover, Hosts, check_held, migrate_exactly
 from harness.link import Link, link_problem
@@ -44,6 +45,7 @@ def reset(relay):
     relay.restore()
 
 
+@slow_with_old
 @pytest.mark.parametrize("options", ((), ("--multifd", 2), ("--lanes", 1), ("--lanes", 8)),
                          ids=("plain", "multifd", "lane1", "lanes8"))
 def test_all_lanes_reset_once(workdir, pki, any_qemu, options):

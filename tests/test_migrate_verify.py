@@ -39,7 +39,9 @@ ROM = 0xc0000
 
 # ---- the same at both ends ----
 
-@pytest.mark.parametrize("name, way", [(name, way) for name in WAYS for way in WAYS[name]])
+@pytest.mark.parametrize("name, way", [
+    pytest.param(name, way, marks=pytest.mark.slow if way.endswith("multifd") else ())
+    for name in WAYS for way in WAYS[name]])
 def test_match(workdir, pki, name, way):
     version, guest = GUESTS[name]
     mode, *multifd = way.split("-")

@@ -66,7 +66,7 @@ HOSTS = {
 
 
 # The others tell little more.
-QUICK = ("two-unequal", "four", "cpuset")
+QUICK = ("four", "cpuset")
 
 
 @pytest.mark.parametrize("host", [

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from conftest import need_accel
+from conftest import need_accel, slow_with_old
 from harness import qemu
 from harness.handover import Hosts
 from harness.qemu import MIB, Guest, Machine
@@ -74,6 +74,7 @@ def test_an_idle_guest(workdir, pki, any_qemu, accel, ring, mode):
     assert found["total_ms"]["high"] < 60000
 
 
+@slow_with_old
 @pytest.mark.parametrize("ring", (0, 4096), ids=("bitmap", "ring"))
 def test_a_busy_guest_on_a_slow_link(workdir, pki, any_qemu, ring):
     """It writes more than the link carries: that is seen, and said."""
