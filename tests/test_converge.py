@@ -32,14 +32,14 @@ def test_it_waits_until_the_timeout(workdir, version, mode):
     """Nothing is done that was not allowed; what ends it says why, with figures."""
     with Scene(workdir, binary(version), guest=WRITER) as scene:
         before = settings(scene.source)
-        move = scene.migrate("--mode", mode, *map(str, SLOW), "--timeout", "25")
+        move = scene.migrate("--mode", mode, *map(str, SLOW), "--timeout", "15")
         # It says so as soon as it knows.
         move.wait_output("it is not expected to converge: ")
         progress = scene.a.job("source")["progress"]
         assert progress["note"].startswith("it is not expected to converge: the guest writes ")
         assert progress["throttle_pct"] == 0 and progress["downtime_limit_ms"] == 300
         result = move.wait()
-        one_sentence(result, 1, "within 25 s: it is not expected to converge: the guest writes ",
+        one_sentence(result, 1, "within 15 s: it is not expected to converge: the guest writes ",
                      "get across", "where 300 ms is allowed")
         assert settings(scene.source) == before
         scene.check_runs_at_source()

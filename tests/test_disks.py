@@ -122,7 +122,7 @@ def test_a_guest_that_writes_to_its_disk(workdir, pki, any_qemu):
         check_sockets_free(src, dst)
 
 
-@slow_with_old
+@pytest.mark.slow
 def test_a_guest_that_writes_faster_than_the_link_carries(workdir, pki, any_qemu):
     """Its writes are made to wait, and then it gets across: the disks are the same."""
     pair = Pair(workdir, "vda")

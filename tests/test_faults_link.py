@@ -116,6 +116,7 @@ def test_resolved_for_the_source(workdir, any_qemu):
         scene.check_runs_at_source()
 
 
+@pytest.mark.slow
 def test_a_daemon_that_does_not_answer(workdir):
     """The link is there, and COMMIT has arrived; the source does not wait for ever."""
     with Scene(workdir, binary("10.0"), hold="dest:deaf") as scene:

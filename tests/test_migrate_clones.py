@@ -158,6 +158,7 @@ def test_switched_off_there(workdir, pki, tmp_path):
     assert [report["ram"]["shared_pages"] for report in reports] == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_broken_link(workdir, pki):
     need_accel("kvm")
     with Family(workdir, pki, IDLE, 3) as family, \

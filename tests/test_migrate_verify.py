@@ -205,6 +205,7 @@ def test_a_link_that_breaks_meanwhile(workdir, mode):
         scene.check_runs_at_dest()
 
 
+@pytest.mark.slow
 def test_a_destination_that_never_answers(workdir):
     with Scene(workdir, qemu.newest(), IDLE, hold="dest:mute") as scene:
         result = scene.try_migrate(*VERIFY)

@@ -47,6 +47,7 @@ def check_ranges(result):
 CASES = [("tcg", 0, "page-sampling"), ("kvm", 0, "dirty-bitmap"), ("kvm", 4096, "dirty-ring")]
 
 
+@slow_with_old
 @pytest.mark.parametrize("accel,ring,mode", CASES, ids=[mode for _, _, mode in CASES])
 def test_an_idle_guest(workdir, pki, any_qemu, accel, ring, mode):
     need_accel(accel)
