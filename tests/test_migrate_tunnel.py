@@ -13,6 +13,7 @@ from harness.handover import (Hosts, check_goes_on, lost_by_qemu, migrate_exactl
                               sockets_in)
 from harness.qemu import MIB, Guest, Machine
 from harness.relay import Relay
+from harness.scene import wait_until
 
 
 class Scene:
@@ -177,6 +178,21 @@ def test_nobody_there(tunnel):
     with near, far:
         near.sendall(b"now")
         assert far.recv(10) == b"now"
+
+
+def test_not_to_the_other_daemon_itself(tunnel, workdir):
+    """Its API is for users of its own host, whatever the path is called."""
+    link = workdir / "innocent.sock"
+    link.symlink_to(tunnel.hosts.b.api)
+    here = workdir / "b.sock"
+    assert tunnel.hosts.a.drover("tunnel", "--listen", here, "--to", tunnel.hosts.b.address,
+                                 "--connect", link).status == 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as near:
+        near.settimeout(30)
+        near.connect(str(here))
+        near.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert near.recv(1) == b""
+    wait_until(lambda: "innocent.sock is droverd's own" in tunnel.hosts.a.said(), "the reason")
 
 
 def test_cancel_ends_it_all(tunnel):

@@ -7,6 +7,7 @@
 #include "engine/host/address.h"
 #include "engine/job/allow.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 typedef struct {
@@ -269,6 +270,15 @@ far_end_changed(DrvChannelSet *set, gpointer data)
         g_ptr_array_remove_fast(ends, set);
 }
 
+/* Whoever reaches our API can do all that we can: that is for users of this host, not for peers. */
+static gboolean
+is_our_own(int fd)
+{
+    struct ucred who = {0};
+    socklen_t len = sizeof who;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && who.pid == getpid();
+}
+
 static DrvChannelSet *
 open_far_end(DrvServices *services, GPtrArray *ends, DrvPeer *peer, JsonObject *args,
              JsonObject **ok, GError **error)
@@ -282,6 +292,12 @@ open_far_end(DrvServices *services, GPtrArray *ends, DrvPeer *peer, JsonObject *
     int fd = drv_unix_connect(path, error);
     if (fd < 0)
         return NULL;
+    if (is_our_own(fd)) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "%s is droverd's own: no tunnel leads there from another host", path);
+        close(fd);
+        return NULL;
+    }
     g_autoptr(DrvChannelSet) set =
         drv_channel_set_new(drv_services_transfer(services), 8, DRV_CODEC_AUTO, DRV_CLASS_BULK,
                             NULL, far_end_changed, ends);
