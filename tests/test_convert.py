@@ -194,8 +194,8 @@ def test_source_of_another_kind(workdir, raw):
 
 def test_encrypted_source(workdir):
     source = workdir / "b.qcow2"
-    run("qemu-img", "create", "-f", "qcow2", "--object", "secret,id=s,data=geheim", "-o",
-        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=100", source, "4M")
+    images.run_until("qemu-img", "create", "-f", "qcow2", "--object", "secret,id=s,data=geheim", "-o",
+                     "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=100", source, "4M")
     refused("it is encrypted, and drover has no key", source, workdir / "c")
     convert(source, workdir / "c", "--format", "raw")
     assert (workdir / "c").read_bytes() == source.read_bytes()

@@ -200,8 +200,8 @@ def test_bad_input(hosts, workdir, there, raw):
     refused(hosts, "it is damaged", qcow2, there / "c")
     qcow2.unlink()
     refused(hosts, r"Could not open .*b\.qcow2.*No such file", top, there / "c")
-    images.run("qemu-img", "create", "-f", "luks", "--object", "secret,id=s,data=geheim", "-o",
-               "key-secret=s,iter-time=10", qcow2, "1M")
+    images.run_until("qemu-img", "create", "-f", "luks", "--object", "secret,id=s,data=geheim", "-o",
+                     "key-secret=s,iter-time=10", qcow2, "1M")
     refused(hosts, "it is encrypted, and drover has no key", qcow2, there / "c")
     os.mkfifo(workdir / "pipe")
     refused(hosts, "neither a file nor a block device", workdir / "pipe", there / "c")

@@ -26,6 +26,12 @@ def run(*args, env=None, check=True):
                           capture_output=True, text=True)
 
 
+def run_until(*args, tries=20):
+    """What measures this machine's CPU, as qemu-img does for LUKS, gives up when others take it away."""
+    while run(*args, check=tries == 1).returncode != 0:
+        tries -= 1
+
+
 def make_raw(path, size=48 * MIB + 512, spots=24, seed=1):
     """A sparse image with data here and there: at its start and end, some of it zeros."""
     rng = random.Random(seed)
