@@ -78,26 +78,17 @@ typedef struct {
     DrvGuestNuma *guest;
 } Look;
 
-static gpointer
-ref(gpointer job)
-{
-    return drv_job_ref(job);
-}
-
 static DrvTicket *
 ticket_of(Look *self)
 {
-    return drv_steps_ticket(&self->steps, ref);
+    return drv_job_ticket(&self->steps);
 }
 
 /* NULL when the step is over. 'keep' holds the job for the caller's scope. */
 static Look *
 redeem(gpointer ticket, DrvJob **keep)
 {
-    gpointer owner;
-    gboolean good = drv_ticket_redeem(ticket, &owner);
-    *keep = owner;
-    return good ? owner : NULL;
+    return drv_job_redeem(ticket, keep);
 }
 
 static void

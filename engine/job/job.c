@@ -328,3 +328,24 @@ drv_process_cpu_seconds(void)
     return (double)usage.ru_utime.tv_sec + (double)usage.ru_stime.tv_sec +
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / G_USEC_PER_SEC;
 }
+
+static gpointer
+ref_job(gpointer owner)
+{
+    return drv_job_ref(owner);
+}
+
+DrvTicket *
+drv_job_ticket(DrvSteps *steps)
+{
+    return drv_steps_ticket(steps, ref_job);
+}
+
+gpointer
+drv_job_redeem(gpointer ticket, DrvJob **keep)
+{
+    gpointer owner;
+    gboolean good = drv_ticket_redeem(ticket, &owner);
+    *keep = owner;
+    return good ? owner : NULL;
+}

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/job/services.h"
+#include "engine/job/steps.h"
 
 #include <json-glib/json-glib.h>
 
@@ -92,6 +93,12 @@ JsonObject *drv_job_to_json(DrvJob *job);
 JsonObject *drv_job_record_to_json(const DrvJobRecord *rec, const char *kind);
 /* User and system time of this process so far, in seconds: what a job's report counts. */
 double drv_process_cpu_seconds(void);
+
+/* For a step of a job, 'steps' being the job's: the ticket holds a reference to it. */
+DrvTicket *drv_job_ticket(DrvSteps *steps);
+/* The job, or NULL when the step is no longer the one at hand. Either way 'keep' receives the
+ * ticket's reference, for the caller's scope. */
+gpointer drv_job_redeem(gpointer ticket, DrvJob **keep);
 
 /* Letters, digits and dashes, 1 to 32 of them. */
 gboolean drv_job_valid_id(const char *id);

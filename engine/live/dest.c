@@ -32,25 +32,16 @@ live_dest(DrvJob *job)
     return (LiveDest *)job;
 }
 
-static gpointer
-ref_job(gpointer owner)
-{
-    return drv_job_ref(owner);
-}
-
 DrvTicket *
 dest_ticket(LiveDest *self)
 {
-    return drv_steps_ticket(&self->steps, ref_job);
+    return drv_job_ticket(&self->steps);
 }
 
 LiveDest *
 dest_redeem(gpointer ticket, DrvJob **keep)
 {
-    gpointer owner;
-    gboolean good = drv_ticket_redeem(ticket, &owner);
-    *keep = owner;
-    return good ? live_dest(owner) : NULL;
+    return drv_job_redeem(ticket, keep);
 }
 
 void

@@ -31,25 +31,16 @@ live_source(DrvJob *job)
     return (LiveSource *)job;
 }
 
-static gpointer
-ref_job(gpointer owner)
-{
-    return drv_job_ref(owner);
-}
-
 DrvTicket *
 live_ticket(LiveSource *self)
 {
-    return drv_steps_ticket(&self->steps, ref_job);
+    return drv_job_ticket(&self->steps);
 }
 
 LiveSource *
 live_redeem(gpointer ticket, DrvJob **keep)
 {
-    gpointer owner;
-    gboolean good = drv_ticket_redeem(ticket, &owner);
-    *keep = owner;
-    return good ? live_source(owner) : NULL;
+    return drv_job_redeem(ticket, keep);
 }
 
 static void
