@@ -11,7 +11,7 @@ from harness import build, qemu
 
 BENCH = build.ROOT / "bench"
 sys.path.insert(0, str(BENCH))
-from benchlib import cells, compare, page, promises, report, results, stats  # noqa: E402
+from benchlib import cells, compare, page, promises, report, results, stats, sweep  # noqa: E402
 
 HOST = {"cpu": "a CPU", "cores": 2, "aes": True, "virtual": True, "memory_mib": 1024,
         "kernel": "6", "system": "Debian", "kvm": "yes", "drover": "drover 0", "commit": "abc",
@@ -86,6 +86,44 @@ def test_qemu_comes_along_and_first():
 def test_every_group_of_a_profile_has_qemu(profile):
     for group in cells.by_group(profile.cells()).values():
         assert cells.BASELINE in [cell.system for cell in group]
+
+
+# ---- the sweep ----
+
+def climbed(highest, limit=99, flaky=()):
+    """A mover that copes with steps up to 'highest', a guest that has no more than 'limit'."""
+    tried = []
+
+    def attempt(step):
+        tried.append(step)
+        return step <= highest and not (step in flaky and tried.count(step) > 1), step >= limit
+
+    return (*sweep.climb(attempt), tried)
+
+
+@pytest.mark.parametrize("highest", range(-1, sweep.STEPS))
+def test_the_sweep_finds_the_highest_step(highest):
+    step, limit, tried = climbed(highest)
+    assert step == highest and limit == (highest == sweep.STEPS - 1)
+    assert len(tried) <= 12 and (highest < 0 or tried.count(highest) == 2)
+
+
+def test_the_sweep_does_not_climb_above_what_the_guest_writes():
+    step, limit, tried = climbed(99, limit=9)
+    assert limit and 9 <= step == max(tried) < 9 + sweep.STRIDE
+
+
+def test_the_sweep_takes_no_step_for_good_that_held_once():
+    step, limit, _ = climbed(9, flaky=(9, 8))
+    assert (step, limit) == (7, False)
+
+
+def test_a_step_holds_only_within_the_downtime():
+    kept = {"converged": True, "total_s": 2.0, "downtime_felt_ms": 349}
+    assert sweep.moved(kept, 300)
+    assert not sweep.moved({**kept, "downtime_felt_ms": 351}, 300)
+    assert not sweep.moved({**kept, "converged": False}, 300)
+    assert not sweep.moved({**kept, "total_s": None, "downtime_felt_ms": None}, 300)
 
 
 # ---- comparing ----

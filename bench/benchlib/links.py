@@ -66,6 +66,7 @@ def _veth(rate):
 
 
 LINKS = {
+    "200m": ("200 Mbit/s: network namespaces, veth, tbf", lambda: _veth(GBIT // 5)),
     "1g": ("1 Gbit/s: network namespaces, veth, tbf", lambda: _veth(GBIT)),
     "10g": ("10 Gbit/s: network namespaces, veth, tbf", lambda: _veth(10 * GBIT)),
     "unlimited": ("network namespaces and veth, as fast as they go", lambda: _veth(None)),

@@ -58,9 +58,12 @@ def accelerator():
     return "tcg" if kvm_problem() else "kvm"
 
 
-def run(cell, conditions):
-    """Measures a cell once; returns (guest description, metrics, timeline, ok, error)."""
-    recipe, system = RECIPES[cell.guest], SYSTEMS[cell.system]
+def run(cell, conditions, recipe=None):
+    """Measures a cell once; returns (guest description, metrics, timeline, ok, error).
+
+    'recipe' is the guest, if it is none of those with a name.
+    """
+    recipe, system = recipe or RECIPES[cell.guest], SYSTEMS[cell.system]
     guest = recipe.guest(conditions.memory, accelerator(), conditions.backend)
     with contextlib.ExitStack() as stack:
         workdir = stack.enter_context(_directory())
@@ -185,7 +188,7 @@ class _Run:
             return max(known) if known else None
         names = ("total_s", "qemu_total_s", "downtime_felt_ms", "downtime_qemu_ms",
                  "downtime_drover_ms", "gap_before_ms", "rounds", "slowdown_pct",
-                 "qemu_transferred")
+                 "qemu_transferred", "work_before")
         return {"converged": all(p.outcome.converged for p in self.pairs),
                 **{name: worst(name) for name in names},
                 "guests": each}
@@ -197,6 +200,7 @@ class _Run:
         times = {
             "total_s": round(pair.ended - began, 4) if outcome.done else None,
             "gap_before_ms": round(before * 1000, 1),
+            "work_before": _rate(source.beats, since, began),
             "slowdown_pct": _slowdown(source.beats, since, began),
             "rounds": info.get("ram", {}).get("dirty-sync-count"),
             "qemu_transferred": info.get("ram", {}).get("transferred"),

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """results.jsonl: one JSON object a line. The schema is in docs/benchmarks.md."""
+import datetime
 import json
 import os
 import pathlib
@@ -48,6 +49,10 @@ def host():
         "commit": _commit(),
         "buildtype": _buildtype(),
     }
+
+
+def now():
+    return datetime.datetime.now().astimezone().isoformat("T", "seconds")
 
 
 def _output(*argv):

@@ -298,6 +298,8 @@ def _multifd(**parameters):
 _ALL = (
     System("qemu", "QEMU's own migration, plain TCP: what all others are compared with", QemuMover),
     System("qemu-xbzrle", "the same with xbzrle", QemuMover, capabilities={"xbzrle": True}),
+    System("qemu-xbzrle-large", "xbzrle with a cache as large as what the guest writes",
+           QemuMover, capabilities={"xbzrle": True}, parameters={"xbzrle_cache_size": 512 << 20}),
     System("qemu-multifd", f"with multifd, {CHANNELS} channels", QemuMover, **_multifd()),
     System("qemu-multifd-zstd", "with multifd and zstd", QemuMover,
            **_multifd(multifd_compression="zstd")),
