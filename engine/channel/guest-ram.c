@@ -254,18 +254,32 @@ read_file(const DrvGuestRam *ram, const DrvGuestPart *part, guint64 offset, guin
 }
 
 gboolean
+drv_guest_ram_read_all(DrvGuestRam *ram, const DrvGuestRoom *rooms, guint n, GError **error)
+{
+    Pieces pieces;
+    pieces.first = pieces.n = 0;
+    for (guint i = 0; i < n; i++)
+        if (find_part(ram, rooms[i].block, rooms[i].offset, rooms[i].len, error) == NULL)
+            return FALSE;
+    for (guint i = 0; i < n; i++) {
+        const DrvGuestPart *part = &ram->parts[rooms[i].block];
+        gboolean by_file = part->shared && part->fd >= 0;
+        if (by_file && !read_file(ram, part, rooms[i].offset, rooms[i].data, rooms[i].len, error))
+            return FALSE;
+        if (!by_file)
+            add_piece(&pieces, part, rooms[i].offset, rooms[i].data, rooms[i].len);
+        if (pieces.n == MAX_IOV && !copy(ram, &pieces, process_vm_readv, error))
+            return FALSE;
+    }
+    return copy(ram, &pieces, process_vm_readv, error);
+}
+
+gboolean
 drv_guest_ram_read(DrvGuestRam *ram, guint block, guint64 offset, void *data, gsize len,
                    GError **error)
 {
-    Pieces pieces;
-    const DrvGuestPart *part = find_part(ram, block, offset, len, error);
-    if (part == NULL)
-        return FALSE;
-    if (part->shared && part->fd >= 0)
-        return read_file(ram, part, offset, data, len, error);
-    pieces.first = pieces.n = 0;
-    add_piece(&pieces, part, offset, data, len);
-    return copy(ram, &pieces, process_vm_readv, error);
+    DrvGuestRoom room = {.block = block, .offset = offset, .data = data, .len = len};
+    return drv_guest_ram_read_all(ram, &room, 1, error);
 }
 
 /* --- zero --- */

@@ -81,5 +81,18 @@ gboolean drv_guest_ram_write(DrvGuestRam *ram, const DrvGuestRun *runs, guint n,
 gboolean drv_guest_ram_zero(DrvGuestRam *ram, guint block, guint64 offset, guint64 len,
                             guint64 *written, GError **error);
 
+/* Room for 'len' bytes from 'offset' of a block on. */
+typedef struct {
+    guint block;
+    guint64 offset;
+    void *data;
+    gsize len;
+} DrvGuestRoom;
+
+/* Fills all rooms, in as few calls of the kernel as it takes. All bounds are checked before the
+ * first is read. */
+gboolean drv_guest_ram_read_all(DrvGuestRam *ram, const DrvGuestRoom *rooms, guint n,
+                                GError **error);
+/* The same for one. */
 gboolean drv_guest_ram_read(DrvGuestRam *ram, guint block, guint64 offset, void *data, gsize len,
                             GError **error);

@@ -5,9 +5,16 @@
 
 #include <string.h>
 
+/*
+ * Records are put off, so that the kernel is asked once for many pages: it takes as long to find a
+ * page as to copy it. What is put off is applied in two steps, all that is to be read, and then all
+ * that is to be written. keep_order() sees to it that this comes to the same as one record after
+ * the other.
+ */
+
 /* Runs that are written together, and pages of them that are made up here. */
 #define WRITES 256
-#define PAGES 32
+#define PAGES 64
 
 typedef struct {
     DrvGuestRam *ram;
@@ -18,8 +25,10 @@ typedef struct {
 
     DrvGuestRun writes[WRITES];
     guint n_writes;
+    /* Pages that are made of others. Those from 'n_made' on are still to be. */
+    DrvRecord changes[PAGES];
     guint8 *pages; /* made when needed */
-    guint n_pages;
+    guint n_pages, n_made;
 
     /* Pages that may have something pending, all of one block and in ascending order. */
     guint block;
@@ -55,24 +64,17 @@ run_at(const Apply *self, guint block, guint64 page, const void *data, gsize len
 }
 
 static gboolean
-read_page(const Apply *self, guint block, guint64 page, guint8 *out, GError **error)
-{
-    return drv_guest_ram_read(self->ram, self->blocks->reach[block], page * DRV_PAGE_LEN, out,
-                              DRV_PAGE_LEN, error);
-}
-
-static gboolean
-write_all(Apply *self, GError **error)
+put_writes(Apply *self, GError **error)
 {
     guint n = self->n_writes;
-    self->n_writes = self->n_pages = 0;
+    self->n_writes = 0;
     return n == 0 || drv_guest_ram_write(self->ram, self->writes, n, error);
 }
 
 static gboolean
 write_run(Apply *self, DrvGuestRun run, GError **error)
 {
-    if (self->n_writes == WRITES && !write_all(self, error))
+    if (self->n_writes == WRITES && !put_writes(self, error))
         return FALSE;
     self->writes[self->n_writes++] = run;
     return TRUE;
@@ -119,34 +121,42 @@ drv_ram_keep(DrvPageStore *store, const DrvBatchReader *reader, GError **error)
     return TRUE;
 }
 
-/* What the page of a record is made of. */
-static gboolean
-read_base(const Apply *self, const DrvRecord *record, guint8 *page, GError **error)
+static guint8 *
+page_of(const Apply *self, guint change)
 {
-    switch (record->kind) {
-    case DRV_RECORD_KEPT:
-        return self->store != NULL ? drv_page_store_get(self->store, record->slot, page, error)
-                                   : none_agreed(error);
-    case DRV_RECORD_DUP:
-        return read_page(self, record->from_block, record->from, page, error);
-    default:
-        return read_page(self, record->block, record->first, page, error);
-    }
+    return self->pages + (gsize)change * DRV_PAGE_LEN;
 }
 
-/* A page that is made of one that is there: read, changed, looked at and queued to be written. */
+/* What the pages are made of. */
 static gboolean
-change(Apply *self, const DrvRecord *record, GError **error)
+read_bases(Apply *self, GError **error)
+{
+    DrvGuestRoom rooms[PAGES];
+    guint n = 0;
+    for (guint i = self->n_made; i < self->n_pages; i++) {
+        const DrvRecord *r = &self->changes[i];
+        if (r->kind == DRV_RECORD_KEPT) {
+            if (self->store == NULL)
+                return none_agreed(error);
+            if (!drv_page_store_get(self->store, r->slot, page_of(self, i), error))
+                return FALSE;
+            continue;
+        }
+        gboolean dup = r->kind == DRV_RECORD_DUP;
+        rooms[n++] = (DrvGuestRoom){
+            .block = self->blocks->reach[dup ? r->from_block : r->block],
+            .offset = (dup ? r->from : r->first) * DRV_PAGE_LEN,
+            .data = page_of(self, i),
+            .len = DRV_PAGE_LEN,
+        };
+    }
+    return n == 0 || drv_guest_ram_read_all(self->ram, rooms, n, error);
+}
+
+static gboolean
+make_page(Apply *self, const DrvRecord *record, guint8 *page, GError **error)
 {
     gboolean delta = record->kind == DRV_RECORD_DELTA;
-    if ((self->n_pages == PAGES || self->n_writes + DRV_PAGE_PIECES > WRITES) &&
-        !write_all(self, error))
-        return FALSE;
-    if (self->pages == NULL)
-        self->pages = g_malloc(PAGES * DRV_PAGE_LEN);
-    guint8 *page = self->pages + self->n_pages++ * DRV_PAGE_LEN;
-    if (!read_base(self, record, page, error))
-        return FALSE;
     if (delta)
         drv_batch_patch(record, page);
     self->digest += drv_batch_digest(self->secret, record->block, record->first, page);
@@ -155,9 +165,58 @@ change(Apply *self, const DrvRecord *record, GError **error)
                              error);
 }
 
+/* All that is to be read is read, and what it makes is looked at and queued to be written. */
+static gboolean
+make_pages(Apply *self, GError **error)
+{
+    if (!read_bases(self, error))
+        return FALSE;
+    for (; self->n_made < self->n_pages; self->n_made++)
+        if (!make_page(self, &self->changes[self->n_made], page_of(self, self->n_made), error))
+            return FALSE;
+    return TRUE;
+}
+
+/* Nothing is put off any more. */
+static gboolean
+settle(Apply *self, GError **error)
+{
+    if (!make_pages(self, error) || !put_writes(self, error))
+        return FALSE;
+    self->n_pages = self->n_made = 0;
+    return TRUE;
+}
+
+/* A page that is made of one that is there. */
+static gboolean
+change(Apply *self, const DrvRecord *record, GError **error)
+{
+    if (self->n_pages == PAGES && !settle(self, error))
+        return FALSE;
+    if (self->pages == NULL)
+        self->pages = g_malloc(PAGES * DRV_PAGE_LEN);
+    self->changes[self->n_pages++] = *record;
+    return TRUE;
+}
+
+/* Pages that came as they are. Their place may be what one before was to be read from. */
+static gboolean
+literal(Apply *self, const DrvRecord *record, GError **error)
+{
+    if (self->n_writes == WRITES && !settle(self, error))
+        return FALSE;
+    return write_run(self,
+                     run_at(self, record->block, record->first, record->bytes,
+                            (gsize)record->count * DRV_PAGE_LEN),
+                     error);
+}
+
 static gboolean
 fill(Apply *self, const DrvRecord *record, GError **error)
 {
+    /* Done at once, so what is still to be read from there is read before. */
+    if (!make_pages(self, error))
+        return FALSE;
     if (record->fill == 0)
         return drv_guest_ram_zero(self->ram, self->blocks->reach[record->block],
                                   record->first * DRV_PAGE_LEN,
@@ -174,8 +233,10 @@ fill(Apply *self, const DrvRecord *record, GError **error)
 
 /*
  * Records are to be applied in their order, and a page may come twice or be the source of a
- * duplicate. What is pending goes out first where that could matter: within a round QEMU's pages
- * ascend, so it seldom does.
+ * duplicate. What is put off goes out first where that could matter, which is where a page that is
+ * to be written comes again or is read. (A page that is to be read, and is written by a later
+ * record, needs no care: reading comes first.) Within a round QEMU's pages ascend, so it seldom
+ * matters.
  */
 static gboolean
 keep_order(Apply *self, const DrvRecord *record, GError **error)
@@ -185,7 +246,7 @@ keep_order(Apply *self, const DrvRecord *record, GError **error)
     gboolean reads = record->kind == DRV_RECORD_DUP && record->from_block == self->block &&
                      record->from >= self->low && record->from < self->high;
     if (touched && (!ascends || reads)) {
-        if (!write_all(self, error))
+        if (!settle(self, error))
             return FALSE;
         self->high = 0;
     }
@@ -207,10 +268,7 @@ apply(Apply *self, const DrvRecord *record, GError **error)
     case DRV_RECORD_ZERO:
         return fill(self, record, error);
     case DRV_RECORD_LITERAL:
-        return write_run(self,
-                         run_at(self, record->block, record->first, record->bytes,
-                                (gsize)record->count * DRV_PAGE_LEN),
-                         error);
+        return literal(self, record, error);
     case DRV_RECORD_DELTA:
     case DRV_RECORD_DUP:
     case DRV_RECORD_KEPT:
@@ -229,7 +287,7 @@ drv_ram_apply(DrvGuestRam *ram, DrvPageStore *store, const DrvRamBlocks *blocks,
     gboolean good = TRUE;
     while (good && drv_batch_reader_next(reader, &record))
         good = apply(&self, &record, error);
-    good = good && write_all(&self, error) && drv_batch_check(&reader->head, self.digest, error);
+    good = good && settle(&self, error) && drv_batch_check(&reader->head, self.digest, error);
     g_free(self.pages);
     return good;
 }
