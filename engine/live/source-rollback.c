@@ -213,32 +213,28 @@ step_unlimit(gpointer owner)
         try(self, "cancel-vcpu-dirty-limit", NULL);
 }
 
+/* Puts back what was saved under 'what', with what makes a command's arguments of it. */
+static void
+restore(LiveSource *self, const char *what, JsonNode *(*make)(JsonNode *), const char *command)
+{
+    JsonNode *saved = json_object_get_member(self->base.detail, what);
+    JsonNode *args = self->qmp != NULL && self->touched && saved != NULL ? make(saved) : NULL;
+    if (args == NULL)
+        drv_steps_next(&self->steps);
+    else
+        try(self, command, args);
+}
+
 static void
 step_restore_capabilities(gpointer owner)
 {
-    LiveSource *self = owner;
-    JsonNode *saved = json_object_get_member(self->base.detail, "capabilities");
-    JsonNode *args = saved != NULL ? drv_settings_restore_capabilities(saved) : NULL;
-    if (self->qmp == NULL || !self->touched || args == NULL) {
-        g_clear_pointer(&args, json_node_unref);
-        drv_steps_next(&self->steps);
-    } else {
-        try(self, "migrate-set-capabilities", args);
-    }
+    restore(owner, "capabilities", drv_settings_restore_capabilities, "migrate-set-capabilities");
 }
 
 static void
 step_restore_parameters(gpointer owner)
 {
-    LiveSource *self = owner;
-    JsonNode *saved = json_object_get_member(self->base.detail, "parameters");
-    JsonNode *args = saved != NULL ? drv_settings_restore_parameters(saved) : NULL;
-    if (self->qmp == NULL || !self->touched || args == NULL) {
-        g_clear_pointer(&args, json_node_unref);
-        drv_steps_next(&self->steps);
-    } else {
-        try(self, "migrate-set-parameters", args);
-    }
+    restore(owner, "parameters", drv_settings_restore_parameters, "migrate-set-parameters");
 }
 
 /* --- the destination --- */
