@@ -4,6 +4,7 @@
 #include "engine/channel/ram-send.h"
 #include "engine/channel/test-relay.h"
 #include "engine/channel/test-rig.h"
+#include "engine/channel/test-source.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -83,21 +84,6 @@ fill_memory(Clone *c)
 }
 
 static void
-put(Clone *c, DrvCursor *out, gboolean all)
-{
-    guint8 *buffer = out->data;
-    if (!all && out->pos < 60000)
-        return;
-    for (gsize done = 0; done < out->pos;) {
-        ssize_t n = send(c->pipe->fd[0], buffer + done, out->pos - done, MSG_NOSIGNAL);
-        if (n <= 0)
-            break; /* the other end has given up: seen elsewhere */
-        done += (gsize)n;
-    }
-    out->pos = 0;
-}
-
-static void
 put_round(Clone *c, DrvEmit *emit, DrvCursor *out, const DrvRamBlock *block, guint round)
 {
     static const guint8 zeros[DRV_PAGE_LEN];
@@ -111,7 +97,7 @@ put_round(Clone *c, DrvEmit *emit, DrvCursor *out, const DrvRamBlock *block, gui
         gboolean zero = memcmp(page, zeros, PAGE) == 0;
         drv_emit_page(emit, out, block, 0, zero ? DRV_PAGES_ZERO : DRV_PAGES_NORMAL, i * PAGE, page,
                       zero ? 1 : PAGE);
-        put(c, out, FALSE);
+        source_put(c->pipe->fd[0], out, FALSE);
     }
     drv_emit_eos(out);
     drv_emit_footer(out, 2);
@@ -125,7 +111,7 @@ put_rom(Clone *c, DrvEmit *emit, DrvCursor *out, const DrvRamBlock *block)
     for (guint i = 0; i < ROM_PAGES; i++) {
         fill_page(page, 3000000 + i);
         drv_emit_page(emit, out, block, 1, DRV_PAGES_NORMAL, i * PAGE, page, PAGE);
-        put(c, out, FALSE);
+        source_put(c->pipe->fd[0], out, FALSE);
     }
     drv_emit_eos(out);
     drv_emit_footer(out, 2);
@@ -135,25 +121,21 @@ static gpointer
 run_source(gpointer data)
 {
     Clone *c = data;
-    g_autofree guint8 *buffer = g_malloc(70000);
-    DrvCursor out = drv_cursor_writer(buffer, 70000);
+    g_autofree guint8 *buffer = g_malloc(SOURCE_BUFFER);
+    DrvCursor out = drv_cursor_writer(buffer, SOURCE_BUFFER);
     DrvEmit emit = DRV_EMIT_INIT;
     DrvRamBlock blocks[] = {{.id = "pc.ram", .size = PAGES * PAGE},
                             {.id = "pc.rom", .size = ROM_PAGES * PAGE}};
-    drv_emit_header(&out);
-    drv_emit_section(&out, DRV_SECTION_START, 2, "ram", 4);
-    drv_emit_blocks(&out, blocks, c->has_rom ? 2 : 1);
-    drv_emit_eos(&out);
-    drv_emit_footer(&out, 2);
+    source_begin(&out, blocks, c->has_rom ? 2 : 1);
     if (c->has_rom)
         put_rom(c, &emit, &out, &blocks[1]);
     for (guint round = 0; round < ROUNDS; round++) {
         put_round(c, &emit, &out, &blocks[0], round);
-        put(c, &out, TRUE);
+        source_put(c->pipe->fd[0], &out, TRUE);
         g_atomic_int_inc(&c->put);
     }
-    drv_cursor_put_u8(&out, 0);
-    put(c, &out, TRUE);
+    source_end(&out, NULL, 0);
+    source_put(c->pipe->fd[0], &out, TRUE);
     shutdown(c->pipe->fd[0], SHUT_WR);
     return NULL;
 }

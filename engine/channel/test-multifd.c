@@ -4,6 +4,7 @@
 #include "engine/channel/ram-send.h"
 #include "engine/channel/test-relay.h"
 #include "engine/channel/test-rig.h"
+#include "engine/channel/test-source.h"
 #include "precopy/multifd.h"
 
 #include <string.h>
@@ -296,10 +297,7 @@ make_streams(Scene *s)
     for (guint round = 0; round < ROUNDS; round++)
         put_round(s, &emit, round);
     out = drv_cursor_writer(buffer, sizeof buffer);
-    drv_emit_section(&out, DRV_SECTION_FULL, 7, "device", 1);
-    drv_cursor_put_bytes(&out, s->device, DEVICE_BYTES);
-    drv_emit_footer(&out, 7);
-    drv_cursor_put_u8(&out, 0);
+    source_end(&out, s->device, DEVICE_BYTES);
     main_cursor(s, buffer, out.pos);
 }
 

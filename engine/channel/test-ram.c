@@ -4,6 +4,7 @@
 #include "engine/channel/ram-send.h"
 #include "engine/channel/test-relay.h"
 #include "engine/channel/test-rig.h"
+#include "engine/channel/test-source.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -94,21 +95,6 @@ write_page(Scene *s, guint block, guint page)
 /* --- the source's QEMU --- */
 
 static void
-put(Scene *s, DrvCursor *out, gboolean all)
-{
-    guint8 *buffer = out->data;
-    if (!all && out->pos < 60000)
-        return;
-    for (gsize done = 0; done < out->pos;) {
-        ssize_t n = send(s->pipe->fd[0], buffer + done, out->pos - done, MSG_NOSIGNAL);
-        if (n <= 0)
-            break; /* the other end has given up: seen elsewhere */
-        done += (gsize)n;
-    }
-    out->pos = 0;
-}
-
-static void
 put_round(Scene *s, DrvEmit *emit, DrvCursor *out, const DrvRamBlock *blocks, guint round)
 {
     drv_emit_section(out, round == ROUNDS - 1 ? DRV_SECTION_END : DRV_SECTION_PART, 2, NULL, 0);
@@ -123,7 +109,7 @@ put_round(Scene *s, DrvEmit *emit, DrvCursor *out, const DrvRamBlock *blocks, gu
             zero = page[0] == 0 && memcmp(page, page + 1, PAGE - 1) == 0;
             drv_emit_page(emit, out, &blocks[b], b, zero ? DRV_PAGES_ZERO : DRV_PAGES_NORMAL,
                           i * PAGE, page, zero ? 1 : PAGE);
-            put(s, out, FALSE);
+            source_put(s->pipe->fd[0], out, FALSE);
         }
     }
     drv_emit_eos(out);
@@ -134,31 +120,24 @@ static gpointer
 run_source(gpointer data)
 {
     Scene *s = data;
-    g_autofree guint8 *buffer = g_malloc(70000);
-    DrvCursor out = drv_cursor_writer(buffer, 70000);
+    g_autofree guint8 *buffer = g_malloc(SOURCE_BUFFER);
+    DrvCursor out = drv_cursor_writer(buffer, SOURCE_BUFFER);
     DrvEmit emit = DRV_EMIT_INIT;
     DrvRamBlock blocks[BLOCKS] = {0};
     for (guint b = 0; b < BLOCKS; b++) {
         g_strlcpy(blocks[b].id, layout[b].id, sizeof blocks[b].id);
         blocks[b].size = layout[b].pages * PAGE;
     }
-    drv_emit_header(&out);
-    drv_emit_section(&out, DRV_SECTION_START, 2, "ram", 4);
-    drv_emit_blocks(&out, blocks, BLOCKS);
-    drv_emit_eos(&out);
-    drv_emit_footer(&out, 2);
+    source_begin(&out, blocks, BLOCKS);
     for (guint round = 0; round < ROUNDS; round++) {
         put_round(s, &emit, &out, blocks, round);
-        put(s, &out, TRUE);
+        source_put(s->pipe->fd[0], &out, TRUE);
         g_atomic_int_inc(&s->rounds_out);
         if (s->between != NULL)
             s->between(s, round);
     }
-    drv_emit_section(&out, DRV_SECTION_FULL, 7, "device", 1);
-    drv_cursor_put_bytes(&out, s->device, DEVICE_BYTES);
-    drv_emit_footer(&out, 7);
-    drv_cursor_put_u8(&out, 0);
-    put(s, &out, TRUE);
+    source_end(&out, s->device, DEVICE_BYTES);
+    source_put(s->pipe->fd[0], &out, TRUE);
     shutdown(s->pipe->fd[0], SHUT_WR);
     return NULL;
 }
