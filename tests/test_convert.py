@@ -2,6 +2,7 @@
 """'drover convert': every format, byte for byte, and nothing half-written whatever goes wrong."""
 import os
 import re
+import select
 import signal
 import stat
 
@@ -10,6 +11,7 @@ import pytest
 from harness import images
 from harness.daemon import Running, drover
 from harness.images import FORMATS, MIB, run
+from harness.scene import wait_until
 
 
 def convert(*args, env=None, prefix=(), status=0):
@@ -297,3 +299,23 @@ def test_kill_leaves_what_the_next_removes(workdir, slow):
     convert(workdir / "big", workdir / "b", "--format", "raw")
     assert (workdir / "b").read_bytes() == (workdir / "big").read_bytes()
     assert not images.leftovers(workdir)
+
+
+def test_killed_before_it_has_connected(workdir, raw):
+    """A qemu-nbd that nobody has talked to does not end by itself, and would hold its image."""
+    told, own = workdir / "pid", workdir / "bin"
+    own.mkdir()
+    slow = own / "qemu-nbd"
+    slow.write_text(f"#!/bin/sh\necho $$ > {told}.new && mv {told}.new {told}\nexec sleep 600\n")
+    slow.chmod(0o755)
+    with Running("convert", raw, workdir / "b", "--format", "raw", "--dest-format", "qcow2",
+                 prefix=("env", f"PATH={own}:{os.environ['PATH']}")) as command:
+        wait_until(told.exists, "qemu-nbd")
+        process = os.pidfd_open(int(told.read_text()))
+        command.process.kill()
+        command.wait()
+    ended = select.select([process], [], [], 60)[0]
+    if not ended:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    os.close(process)
+    assert ended, "qemu-nbd is still there"

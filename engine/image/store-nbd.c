@@ -16,17 +16,26 @@
 
 /*
  * qemu-nbd is given a socket that listens already (descriptor 3 when it is alone, as systemd hands
- * them over), so there is nothing to wait for: a connection is there at once, and is answered when
- * QEMU has opened the image, or dropped when it could not. It ends by itself when the last
- * connection is closed, be it by our death, and then leaves the image as it should be left.
+ * them over), and to which we are connected before it is even started. The connections are answered
+ * when QEMU has opened the image, or dropped when it could not. It ends by itself when the last one
+ * is closed, be it by our death, and then leaves the image as it should be left.
+ *
+ * But it does not end if nobody has ever got as far as to talk to it. So a shell stays with it,
+ * which ends it when our end of a pipe is closed before we have said that we do.
  */
+#define KEEPER                                                                                     \
+    "export LISTEN_FDS=1\n"                                                                        \
+    "sh -c 'export LISTEN_PID=$$; exec \"$@\"' sh \"$@\" &\n"                                      \
+    "exec 3<&- 4<&- 5<&-\n"                                                                        \
+    "read connected || kill $!\n"                                                                  \
+    "wait $!\n"
+
 typedef struct {
     DrvStore base;
     GSubprocess *process;
     struct nbd_handle **handles; /* one for each user */
-    char *dir;
-    char *bitmap; /* its name as a context of NBD; NULL: none */
-    gsize least;  /* what a request's length must be a multiple of: a compressed cluster, or 1 */
+    char *bitmap;                /* its name as a context of NBD; NULL: none */
+    gsize least; /* what a request's length must be a multiple of: a compressed cluster, or 1 */
 } Nbd;
 
 /* How many bytes one NBD request may have. */
@@ -195,46 +204,77 @@ nbd_store_close(DrvStore *store, GError **error)
         nbd_shutdown(self->handles[i], 0);
         nbd_close(self->handles[i]);
     }
+    g_output_stream_close(g_subprocess_get_stdin_pipe(self->process), NULL, NULL);
     g_autofree char *words = last_words(self);
     gboolean good = g_subprocess_wait_check(self->process, NULL, NULL);
     if (!good)
         g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "%s", words);
     g_object_unref(self->process);
-    g_rmdir(self->dir);
-    g_free(self->dir);
     g_free(self->bitmap);
     g_free(self->handles);
     g_free(self);
     return good;
 }
 
-/* Listens at a socket that only this user can reach. */
-static int
-listen_at(const char *path, GError **error)
+static void
+close_all(const int *fds, guint n)
+{
+    for (guint i = 0; i < n; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+/* One that listens, and 'n' that are connected to it, at an address that only this user can reach
+ * and that is not there any more afterwards. FALSE: none is open. */
+static gboolean
+connect_at(const char *path, int *listener, int *ends, guint n)
 {
     struct sockaddr_un at = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    guint open = 0;
     g_strlcpy(at.sun_path, path, sizeof at.sun_path);
-    if (fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(fd, 16) == 0)
-        return fd;
-    g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "no socket for qemu-nbd can be made at %s: %s",
-                path, g_strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return -1;
+    *listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    gboolean good = *listener >= 0 && bind(*listener, (struct sockaddr *)&at, sizeof at) == 0 &&
+                    listen(*listener, (int)n) == 0;
+    for (; good && open < n; open++) {
+        ends[open] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        good = ends[open] >= 0 && connect(ends[open], (struct sockaddr *)&at, sizeof at) == 0;
+    }
+    int number = errno;
+    unlink(path);
+    if (!good) {
+        close_all(ends, open);
+        close_all(listener, 1);
+    }
+    errno = number;
+    return good;
+}
+
+/* Those that qemu-nbd is to have, and ours. */
+static gboolean
+make_sockets(int *listener, int *ends, guint n, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    g_autofree char *dir = g_dir_make_tmp("drover-nbd-XXXXXX", &why);
+    if (dir == NULL) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "there is no place for qemu-nbd's socket: %s",
+                    why->message);
+        return FALSE;
+    }
+    g_autofree char *path = g_build_filename(dir, "nbd", NULL);
+    gboolean good = connect_at(path, listener, ends, n);
+    if (!good)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "no socket for qemu-nbd can be made at %s: %s",
+                    path, g_strerror(errno));
+    g_rmdir(dir);
+    return good;
 }
 
 static GPtrArray *
 command(const DrvStoreNbdParams *params)
 {
     GPtrArray *argv = g_ptr_array_new_with_free_func(g_free);
-    static const char *const fixed[] = {"/bin/sh",
-                                        "-c",
-                                        "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"",
-                                        "sh",
-                                        "qemu-nbd",
-                                        "--cache=writeback",
-                                        "--discard=unmap"};
+    static const char *const fixed[] = {
+        "/bin/sh", "-c", KEEPER, "sh", "qemu-nbd", "--cache=writeback", "--discard=unmap"};
     for (guint i = 0; i < G_N_ELEMENTS(fixed); i++)
         g_ptr_array_add(argv, g_strdup(fixed[i]));
     g_ptr_array_add(argv, g_strdup_printf("--shared=%u", params->users));
@@ -261,7 +301,8 @@ spawn(const DrvStoreNbdParams *params, int listener, GError **error)
     g_autoptr(GPtrArray) argv = command(params);
     g_autoptr(GError) why = NULL;
     g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
-        G_SUBPROCESS_FLAGS_STDOUT_SILENCE | G_SUBPROCESS_FLAGS_STDERR_PIPE);
+        G_SUBPROCESS_FLAGS_STDIN_PIPE | G_SUBPROCESS_FLAGS_STDOUT_SILENCE |
+        G_SUBPROCESS_FLAGS_STDERR_PIPE);
     g_subprocess_launcher_take_fd(launcher, listener, 3);
     if (params->fd >= 0)
         g_subprocess_launcher_take_fd(launcher, fcntl(params->fd, F_DUPFD_CLOEXEC, 0), DRV_TOOL_FD);
@@ -275,30 +316,31 @@ spawn(const DrvStoreNbdParams *params, int listener, GError **error)
     return process;
 }
 
+/* Takes the sockets. */
 static gboolean
-connect_all(Nbd *self, const char *path, GError **error)
+shake_hands(Nbd *self, int *ends, GError **error)
 {
-    for (guint i = 0; i < self->base.users; i++) {
+    gboolean good = TRUE;
+    for (guint i = 0; good && i < self->base.users; i++) {
         struct nbd_handle *nbd = nbd_create();
         self->handles[i] = nbd;
-        if (nbd == NULL || nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
-            (self->bitmap != NULL && nbd_add_meta_context(nbd, self->bitmap) < 0) ||
-            nbd_connect_unix(nbd, path) < 0) {
-            failed(error);
-            return FALSE;
-        }
+        good = nbd != NULL && nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) >= 0 &&
+               (self->bitmap == NULL || nbd_add_meta_context(nbd, self->bitmap) >= 0);
+        if (good)
+            good = nbd_connect_socket(nbd, g_steal_fd(&ends[i])) >= 0;
     }
-    gint64 size = nbd_get_size(self->handles[0]);
-    gint64 least = nbd_get_block_size(self->handles[0], LIBNBD_SIZE_MINIMUM);
+    gint64 size = good ? nbd_get_size(self->handles[0]) : -1;
+    gint64 least = good ? nbd_get_block_size(self->handles[0], LIBNBD_SIZE_MINIMUM) : -1;
     if (size < 0 || least < 0 || least > PIECE)
-        return failed(error);
+        failed(error);
+    close_all(ends, self->base.users);
     self->base.size = (guint64)size;
     self->least = (gsize)MAX(least, 1);
-    return TRUE;
+    return size >= 0 && least >= 0 && least <= PIECE;
 }
 
 static DrvStore *
-open_in(char *dir, const DrvStoreNbdParams *params, GError **error)
+open_with(GSubprocess *process, int *ends, const DrvStoreNbdParams *params, GError **error)
 {
     static const DrvStoreOps ops = {
         .read = nbd_store_read,
@@ -309,27 +351,17 @@ open_in(char *dir, const DrvStoreNbdParams *params, GError **error)
         .flush = nbd_store_flush,
         .close = nbd_store_close,
     };
-    g_autofree char *path = g_build_filename(dir, "nbd", NULL);
-    int listener = listen_at(path, error);
-    GSubprocess *process = listener >= 0 ? spawn(params, listener, error) : NULL;
-    if (process == NULL) {
-        g_unlink(path);
-        g_rmdir(dir);
-        g_free(dir);
-        return NULL;
-    }
     Nbd *self = g_new0(Nbd, 1);
     self->base = (DrvStore){&ops, 0, params->users, params->writable, g_strdup(params->shown)};
     self->process = process;
     self->handles = g_new0(struct nbd_handle *, params->users);
-    self->dir = dir;
     if (params->bitmap != NULL)
         self->bitmap = g_strdup_printf("qemu:dirty-bitmap:%s", params->bitmap);
     g_autoptr(GError) why = NULL, words = NULL;
-    gboolean good = connect_all(self, path, &why);
-    g_unlink(path);
-    if (good)
+    if (shake_hands(self, ends, &why)) {
+        g_output_stream_write_all(g_subprocess_get_stdin_pipe(process), "\n", 1, NULL, NULL, NULL);
         return &self->base;
+    }
     /* What QEMU says is better than that the connection was dropped. */
     g_free(g_steal_pointer(&self->base.shown));
     self->base.shown = g_strdup(params->shown);
@@ -343,11 +375,13 @@ open_in(char *dir, const DrvStoreNbdParams *params, GError **error)
 DrvStore *
 drv_store_nbd(const DrvStoreNbdParams *params, GError **error)
 {
-    g_autoptr(GError) why = NULL;
-    char *dir = g_dir_make_tmp("drover-nbd-XXXXXX", &why);
-    if (dir != NULL)
-        return open_in(dir, params, error);
-    g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "there is no place for qemu-nbd's socket: %s",
-                why->message);
+    g_autofree int *ends = g_new(int, params->users);
+    int listener;
+    if (!make_sockets(&listener, ends, params->users, error))
+        return NULL;
+    GSubprocess *process = spawn(params, listener, error);
+    if (process != NULL)
+        return open_with(process, ends, params, error);
+    close_all(ends, params->users);
     return NULL;
 }
