@@ -97,6 +97,7 @@ changed(GObject *source, GAsyncResult *result, gpointer data)
         return;
     if (reply != NULL) {
         mirror->blocking = TRUE;
+        drv_job_test_point(job, "writes-wait");
         hurry(self);
         return;
     }

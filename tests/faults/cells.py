@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import tempfile
 
-from harness import disks, memory, qemu
+from harness import disks, flatdisk, memory, qemu
 from harness.qmp import QmpGone
 from harness.scene import GUEST, Scene, free, wait_until
 
@@ -23,9 +23,28 @@ BEFORE = ("source:preparing", "source:copying", "source:switchover", "source:loa
 AFTER = ("source:committed", "source:running", "dest:committed", "dest:running")
 BACK = ("source:rolling-back", "dest:rolling-back")
 STATES = BEFORE + AFTER + BACK
-# How the guest goes. With disks: its disk goes with it.
-MODES = {"relay": ("--mode", "relay"), "direct": ("--mode", "direct"),
-         "disks": ("--mode", "relay", "--disks", "mirror")}
+# No state of its own: copying, and the guest's writes have just been made to wait for the destination.
+HELD_UP = "source:writes-wait"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """How the guest goes. With a disk, its disk goes with it, and it writes to it all the time."""
+    options: tuple
+    disk: str = ""           # what the guest does with it
+    states: tuple = STATES
+
+
+MODES = {
+    "relay": Mode(("--mode", "relay")),
+    "direct": Mode(("--mode", "direct")),
+    "disks": Mode(("--mode", "relay", "--disks", "mirror"), "disk=512 lull=10"),
+    # It writes to its disk faster than the link carries.
+    "waits": Mode(("--mode", "relay", "--disks", "mirror", "--bandwidth", "2M", "--converge",
+                   "throttle", "--max-downtime", "3000"), "disk=8192 burst=16",
+                  (HELD_UP, "source:switchover", "source:loaded", "dest:loaded", "source:committed",
+                   "dest:committed")),
+}
 DISK_SIZE, DISK_DATA = 8 << 20, 1 << 20
 # The destination's QEMU has not been told to listen, and is left as it was.
 UNTOUCHED = ("source:preparing", "dest:preparing")
@@ -91,7 +110,8 @@ class Cell:
     def __init__(self, where, fault, mode, pause):
         self.where, self.fault, self.mode, self.pause = where, FAULTS[fault], mode, pause
         self.scene = self.disk = None   # the disk is the one under a journal
-        self.images = {}                # the guest's: at the source, at the destination, untouched
+        self.images = {}                # the guest's: at the source, at the destination
+        self.untouched = b""            # all that its disk held before it has written
         self.clocks = {}
         self._stack = contextlib.ExitStack()
 
@@ -101,10 +121,11 @@ class Cell:
     def _build(self, workdir):
         guest = BUSY if self.where in BACK else GUEST
         guests = {"source": guest, "dest": guest}
-        if self.mode == "disks":
+        does = MODES[self.mode].disk
+        if does:
             self._make_images(workdir)
-            guests = {end: guest.variant(extra=disks.drive(self.images[end], "vda"))
-                      for end in guests}
+            guests = {end: guest.variant(params=f"{guest.params} {does}",
+                                         extra=flatdisk.drive(self.images[end])) for end in guests}
         self.scene = Scene(workdir, qemu.newest(), guest=guests["source"],
                            dest_guest=guests["dest"], relay=True, hold=self.where)
         if self.fault.needs_disk:
@@ -119,15 +140,15 @@ class Cell:
         self._stack.enter_context(self.scene)
 
     def _make_images(self, workdir):
-        for name in ("source", "dest", "before"):
+        for name in ("source", "dest"):
             self.images[name] = disks.make(workdir / f"{name}.img", DISK_SIZE)
-        for name in ("source", "before"):
-            disks.fill(self.images[name], DISK_SIZE // 2, DISK_DATA)
+        disks.fill(self.images["source"], DISK_SIZE // 2, DISK_DATA)
+        self.untouched = flatdisk.read_raw(self.images["source"])
 
     def _begin(self):
         """Up to the state; returns the command, in the background."""
         slow = ("--bandwidth", "1M") if self.where in BACK else ()
-        move = self.scene.migrate(*MODES[self.mode], "--drop-timeout", self.fault.drop_timeout,
+        move = self.scene.migrate(*MODES[self.mode].options, "--drop-timeout", self.fault.drop_timeout,
                                   *slow)
         if self.where in BACK:
             job = self.scene.a.wait_job("copying")
@@ -219,11 +240,18 @@ class Cell:
         assert place in allowed(self.where, fault), \
             f"the guest runs at '{place}', status {result.status}: {result.stderr}" + \
             self.scene.said()
-        assert place != "nowhere" or killed(fault.name), "nobody killed it" + self.scene.said()
+        assert place != "nowhere" or killed(fault.name), "nobody killed it" + self._qemus() + \
+            self.scene.said()
         self._check_report(result, place)
         self._check_guest(place)
         self._check_nothing_left(place)
         return Outcome(place, result.status, doubt, 0)
+
+    def _qemus(self):
+        """What became of them."""
+        machines = {"source": self.scene.source, "dest": self.scene.dest}
+        return "".join(f"\n--- the {name}'s QEMU (ended: {machine.process.poll()}): {machine.said()}"
+                       for name, machine in machines.items())
 
     def _check_report(self, result, place):
         """The status says where the guest is, and the report what has happened."""
@@ -257,8 +285,12 @@ class Cell:
             self._check_disk(machine, place)
 
     def _check_disk(self, machine, place):
-        words = disks.differ(self.images["before"], self.images[place])
-        assert words == "", f"its disk is not what it was: {words}"
+        """Of the machine it runs on; where it has moved, what it left behind must fit."""
+        flatdisk.wait_writes(machine, 16)
+        other = self.images["source"] if place == "dest" else None
+        words = flatdisk.check(machine, self.images[place], self.untouched, other)
+        assert words == "", words + self.scene.said()
+        assert not machine.console.said(b"disk failed"), "a write of the guest's failed"
         nodes = [node["node-name"] for node in machine.qmp.command("query-named-block-nodes")]
         left = [name for name in nodes if name.startswith("drover")]
         left += machine.qmp.command("query-block-jobs") + machine.qmp.command("query-block-exports")
@@ -270,6 +302,10 @@ class Cell:
             scene.source.wait_exit(20)
         elif scene.dest.process.poll() is None and self.where not in UNTOUCHED:
             scene.dest.wait_exit(20)
+        for name in ("source", "dest"):
+            machine = getattr(scene, name)
+            assert (machine.process.poll() or 0) >= 0 or killed(self.fault.name) == name, \
+                f"the {name}'s QEMU died of signal {-machine.process.poll()}: {machine.said()}"
         assert place == "dest" or not scene.dest.console.beats or \
             killed(self.fault.name) == "dest", "it has run at the destination"
         for d in (scene.a, scene.b):
@@ -281,16 +317,17 @@ class Cell:
 def all_cells():
     """(where, fault, mode), those that can be made here."""
     names = [name for name, fault in FAULTS.items() if not (fault.needs_disk and disk_problem())]
-    return [(where, name, mode) for mode in MODES for where in STATES for name in names]
+    return [(where, name, mode) for mode in MODES for where in MODES[mode].states for name in names]
 
 
 def fast_cells():
-    """Each state and each fault more than once, in both modes, and what has gone wrong before."""
+    """Each state and each fault more than once, in three modes, and what has gone wrong before."""
     names = list(FAULTS)
-    modes = list(MODES)
+    modes = [mode for mode in MODES if MODES[mode].states == STATES]
     cells = [(STATES[i % len(STATES)], names[i % len(names)], modes[i // 2 % len(modes)])
              for i in range(2 * len(names))]
     cells += [("dest:preparing", "source QEMU killed", "relay"),
-              ("dest:copying", "source QEMU killed", "direct")]
+              ("dest:copying", "source QEMU killed", "direct"),
+              (HELD_UP, "link cut for long", "waits")]
     possible = set(all_cells())
     return [cell for cell in cells if cell in possible]

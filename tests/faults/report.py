@@ -2,7 +2,7 @@
 """The matrix as text: on the terminal and in docs/faults.md."""
 import collections
 
-from .cells import MODES, STATES
+from .cells import HELD_UP, MODES
 from .faults import FAULTS
 
 # What a cell says, by where the guest is and the command's status.
@@ -17,10 +17,12 @@ A job is stopped in each of its states, at either end, just when it has entered 
 runs with the tests. After each it is checked that
 
 - exactly one guest runs (or none, where its only QEMU was killed), it goes on counting, and every page of its working set is
-  right, and so is its disk where it has one;
+  right;
+- where its disk goes with it, it writes to it during all of this, and each sector holds just the write that its memory says;
+  the image that it left holds a moment of the same history, and what it never wrote is as it was;
 - the command has ended, with the documented status, its report says the same, and a failure has a sentence;
 - both daemons call the job over; where it was in doubt, it ended by itself when the fault was over, or by one `drover resolve`;
-- no QEMU, socket or file is left over, and QEMU's QMP socket is free again.
+- no QEMU has crashed, and no QEMU, socket or file is left over, and QEMU's QMP socket is free again.
 
 | word | the guest |
 |---|---|
@@ -29,8 +31,12 @@ runs with the tests. After each it is checked that
 | doubt | the command ended with 3; afterwards it runs at the one end that is named |
 | gone | was in the QEMU that was killed |
 
-A fault that passes lasts {pause:g} s. "For long" and the disks' last until the command has ended. In the columns
-`rolling-back` the migration had been cancelled.
+A fault that passes lasts {pause:g} s. "For long" and those of the disk under a journal last until the command has ended, or
+its daemon has. In the columns `rolling-back` the migration had been cancelled.
+
+Relayed (`relay`), placed into the guest's memory (`direct`), relayed with a disk (`disks`), and with a disk that the guest
+writes to faster than the link carries, so that its writes are made to wait for the destination (`waits`; held in
+`{held_up}` just after that has begun).
 """
 
 
@@ -50,7 +56,7 @@ def _rows(done, mode):
     """[(fault, [word of each state])] of those that were run."""
     for name in FAULTS:
         row = [word(done[(state, name, mode)]) if (state, name, mode) in done else "·"
-               for state in STATES]
+               for state in MODES[mode].states]
         if any(cell != "·" for cell in row):
             yield name, row
 
@@ -58,25 +64,27 @@ def _rows(done, mode):
 def matrix(done):
     lines = []
     for mode in MODES:
-        for name, row in _rows(done, mode):
-            lines.append(f"{mode:7}{name:28}" + " ".join(f"{cell:14}" for cell in row))
-    head = " " * 35 + " ".join(f"{state:14.14}" for state in
-                               (s.replace("source", "src").replace("rolling-back", "back")
-                                for s in STATES))
-    return "\n".join([head, *lines])
+        rows = list(_rows(done, mode))
+        if rows:
+            short = (state.replace("source", "src").replace("rolling-back", "back")
+                     for state in MODES[mode].states)
+            lines.append(f"{mode:34} " + " ".join(f"{state:14.14}" for state in short))
+            lines += [f"  {name:32} " + " ".join(f"{cell:14}" for cell in row) for name, row in rows]
+    return "\n".join(lines)
 
 
 def write(path, done, pause):
     counts = collections.Counter(word(outcome).split(",")[0] for outcome in done.values())
-    text = HEAD.format(pause=pause)
+    text = HEAD.format(pause=pause, held_up=HELD_UP)
     text += f"\n{len(done)} cells: " + ", ".join(f"{n} {what}" for what, n in
                                                 sorted(counts.items())) + ".\n"
     for mode in MODES:
         rows = list(_rows(done, mode))
         if not rows:
             continue
-        text += f"\n## {mode}\n\n| fault | " + " | ".join(STATES) + " |\n"
-        text += "|---" * (len(STATES) + 1) + "|\n"
+        states = MODES[mode].states
+        text += f"\n## {mode}\n\n| fault | " + " | ".join(states) + " |\n"
+        text += "|---" * (len(states) + 1) + "|\n"
         for name, row in rows:
             text += f"| {name} | " + " | ".join(row) + " |\n"
     path.write_text(text)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/guests/flat/console.h"
+#include "tests/guests/flat/disk.h"
 #include "tests/guests/flat/layout.h"
 #include "tests/guests/flat/machine.h"
 #include "tests/guests/flat/params.h"
+#include "tests/guests/flat/pool.h"
 
 /*
  * The flat guest: a machine with no operating system that does nothing but write memory in a known
@@ -29,22 +31,27 @@
  *     delay=N      spin N rounds after each page (default 0): pacing without interrupts
  *     beat=N       say something every N pages; when idle, every N ticks or delays (default 64)
  *
+ *     disk=N       write to the first N sectors of the first IDE disk, all the time (disk.h; needs
+ * hz= and rate=, or mode=idle) burst=N      so many sectors in one write, a power of two up to 16
+ * (default 1) lull=N       ticks between two writes (default 1)
+ *
  * What it says, on the debug console (port 0xe9), one line each:
  *
  *     drover flat guest START PAGES MODE      once, at the start (numbers in hex)
  *     f XXXXXXXX                              while filling: pages filled so far, in hex
  *     ready                                   the whole working set is valid from here on
  *     XXXXXXXX                                the heartbeat: units of work done since, in hex
+ *     d XXXXXXXX                              sectors written to the disk so far, in hex
+ *     disk failed                             a write failed; it is done once more
  *     error WORDS                             a parameter makes no sense; the guest stops
  *
  * The counter is the guest's only idea of progress: nothing here depends on the host or on wall
  * time, so that a machine that was moved cannot tell, except by a gap in what it says.
  */
-#define POOL_FILE "opt/drover/pool"
-
 typedef struct {
     const Params *params;
-    uint16_t pool_file;  /* the host's pool; 0: our own, at FLAT_POOL_ADDR */
+    Pool pool;
+    Disk disk;
     uint32_t count;      /* units of work done */
     uint32_t until_beat; /* units until the next heartbeat */
     uint32_t in_tick;    /* pages written since the last tick */
@@ -62,41 +69,15 @@ spin(uint32_t rounds)
 }
 
 static void
-copy_body(const Writer *w, uint32_t *to, uint32_t start)
-{
-    if (w->pool_file != 0) {
-        fwcfg_read(w->pool_file, start * 4, to, FLAT_BODY_WORDS * 4);
-        return;
-    }
-    const uint32_t *from = (const uint32_t *)FLAT_POOL_ADDR + start;
-    uint32_t n = FLAT_BODY_WORDS;
-    __asm__ volatile("rep movsl" : "+S"(from), "+D"(to), "+c"(n) : : "memory");
-}
-
-static void
 write_whole(const Writer *w, volatile uint32_t *page, uint32_t index, uint32_t gen)
 {
     page[FLAT_W_MAGIC] = w->params->magic;
     page[FLAT_W_INDEX] = index;
     page[FLAT_W_GEN] = gen;
     page[FLAT_W_BODY_GEN] = gen;
-    copy_body(w, (uint32_t *)page + FLAT_W_BODY, flat_body_start(index, gen));
+    pool_copy(&w->pool, flat_body_start(index, gen), (uint32_t *)page + FLAT_W_BODY,
+              FLAT_BODY_WORDS);
     page[FLAT_W_TAIL] = gen;
-}
-
-static void
-prepare_pool(Writer *w)
-{
-    if (w->params->host_pool) {
-        w->pool_file = fwcfg_find(POOL_FILE);
-        if (w->pool_file == 0) {
-            fail("no -fw_cfg file " POOL_FILE);
-        }
-    } else if (w->params->magic == FLAT_MAGIC_RANDOM) {
-        flat_pool_fill_random((uint32_t *)FLAT_POOL_ADDR);
-    } else {
-        flat_pool_fill_text((uint32_t *)FLAT_POOL_ADDR);
-    }
 }
 
 static void
@@ -129,6 +110,15 @@ run_length(const Writer *w)
 }
 
 static void
+wait_tick(Writer *w)
+{
+    w->last_tick = timer_wait(w->last_tick);
+    if (w->params->disk_sectors != 0) {
+        disk_tick(&w->disk);
+    }
+}
+
+static void
 account(Writer *w, uint32_t n)
 {
     w->count += n;
@@ -139,7 +129,7 @@ account(Writer *w, uint32_t n)
     }
     w->in_tick += n;
     if (w->params->rate != 0 && w->in_tick == w->params->rate) {
-        w->last_tick = timer_wait(w->last_tick);
+        wait_tick(w);
         w->in_tick = 0;
     }
 }
@@ -199,7 +189,7 @@ run(Writer *w)
             continue;
         }
         if (p->hz != 0) {
-            w->last_tick = timer_wait(w->last_tick);
+            wait_tick(w);
         } else {
             spin(p->delay != 0 ? p->delay : 1000);
         }
@@ -221,8 +211,11 @@ flat_main(uint32_t magic, const uint32_t *info)
     say_hex("", p.pages, ' ');
     say(mode_names[p.mode]);
     say("\n");
-    prepare_pool(&w);
+    w.pool = pool_prepare(&p);
     fill(&w);
+    if (p.disk_sectors != 0) {
+        disk_prepare(&w.disk, &w.pool, &p);
+    }
     say("ready\n");
     if (p.hz != 0) {
         timer_start(p.hz);

@@ -52,6 +52,39 @@ enum {
 #define FLAT_PAGES_END 0xe0000000u  /* no PC has RAM below 4 GiB from here on */
 #define FLAT_MAX_PAGES ((FLAT_PAGES_END - FLAT_PAGES_ADDR) / FLAT_PAGE_BYTES)
 
+/*
+ * What it keeps on its disk, if it is told to write to one: sectors of 128 words, numbered from 1
+ * in the order in which they are written, again and again from the first to the last.
+ *
+ *     word 0       magic
+ *     word 1       the sector's own index: (number - 1) modulo how many there are
+ *     word 2       the number
+ *     word 3..126  a window of the pool, at an offset hashed from (index, number)
+ *     word 127     the number again
+ *
+ * Its memory says, at FLAT_DISK_ADDR, how far the disk is: all up to 'done' is written, and of the
+ * burst up to 'begun' any sector may be. A write that was lost on the way shows in a sector whose
+ * number is smaller than it must be, one that was made twice or by another in a larger one.
+ */
+#define FLAT_SECTOR_WORDS 128u
+#define FLAT_MAGIC_DISK 0x44565244u /* "DRVD" */
+#define FLAT_MAX_BURST 16u          /* sectors */
+#define FLAT_DISK_ADDR 0x0010f000u  /* in what counts as the program, far behind its end */
+
+enum {
+    FLAT_S_MAGIC,
+    FLAT_S_INDEX,
+    FLAT_S_NUMBER,
+    FLAT_S_BODY,
+    FLAT_S_TAIL = FLAT_SECTOR_WORDS - 1
+};
+
+typedef struct {
+    uint32_t magic, sectors, burst;
+    uint32_t begun, done; /* numbers of sectors */
+    uint32_t errors;      /* that the disk has told of */
+} FlatDisk;
+
 static inline uint32_t
 flat_xorshift(uint32_t x)
 {

@@ -26,10 +26,24 @@ extern volatile uint32_t flat_ticks;
 volatile uint32_t flat_ticks; /* counted by the timer interrupt in boot.S */
 extern void flat_timer_entry(void);
 
-static inline void
+void
 out8(uint16_t port, uint8_t value)
 {
     __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+
+uint8_t
+in8(uint16_t port)
+{
+    uint8_t value;
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+void
+out32_many(uint16_t port, const uint32_t *words, uint32_t n)
+{
+    __asm__ volatile("rep outsl" : "+S"(words), "+c"(n) : "d"(port) : "memory");
 }
 
 static inline void

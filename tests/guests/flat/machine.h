@@ -3,6 +3,10 @@
 
 #include <stdint.h>
 
+void out8(uint16_t port, uint8_t value);
+uint8_t in8(uint16_t port);
+void out32_many(uint16_t port, const uint32_t *words, uint32_t n);
+
 /* Starts the timer at 'hz' interrupts a second, 19 to 10000. */
 void timer_start(uint32_t hz);
 

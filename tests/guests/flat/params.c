@@ -110,6 +110,9 @@ params_parse(const char *line)
         .rate = number(line, "rate", 0),
         .delay = number(line, "delay", 0),
         .beat = number(line, "beat", 64),
+        .disk_sectors = number(line, "disk", 0),
+        .burst = number(line, "burst", 1),
+        .lull = number(line, "lull", 1),
         .mode = parse_mode(line),
     };
     p.magic = parse_body(line, p.mode);
@@ -131,6 +134,17 @@ params_parse(const char *line)
     }
     if (p.rate != 0 && (p.hz == 0 || p.mode == MODE_IDLE)) {
         fail("rate needs hz and a writing mode");
+    }
+    if (p.disk_sectors != 0 && (p.hz == 0 || (p.rate == 0 && p.mode != MODE_IDLE))) {
+        fail("disk needs hz, and rate when writing");
+    }
+    /* A power of two, as the drive wants it. */
+    if (p.burst == 0 || p.burst > FLAT_MAX_BURST || (p.burst & (p.burst - 1)) != 0 ||
+        p.disk_sectors % p.burst != 0) {
+        fail("burst");
+    }
+    if (p.lull == 0) {
+        fail("lull");
     }
     if ((p.mode == MODE_REWRITE && p.magic != FLAT_MAGIC_TEXT) ||
         (p.mode == MODE_RANDOM && p.magic != FLAT_MAGIC_RANDOM)) {

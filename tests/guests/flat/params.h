@@ -11,6 +11,7 @@ typedef struct {
     Mode mode;
     uint32_t magic; /* the kind of body */
     int host_pool;  /* the pool is the host's, reached by DMA */
+    uint32_t disk_sectors, burst, lull;
 } Params;
 
 extern const char *const mode_names[MODE_LAST];
