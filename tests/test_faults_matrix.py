@@ -19,6 +19,12 @@ def test_one_guest_and_the_right_one(where, fault, mode):
     cells.Cell(where, fault, mode, PAUSE).run()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("where, fault, mode", cells.own_daemon_killed())
+def test_with_the_oldest(where, fault, mode):
+    cells.Cell(where, fault, mode, PAUSE, binary(QEMU_VERSIONS[0])).run()
+
+
 def test_soak():
     binary(QEMU_VERSIONS[-1])
     done = subprocess.run([sys.executable, "tests/soak", "--migrations", "5", "--seed", "5"],

@@ -16,6 +16,7 @@ typedef struct {
     gint64 total;
     gboolean ready;
     gboolean writing; /* the last error was at the destination's end */
+    gboolean stopped; /* by an error */
     gboolean completed;
 
     DrvMirrorPace pace;

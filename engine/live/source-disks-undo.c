@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/live/source-private.h"
+#include "engine/live/source-disks-private.h"
 
+#include "common/error.h"
 #include "common/json.h"
 #include "engine/host/disks.h"
 #include "engine/live/disk-names.h"
@@ -10,6 +11,12 @@
  * themselves when their connections end, but not at once; then the nodes that they wrote to. All it
  * needs to know is how many there may be, which is in the journal: a restarted daemon does the
  * same.
+ *
+ * A mirror that the guest's writes wait for ("write-blocking") must not end while one of them is
+ * under way: QEMU does not wait for that write, which at its end writes to what the mirror has
+ * freed, and QEMU dies of it (docs/qemu-notes.md). So such a mirror stops at an error instead of
+ * ending by itself, and is cancelled while the guest stands still for some milliseconds: to stop it
+ * QEMU waits for all that it has begun.
  */
 
 #define POLL_MS 20
@@ -28,6 +35,66 @@ ask(LiveSource *self, const char *command, JsonNode *args, GAsyncReadyCallback c
                              callback, live_ticket(self));
 }
 
+/* --- the guest stands still meanwhile --- */
+
+/* A restarted daemon does not know whether it came to that. */
+static gboolean
+writes_may_wait(LiveSource *self)
+{
+    if (self->spec->converge != DRV_SPEC_CONVERGE_THROTTLE)
+        return FALSE;
+    for (guint i = 0; live_disks_any(self) && i < self->disks->mirrors->len; i++)
+        if (live_mirror_at(self, i)->judged)
+            return TRUE;
+    return !live_disks_any(self);
+}
+
+static gboolean
+is_held(LiveSource *self)
+{
+    return drv_json_flag(self->base.detail, "held_for_disks", FALSE);
+}
+
+/* Known to whoever comes after us before it is so. */
+static gboolean
+note_held(LiveSource *self, gboolean held)
+{
+    g_autoptr(GError) error = NULL;
+    json_object_set_boolean_member(self->base.detail, "held_for_disks", held);
+    if (drv_job_save(&self->base, &error))
+        return TRUE;
+    g_warning("job %s: %s", self->base.rec->id, error->message);
+    return FALSE;
+}
+
+static void
+let_go_answered(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply == NULL) {
+        g_free(self->stranded);
+        self->stranded = g_strdup_printf("QEMU does not resume the guest: %s", error->message);
+    }
+    note_held(self, FALSE);
+    drv_steps_next(&self->steps);
+}
+
+static void
+let_go(LiveSource *self)
+{
+    if (self->qmp != NULL && is_held(self))
+        ask(self, "cont", NULL, let_go_answered);
+    else
+        drv_steps_next(&self->steps);
+}
+
+/* --- nodes --- */
+
 static void
 last_removed(GObject *source, GAsyncResult *result, gpointer ticket)
 {
@@ -35,7 +102,7 @@ last_removed(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
     LiveSource *self = live_redeem(ticket, &keep);
     if (self != NULL)
-        drv_steps_next(&self->steps);
+        let_go(self);
 }
 
 /* Most of the time a node that cannot be removed was not there. What is left after all of it is
@@ -60,6 +127,8 @@ remove_nodes(LiveSource *self)
                                      NULL);
     }
 }
+
+/* --- mirrors --- */
 
 static void look(LiveSource *self);
 
@@ -121,14 +190,9 @@ look(LiveSource *self)
         ask(self, "query-block-jobs", NULL, jobs_known);
 }
 
-void
-live_disks_undo(gpointer owner)
+static void
+cancel_mirrors(LiveSource *self)
 {
-    LiveSource *self = owner;
-    if (self->qmp == NULL || count(self) == 0) {
-        drv_steps_next(&self->steps);
-        return;
-    }
     for (guint i = 0; i < count(self); i++) {
         g_autofree char *id = drv_live_disk_id(self->base.rec->id, i);
         qmp_client_execute_async(self->qmp, "block-job-cancel",
@@ -137,4 +201,52 @@ live_disks_undo(gpointer owner)
     }
     self->settle_until = g_get_monotonic_time() + (gint64)UNDO_MS * 1000;
     look(self);
+}
+
+static void
+held(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply == NULL)
+        g_warning("job %s: the guest cannot be stopped while its mirrors end: %s",
+                  self->base.rec->id, error->message);
+    if (self->qmp != NULL)
+        cancel_mirrors(self);
+    else
+        drv_steps_next(&self->steps);
+}
+
+static void
+run_state_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    gboolean running = FALSE;
+    qmp_get_bool(qmp_node_object(reply), "running", &running);
+    if (self->qmp == NULL)
+        drv_steps_next(&self->steps);
+    else if (running && note_held(self, TRUE))
+        ask(self, "stop", NULL, held);
+    else
+        cancel_mirrors(self);
+}
+
+void
+live_disks_undo(gpointer owner)
+{
+    LiveSource *self = owner;
+    if (self->qmp == NULL || count(self) == 0)
+        drv_steps_next(&self->steps);
+    else if (writes_may_wait(self))
+        ask(self, "query-status", NULL, run_state_known);
+    else
+        cancel_mirrors(self);
 }

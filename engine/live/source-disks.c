@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "engine/live/disk-names.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 /*
@@ -259,12 +260,15 @@ cannot_mirror(LiveSource *self, GError *error)
     drv_steps_fail(&self->steps, error);
 }
 
+/* One that may come to hold the guest's writes up must not end by itself: source-disks-undo.c. */
 JsonNode *
 live_mirror_args(LiveSource *self, const LiveMirror *mirror)
 {
+    const char *on_error = self->spec->converge == DRV_SPEC_CONVERGE_THROTTLE ? "stop" : "report";
     return qmp_args("job-id", "s", mirror->id, "device", "s", mirror->disk->node, "target", "s",
                     mirror->id, "sync", "s", keeps_chain(self) ? "top" : "full", "copy-mode", "s",
-                    mirror->blocking ? "write-blocking" : "background", NULL);
+                    mirror->blocking ? "write-blocking" : "background", "on-target-error", "s",
+                    on_error, "on-source-error", "s", on_error, NULL);
 }
 
 static void
@@ -374,6 +378,51 @@ live_disks_switchover(LiveSource *self)
 }
 
 static void
+mirror_failed(LiveSource *self, const LiveMirror *mirror, const char *why)
+{
+    live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "disk '%s' cannot be mirrored%s: %s",
+                                mirror->disk->name,
+                                mirror->writing ? ", its copy at the destination fails" : "", why));
+}
+
+/* Of a mirror that has stopped QEMU only tells so much. */
+static const char *
+why_stopped(JsonArray *jobs, const LiveMirror *mirror)
+{
+    for (guint i = 0; jobs != NULL && i < json_array_get_length(jobs); i++) {
+        JsonObject *job = qmp_node_object(json_array_get_element(jobs, i));
+        if (g_strcmp0(qmp_get_string(job, "device"), mirror->id) == 0 &&
+            g_strcmp0(qmp_get_string(job, "io-status"), "nospace") == 0)
+            return g_strerror(ENOSPC);
+    }
+    return g_strerror(EIO);
+}
+
+static void
+stopped_known(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    LiveSource *self = live_source(job);
+    for (guint i = 0; live_disks_any(self) && i < self->disks->mirrors->len; i++) {
+        const LiveMirror *mirror = live_mirror_at(self, i);
+        if (mirror->stopped)
+            mirror_failed(self, mirror, why_stopped(qmp_node_array(reply), mirror));
+    }
+}
+
+static void
+mirror_error(LiveSource *self, LiveMirror *mirror, JsonObject *data)
+{
+    mirror->writing = g_strcmp0(qmp_get_string(data, "operation"), "write") == 0;
+    if (g_strcmp0(qmp_get_string(data, "action"), "stop") != 0 || mirror->stopped ||
+        self->qmp == NULL)
+        return;
+    mirror->stopped = TRUE;
+    tell_qemu(self, "query-block-jobs", NULL, stopped_known);
+}
+
+static void
 mirror_ended(LiveSource *self, LiveMirror *mirror, gboolean failed, const char *why)
 {
     if (mirror->again && !failed) {
@@ -381,10 +430,7 @@ mirror_ended(LiveSource *self, LiveMirror *mirror, gboolean failed, const char *
         return;
     }
     if (!self->disks->completing || why != NULL) {
-        live_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU, "disk '%s' cannot be mirrored%s: %s",
-                                    mirror->disk->name,
-                                    mirror->writing ? ", its copy at the destination fails" : "",
-                                    why != NULL ? why : "somebody else has ended its block job"));
+        mirror_failed(self, mirror, why != NULL ? why : "somebody else has ended its block job");
         return;
     }
     mirror->completed = TRUE;
@@ -404,7 +450,7 @@ live_disks_event(LiveSource *self, const char *name, JsonObject *data)
     if (mirror == NULL || drv_job_state(&self->base) == DRV_STATE_ROLLING_BACK)
         return mirror != NULL;
     if (g_str_equal(name, "BLOCK_JOB_ERROR"))
-        mirror->writing = g_strcmp0(qmp_get_string(data, "operation"), "write") == 0;
+        mirror_error(self, mirror, data);
     else if (g_str_equal(name, "BLOCK_JOB_COMPLETED"))
         mirror_ended(self, mirror, qmp_get_string(data, "error") != NULL,
                      qmp_get_string(data, "error"));

@@ -64,7 +64,8 @@ class FaultyDaemon(daemon.Daemon):
         return self
 
     def wait_held(self):
-        wait_until(lambda: process_state(self.pid) == "T", f"droverd {self.name} to stop itself")
+        wait_until(lambda: process_state(self.pid) == "T", f"droverd {self.name} to stop itself",
+                   120)
 
     def go_on(self):
         self.process.send_signal(signal.SIGCONT)
