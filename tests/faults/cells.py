@@ -182,9 +182,10 @@ class Cell:
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
 
-    def run_in(self, scene):
-        """The same in a scene that stands already; its daemons are held as the cell needs it."""
-        self.scene = scene
+    def run_in(self, scene, images, untouched):
+        """The same in a scene that stands already; its daemons are held as the cell needs it, and
+        its guest has a disk: the same image at both ends where it is on shared storage."""
+        self.scene, self.images, self.untouched = scene, images, untouched
         with self._stack:
             return self._run()
 
@@ -312,7 +313,8 @@ class Cell:
     def _check_disk(self, machine, place):
         """Of the machine it runs on; where it has moved, what it left behind must fit."""
         flatdisk.wait_writes(machine, 16)
-        other = self.images["source"] if place == "dest" else None
+        moved = place == "dest" and self.images["source"] != self.images["dest"]
+        other = self.images["source"] if moved else None
         words = flatdisk.check(machine, self.images[place], self.untouched, other)
         assert words == "", words + self.scene.said()
         assert not machine.console.said(b"disk failed"), "a write of the guest's failed"
