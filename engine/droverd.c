@@ -293,6 +293,7 @@ start(Daemon *daemon, GError **error)
         .pki_dir = daemon->config->pki_dir,
         .threads = (guint)daemon->config->threads,
         .bandwidth = (guint64)daemon->config->bandwidth,
+        .peer_sessions = (guint)daemon->config->sessions,
         .kernel_tls = daemon->config->kernel_tls,
         .huge_pages = daemon->config->huge_pages,
         .topology = daemon->topology,

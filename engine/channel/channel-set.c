@@ -121,6 +121,7 @@ open_half(DrvChannelSet *set, DrvPeer *peer, int fd, guint32 id, guint tx_credit
         .shaper = set->shaper,
         .tx_credit = tx_credit,
         .rx_credit = rx_credit,
+        .share = drv_session_share(drv_peer_session(peer)),
         .finished = member_finished,
         .data = member,
     };
@@ -128,7 +129,7 @@ open_half(DrvChannelSet *set, DrvPeer *peer, int fd, guint32 id, guint tx_credit
     member->channel = drv_channel_open(drv_peer_session(peer), endpoint, &params, error);
     if (member->channel == NULL) {
         drv_socket_endpoint_discard(endpoint);
-        drv_pool_unreserve(pool, rx_credit);
+        drv_pool_unreserve(pool, params.share, rx_credit);
         g_free(member);
         return NULL;
     }
@@ -137,10 +138,12 @@ open_half(DrvChannelSet *set, DrvPeer *peer, int fd, guint32 id, guint tx_credit
 }
 
 static guint
-reserve(DrvChannelSet *set, GError **error)
+reserve(DrvChannelSet *set, DrvPeer *peer, GError **error)
 {
-    guint share = MAX(DRV_CREDIT_WANT / set->expected, DRV_CREDIT_LEAST);
-    guint credit = drv_pool_reserve(drv_transfer_pool(set->transfer), share, DRV_CREDIT_LEAST);
+    guint want = MAX(DRV_CREDIT_WANT / set->expected, DRV_CREDIT_LEAST);
+    guint credit =
+        drv_pool_reserve(drv_transfer_pool(set->transfer),
+                         drv_session_share(drv_peer_session(peer)), want, DRV_CREDIT_LEAST);
     if (credit == 0)
         g_set_error_literal(error, DRV_ERROR, DRV_ERROR_LIMIT,
                             "this daemon's buffers are all promised to other channels: use fewer "
@@ -152,7 +155,7 @@ gboolean
 drv_channel_set_offer(DrvChannelSet *set, DrvPeer *peer, int fd, JsonObject *args, GError **error)
 {
     guint32 id = drv_session_new_channel_id(drv_peer_session(peer));
-    guint credit = reserve(set, error);
+    guint credit = reserve(set, peer, error);
     if (credit == 0) {
         close(fd);
         return FALSE;
@@ -182,7 +185,7 @@ drv_channel_set_accept(DrvChannelSet *set, DrvPeer *peer, int fd, JsonObject *ar
     guint32 id;
     guint tx_credit, rx_credit = 0;
     if (drv_offer_parse(args, drv_peer_session(peer), &id, &tx_credit, error))
-        rx_credit = reserve(set, error);
+        rx_credit = reserve(set, peer, error);
     if (rx_credit == 0) {
         close(fd);
         return NULL;

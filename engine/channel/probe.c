@@ -211,8 +211,9 @@ probe_new(DrvTransfer *transfer, DrvSession *session, guint32 id, guint64 bytes,
           guint *rx_credit, GError **error)
 {
     DrvPool *pool = drv_transfer_pool(transfer);
+    DrvShare *share = drv_session_share(session);
     guint want = bytes > 0 ? DRV_CREDIT_LEAST : DRV_CREDIT_WANT;
-    *rx_credit = drv_pool_reserve(pool, want, DRV_CREDIT_LEAST);
+    *rx_credit = drv_pool_reserve(pool, share, want, DRV_CREDIT_LEAST);
     if (*rx_credit == 0) {
         g_set_error_literal(error, DRV_ERROR, DRV_ERROR_LIMIT,
                             "this daemon's buffers are all promised to other channels: wait for "
@@ -229,13 +230,14 @@ probe_new(DrvTransfer *transfer, DrvSession *session, guint32 id, guint64 bytes,
         .weight = 1,
         .tx_credit = tx_credit,
         .rx_credit = *rx_credit,
+        .share = share,
         .finished = finished,
         .data = probe,
     };
     probe->channel = drv_channel_open(session, &endpoint->base, &params, error);
     if (probe->channel == NULL) {
         probe_stop(&endpoint->base);
-        drv_pool_unreserve(pool, *rx_credit);
+        drv_pool_unreserve(pool, share, *rx_credit);
         drv_probe_free(probe);
         return NULL;
     }

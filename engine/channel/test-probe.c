@@ -186,13 +186,14 @@ test_no_buffers(void)
     g_autoptr(JsonObject) args = json_object_new();
     begin(&scene, 1);
     DrvPool *pool = drv_transfer_pool(scene.rig.a.transfer);
+    DrvShare *share = drv_session_share(scene.rig.a.session);
     guint taken = 0, more;
-    while ((more = drv_pool_reserve(pool, G_MAXUINT, 1)) > 0)
+    while ((more = drv_pool_reserve(pool, share, G_MAXUINT, 1)) > 0)
         taken += more;
     g_assert_null(drv_probe_offer(scene.rig.a.transfer, scene.rig.a.session, 1, changed,
                                   &scene.near, args, &error));
     g_assert_error(error, DRV_ERROR, DRV_ERROR_LIMIT);
-    drv_pool_unreserve(pool, taken);
+    drv_pool_unreserve(pool, share, taken);
     drv_session_close(scene.rig.a.session);
     g_clear_error(&error);
     g_assert_null(drv_probe_offer(scene.rig.a.transfer, scene.rig.a.session, 1, changed,

@@ -247,8 +247,8 @@ open_pipe(Rig *rig, DrvCodec codec, DrvChannelCodec *coder_a, DrvChannelCodec *c
     pipe->rig = rig;
     guint32 id = drv_session_new_channel_id(rig->a.session);
     g_assert_true(drv_session_peer_may_open(rig->b.session, id));
-    guint a = drv_pool_reserve(drv_transfer_pool(rig->a.transfer), 64, DRV_CREDIT_LEAST);
-    guint b = drv_pool_reserve(drv_transfer_pool(rig->b.transfer), 64, DRV_CREDIT_LEAST);
+    guint a = drv_pool_reserve(drv_transfer_pool(rig->a.transfer), NULL, 64, DRV_CREDIT_LEAST);
+    guint b = drv_pool_reserve(drv_transfer_pool(rig->b.transfer), NULL, 64, DRV_CREDIT_LEAST);
     g_assert_cmpuint(MIN(a, b), >, 0);
     /* Nothing is in the sockets before both halves stand, so neither end sends to a stranger. */
     open_half(pipe, 1, id, codec, coder_b, a, b);

@@ -65,6 +65,7 @@ static const Setting settings[] = {
      .max = G_GINT64_CONSTANT(1) << 40, .standard = 1 << 30, .zero = "none is kept"},
     {"migration", "fence-command", KIND_COMMAND, AT(fence_command)},
     {"incoming", "allow", KIND_NAMES, AT(allow_from)},
+    {"incoming", "sessions", KIND_NUMBER, AT(sessions), .min = 1, .max = 256, .standard = 16},
     {"outgoing", "allow", KIND_NAMES, AT(allow_to)},
 };
 

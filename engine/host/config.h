@@ -43,6 +43,7 @@
  *   allow=NAME...       the hosts, by the names in their certificates, that may begin something
  *                       here: bring a guest, open a tunnel, measure the link. Nothing after
  *                       the equals sign: none may. Default: every host with a certificate of the CA
+ *   sessions=N          sessions that one host may have open here, 1 to 256; default 16
  *
  *   [outgoing]
  *   allow=NAME...       the hosts to which something may be sent from here; likewise
@@ -74,6 +75,7 @@ typedef struct {
     /* Names of hosts; NULL: all, empty: none. */
     char **allow_from;
     char **allow_to;
+    gint64 sessions; /* that one host may open here */
 
     gboolean show_version; /* --version: nothing else was checked */
 } DrvConfig;

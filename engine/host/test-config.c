@@ -127,14 +127,17 @@ test_access(void)
     g_assert_cmpint(config->api_group, ==, -1);
     g_assert_null(config->allow_from);
     g_assert_null(config->allow_to);
+    g_assert_cmpint(config->sessions, ==, 16);
     g_autofree char *path = write_config("[daemon]\napi-group=root\n[incoming]\nallow=alpha, "
-                                         "beta.example.org  10.0.0.1\n[outgoing]\nallow=\n");
+                                         "beta.example.org  10.0.0.1\nsessions=256\n[outgoing]\n"
+                                         "allow=\n");
     g_assert_true(drv_config_load(config, path, &error));
     g_assert_no_error(error);
     g_assert_cmpint(config->api_group, ==, 0);
     const char *const from[] = {"alpha", "beta.example.org", "10.0.0.1", NULL};
     g_assert_true(g_strv_equal((const char *const *)config->allow_from, from));
     g_assert_nonnull(config->allow_to);
+    g_assert_cmpint(config->sessions, ==, 256);
     g_assert_cmpuint(g_strv_length(config->allow_to), ==, 0);
     g_remove(path);
 }
@@ -220,6 +223,8 @@ test_bad_files(void)
         {"[daemon]\napi-group=\n", "the name of a group of this host"},
         {"[incoming]\nallow=a b/c d\n", ", line 2: allow is 'b/c': it must be names of hosts as in "
                                         "their certificates, with blanks in between"},
+        {"[incoming]\nsessions=0\n",
+         ", line 2: sessions is '0': it must be a whole number from 1 to 256"},
         {"[outgoing]\nallow=*\n", ", line 2: allow is '*': it must be names of hosts"},
         {"[incoming]\ndeny=a\n", ", line 2: 'deny' is not known in [incoming]: there are allow"},
         {"[daemon]\nlog-level=INFO\n", "line 2: log-level is 'INFO'"},

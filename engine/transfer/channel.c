@@ -97,7 +97,8 @@ stop(DrvChannel *channel, gboolean done)
     drv_tx_flow_clear(&channel->tx);
     drv_rx_flow_clear(&channel->rx);
     if (!channel->params.message)
-        drv_pool_unreserve(drv_worker_pool(channel->worker), channel->params.rx_credit);
+        drv_pool_unreserve(drv_worker_pool(channel->worker), channel->params.share,
+                           channel->params.rx_credit);
 }
 
 typedef struct {

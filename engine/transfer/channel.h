@@ -28,6 +28,7 @@ typedef struct {
                         follows */
     guint rx_credit; /* frames we have: reserved in the pool with drv_pool_reserve(), given back at
                         the end */
+    DrvShare *share; /* for whom they were reserved; may be NULL */
     gboolean message; /* frames are messages of a few KiB at most, held on the heap: no reservation,
                          no window */
     /* Called on the control thread when both directions have ended: error is NULL if by the

@@ -111,11 +111,15 @@ void lane_release_if_idle(DrvLane *lane);
 void lane_handshake_done(DrvLane *lane);
 /* A whole frame of the lane's own has arrived. */
 void lane_take_control(DrvLane *lane, const DrvFrameHeader *header, const guint8 *payload);
+/* A buffer for its socket: of the pool, or of the heap when that has none left, so that no host's
+ * lanes keep another's from coming. Strangers are few, and so are the lanes that a host may have.
+ */
+DrvChunk *lane_take_buffer(DrvLane *lane);
 /* How errors call the other end. Borrowed. */
 const char *lane_label(DrvLane *lane);
 
 /* lane-tx.c */
-gboolean lane_tx_init(DrvLane *lane);
+void lane_tx_init(DrvLane *lane);
 void lane_tx_clear(DrvLane *lane);
 /* Queues a frame of the lane's own. */
 void lane_tx_own(DrvLane *lane, DrvFrameType type, const guint8 *payload, gsize len);
@@ -129,6 +133,6 @@ gboolean lane_tx_idle(DrvLane *lane);
 void lane_tx_offer_kernel(DrvLane *lane);
 
 /* lane-rx.c */
-gboolean lane_rx_init(DrvLane *lane);
+void lane_rx_init(DrvLane *lane);
 void lane_rx_clear(DrvLane *lane);
 void lane_rx_start(DrvLane *lane);

@@ -19,13 +19,12 @@
 static void arrived(DrvOp *op, gint32 result);
 static void look_again(DrvTimer *timer);
 
-gboolean
+void
 lane_rx_init(DrvLane *lane)
 {
     lane->rx.op = (DrvOp){.done = arrived, .owner = lane};
     lane->rx.hunger = (DrvTimer){.fire = look_again, .owner = lane};
-    lane->rx.chunk = drv_worker_take(lane->worker, DRV_POOL_IO);
-    return lane->rx.chunk != NULL;
+    lane->rx.chunk = lane_take_buffer(lane);
 }
 
 static void
@@ -85,7 +84,13 @@ begin_payload(DrvLane *lane)
     gboolean message = rx->channel != NULL && drv_channel_is_message(rx->channel);
     if (header->type == DRV_FRAME_DATA && rx->channel == NULL) {
         rx->raw = NULL; /* to be dropped */
-    } else if (header->type != DRV_FRAME_DATA || message || header->raw_len <= SMALL_FRAME) {
+    } else if (message) {
+        rx->raw =
+            drv_chunk_new_charged(MAX(header->raw_len, 1), drv_session_account(lane->session));
+        GError *error = drv_session_overdrawn(lane->session);
+        if (error != NULL)
+            return protocol_error(lane, error);
+    } else if (header->type != DRV_FRAME_DATA || header->raw_len <= SMALL_FRAME) {
         rx->raw = drv_chunk_new_heap(MAX(header->raw_len, 1));
     } else {
         rx->raw = drv_worker_take(lane->worker, DRV_POOL_RX);

@@ -15,19 +15,16 @@ retry(DrvTimer *timer)
     lane_tx_pump(timer->owner);
 }
 
-gboolean
+void
 lane_tx_init(DrvLane *lane)
 {
     LaneTx *tx = &lane->tx;
     tx->op = (DrvOp){.done = written, .owner = lane};
     tx->retry = (DrvTimer){.fire = retry, .owner = lane};
-    tx->fill = drv_worker_take(lane->worker, DRV_POOL_IO);
-    tx->flight = drv_worker_take(lane->worker, DRV_POOL_IO);
-    if (tx->fill == NULL || tx->flight == NULL)
-        return FALSE;
+    tx->fill = lane_take_buffer(lane);
+    tx->flight = lane_take_buffer(lane);
     lane->pipe.out = tx->fill->data;
     lane->pipe.out_size = tx->fill->size;
-    return TRUE;
 }
 
 static void

@@ -291,6 +291,16 @@ refuse(DrvLane *lane, RefuseCode code, const char *sentence)
 }
 
 static DrvSession *
+new_session_for(DrvLane *lane, const guint8 fingerprint[32], const char *name)
+{
+    g_autofree char *full = NULL;
+    DrvSession *session = drv_session_new_accepted(lane->transfer, fingerprint, name, &full);
+    if (session == NULL)
+        refuse(lane, REFUSE_DENIED, full);
+    return session;
+}
+
+static DrvSession *
 session_for(DrvLane *lane, const DrvHello *hello)
 {
     guint8 fingerprint[32];
@@ -299,12 +309,8 @@ session_for(DrvLane *lane, const DrvHello *hello)
         refuse(lane, REFUSE_DENIED, "it has no certificate");
         return NULL;
     }
-    if (drv_hello_wants_new(hello) && drv_transfer_is_full(lane->transfer)) {
-        refuse(lane, REFUSE_DENIED, "as many sessions are open here as can be: close some");
-        return NULL;
-    }
     if (drv_hello_wants_new(hello))
-        return drv_session_new_accepted(lane->transfer, fingerprint, name);
+        return new_session_for(lane, fingerprint, name);
     g_autoptr(DrvSession) session = drv_transfer_find_session(lane->transfer, hello->session);
     if (session == NULL) {
         refuse(lane, REFUSE_UNKNOWN_SESSION,
@@ -314,6 +320,10 @@ session_for(DrvLane *lane, const DrvHello *hello)
     }
     if (!drv_session_may_join(session, hello, fingerprint)) {
         refuse(lane, REFUSE_DENIED, "the session to be resumed is somebody else's");
+        return NULL;
+    }
+    if (!drv_session_has_room(session, hello->lane)) {
+        refuse(lane, REFUSE_DENIED, DRV_SHARE_LANES_FULL);
         return NULL;
     }
     return g_steal_pointer(&session);
@@ -480,12 +490,8 @@ begin_tls(DrvLane *lane)
     drv_worker_timer(lane->worker, &lane->deadline, lane->rx.last + greeting_us(lane));
     set_socket_options(lane->fd);
     lane->compressor = drv_compressor_new();
-    if (!lane_tx_init(lane) || !lane_rx_init(lane)) {
-        error = g_error_new_literal(DRV_ERROR, DRV_ERROR_LIMIT,
-                                    "the buffer pool has no room for one more lane");
-        lane_die(lane, error, FALSE);
-        return;
-    }
+    lane_tx_init(lane);
+    lane_rx_init(lane);
     lane->ssl = drv_tls_connection(drv_transfer_tls(lane->transfer), &lane->pipe, lane->target.host,
                                    &error);
     if (lane->ssl == NULL) {
@@ -514,6 +520,13 @@ connected(DrvOp *op, gint32 result)
         return;
     }
     begin_tls(lane);
+}
+
+DrvChunk *
+lane_take_buffer(DrvLane *lane)
+{
+    DrvChunk *chunk = drv_worker_take(lane->worker, DRV_POOL_IO);
+    return chunk != NULL ? chunk : drv_chunk_new_heap(DRV_CHUNK_SIZE);
 }
 
 static DrvLane *

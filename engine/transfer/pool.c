@@ -38,15 +38,19 @@ struct _DrvPool {
 #define LATE_COMERS 16
 
 #define SLAB_BYTES (DRV_SLAB_CHUNKS * DRV_CHUNK_SIZE)
+/* For hosts that come when others hold all. */
+#define FIRST_JOBS (DRV_POOL_FIRST_JOBS * DRV_POOL_FIRST_JOB)
+#define FIRST_JOB_SLABS ((FIRST_JOBS + DRV_SLAB_CHUNKS - 1) / DRV_SLAB_CHUNKS)
 
 DrvPool *
 drv_pool_new(gsize limit)
 {
     DrvPool *pool = g_new0(DrvPool, 1);
-    pool->max_slabs = CLAMP(limit / SLAB_BYTES, 9, DRV_POOL_MAX_SLABS);
-    guint chunks = pool->max_slabs * DRV_SLAB_CHUNKS;
+    guint slabs = (guint)CLAMP(limit / SLAB_BYTES, 9, DRV_POOL_MAX_SLABS - FIRST_JOB_SLABS);
+    guint chunks = slabs * DRV_SLAB_CHUNKS;
+    pool->max_slabs = slabs + FIRST_JOB_SLABS;
     pool->budget[DRV_POOL_TX] = pool->budget[DRV_POOL_IO] = chunks / 4;
-    pool->budget[DRV_POOL_RX] = chunks / 2;
+    pool->budget[DRV_POOL_RX] = chunks / 2 + FIRST_JOBS;
     g_mutex_init(&pool->lock);
     pool->waiters = g_array_new(FALSE, FALSE, sizeof(Waiter));
     return pool;
@@ -214,9 +218,19 @@ drv_pool_take_on(DrvPool *pool, DrvPoolUse use, gint node)
 DrvChunk *
 drv_chunk_new_heap(gsize size)
 {
+    return drv_chunk_new_charged(size, NULL);
+}
+
+DrvChunk *
+drv_chunk_new_charged(gsize size, DrvAccount *account)
+{
     DrvChunk *chunk = g_malloc(sizeof *chunk + size);
-    *chunk =
-        (DrvChunk){.data = (guint8 *)(chunk + 1), .size = size, .slab = DRV_SLAB_NONE, .node = -1};
+    *chunk = (DrvChunk){.data = (guint8 *)(chunk + 1),
+                        .size = size,
+                        .slab = DRV_SLAB_NONE,
+                        .node = -1,
+                        .account = account};
+    drv_account_add(account, size);
     return chunk;
 }
 
@@ -227,6 +241,7 @@ drv_chunk_free(DrvChunk *chunk)
         return;
     DrvPool *pool = chunk->pool;
     if (pool == NULL) {
+        drv_account_take(chunk->account, chunk->size);
         g_free(chunk);
         return;
     }
@@ -245,27 +260,40 @@ drv_chunk_free(DrvChunk *chunk)
     }
 }
 
+/* Under the lock. Of what is for all. */
+static guint
+grant(const DrvPool *pool, guint left, guint want, guint least)
+{
+    guint kept = MIN(LATE_COMERS * least, (pool->budget[DRV_POOL_RX] - FIRST_JOBS) / 2);
+    guint granted = MIN(want, MAX((left - MIN(kept, left)) / 2, MIN(least, left)));
+    return granted >= least ? granted : 0;
+}
+
 guint
-drv_pool_reserve(DrvPool *pool, guint want, guint least)
+drv_pool_reserve(DrvPool *pool, DrvShare *share, guint want, guint least)
 {
     g_mutex_lock(&pool->lock);
     guint promised = pool->reserved + RX_SPARE;
     guint left = pool->budget[DRV_POOL_RX] - MIN(promised, pool->budget[DRV_POOL_RX]);
-    guint kept = MIN(LATE_COMERS * least, pool->budget[DRV_POOL_RX] / 2);
-    guint granted = MIN(want, MAX((left - MIN(kept, left)) / 2, MIN(least, left)));
-    if (granted < least)
-        granted = 0;
+    guint granted = grant(pool, left - MIN(FIRST_JOBS, left), want, least);
+    if (granted == 0 && share != NULL && share->chunks + least <= DRV_POOL_FIRST_JOB &&
+        left >= least)
+        granted = least;
     pool->reserved += granted;
+    if (share != NULL)
+        share->chunks += granted;
     g_mutex_unlock(&pool->lock);
     return granted;
 }
 
 void
-drv_pool_unreserve(DrvPool *pool, guint chunks)
+drv_pool_unreserve(DrvPool *pool, DrvShare *share, guint chunks)
 {
     g_mutex_lock(&pool->lock);
-    g_assert(pool->reserved >= chunks);
+    g_assert(pool->reserved >= chunks && (share == NULL || share->chunks >= chunks));
     pool->reserved -= chunks;
+    if (share != NULL)
+        share->chunks -= chunks;
     g_mutex_unlock(&pool->lock);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "engine/transfer/share.h"
 #include "numa/cpus.h"
 
 #include <glib.h>
@@ -17,6 +18,9 @@
  * reserved when a channel opens, so that a frame within its credit always finds a chunk and a lane
  * never has to stop reading).
  *
+ * No host takes what another's first job needs: some RX chunks, beyond the pool's limit, are
+ * promised only to hosts that hold few.
+ *
  * On a host with several NUMA nodes a thread takes chunks of its own node, whose slabs are there
  * before they are needed and locked (numa/buffer.h). The budgets are one for all nodes: a thread
  * that finds none of its node takes one of another.
@@ -25,6 +29,10 @@
 #define DRV_CHUNK_SIZE ((gsize)128 * 1024)
 #define DRV_SLAB_CHUNKS 16
 #define DRV_POOL_MAX_SLABS 64
+/* RX chunks that a host's first job finds: a main stream and four more channels, with the least
+ * that they can do with. So many hosts' are kept. */
+#define DRV_POOL_FIRST_JOB 40
+#define DRV_POOL_FIRST_JOBS 2
 #define DRV_SLAB_NONE G_MAXUINT
 
 typedef struct _DrvPool DrvPool;
@@ -42,8 +50,9 @@ typedef struct {
     gsize size;
     guint slab; /* index for registered-buffer operations, DRV_SLAB_NONE for heap chunks */
     DrvPoolUse use;
-    gint node;     /* where it is; -1: not known */
-    DrvPool *pool; /* NULL for heap chunks */
+    gint node;           /* where it is; -1: not known */
+    DrvPool *pool;       /* NULL for heap chunks */
+    DrvAccount *account; /* that a heap chunk's bytes are held against; NULL: none */
 } DrvChunk;
 
 /* What there is of a pool. */
@@ -53,7 +62,8 @@ typedef struct {
 } DrvPoolStats;
 
 /* A pool of at most 'limit' bytes (rounded to slabs): half of it for RX, a quarter each for TX and
- * the lanes. No memory is taken before it is needed. Thread-safe. */
+ * the lanes; and the chunks of first jobs besides. No memory is taken before it is needed.
+ * Thread-safe. */
 DrvPool *drv_pool_new(gsize limit);
 /* Before anything is taken: whether slabs are to be of reserved huge pages, where there are any,
  * and how many bytes of a node at most, if others have any ('limits', by node; 0: no limit). */
@@ -69,16 +79,19 @@ DrvChunk *drv_pool_take_on(DrvPool *pool, DrvPoolUse use, gint node);
 /* A chunk of 'size' bytes outside the pool, for messages and frames too small to deserve one of 128
  * KiB. The caller bounds how many there are. */
 DrvChunk *drv_chunk_new_heap(gsize size);
+/* The same, held against an account, which must outlive it. */
+DrvChunk *drv_chunk_new_charged(gsize size, DrvAccount *account);
 
 /* Gives a chunk back to wherever it came from. NULL is allowed. */
 void drv_chunk_free(DrvChunk *chunk);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvChunk, drv_chunk_free)
 
-/* Promises room for up to 'want' RX chunks; returns how many were granted: never more than half of
- * what is left beyond a part that is kept so that many later channels find 'least', and 0 when
- * fewer than that could be. Undo with drv_pool_unreserve(). */
-guint drv_pool_reserve(DrvPool *pool, guint want, guint least);
-void drv_pool_unreserve(DrvPool *pool, guint chunks);
+/* Promises room for up to 'want' RX chunks to a host; returns how many were granted: never more
+ * than half of what is left beyond a part that is kept so that many later channels find 'least',
+ * and 0 when fewer than that could be. 'share': the host's, which says what it holds already; NULL:
+ * it has no claim to a first job's. Undo with drv_pool_unreserve(). */
+guint drv_pool_reserve(DrvPool *pool, DrvShare *share, guint want, guint least);
+void drv_pool_unreserve(DrvPool *pool, DrvShare *share, guint chunks);
 
 /* Has 'wake(data)' called once, from whichever thread puts a TX chunk back, when drv_pool_take(TX)
  * gave NULL. The callback may only post mail. */

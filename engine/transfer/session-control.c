@@ -40,6 +40,14 @@
 
 /* --- the control channel --- */
 
+/* Bytes that waited, and no longer do. */
+static void
+release(ControlEndpoint *endpoint, gsize bytes)
+{
+    endpoint->waiting_bytes -= bytes;
+    drv_account_take(&endpoint->session->messages, bytes);
+}
+
 static void
 control_pump(ControlEndpoint *endpoint)
 {
@@ -50,8 +58,8 @@ control_pump(ControlEndpoint *endpoint)
         g_autoptr(GBytes) bytes = g_queue_pop_head(&endpoint->waiting);
         gsize len;
         const void *data = g_bytes_get_data(bytes, &len);
-        endpoint->waiting_bytes -= len;
-        DrvChunk *chunk = drv_chunk_new_heap(MAX(len, 1));
+        DrvChunk *chunk = drv_chunk_new_charged(MAX(len, 1), &endpoint->session->messages);
+        release(endpoint, len);
         memcpy(chunk->data, data, len);
         drv_channel_send(endpoint->channel, chunk, (guint32)len, 0);
     }
@@ -139,7 +147,7 @@ control_stop(DrvEndpoint *base)
     endpoint->channel = NULL;
     endpoint->stopped = TRUE;
     g_queue_clear_full(&endpoint->waiting, (GDestroyNotify)g_bytes_unref);
-    endpoint->waiting_bytes = 0;
+    release(endpoint, endpoint->waiting_bytes);
     /* Freed with the session: mail that names it may still be on its way. */
 }
 
@@ -175,12 +183,15 @@ typedef struct {
 } Outgoing;
 
 static void
-fail_unheard(ControlEndpoint *endpoint)
+end_if_unheard(ControlEndpoint *endpoint)
 {
-    g_autoptr(GError) error = g_error_new(
-        DRV_ERROR, DRV_ERROR_LIMIT, "%s does not take what is said to it: %u messages wait",
-        drv_session_peer_name(endpoint->session), endpoint->waiting.length);
-    drv_session_fail(endpoint->session, error);
+    g_autoptr(GError) error = drv_session_overdrawn(endpoint->session);
+    if (endpoint->waiting_bytes > WAITING_MAX && error == NULL)
+        error = g_error_new(DRV_ERROR, DRV_ERROR_LIMIT,
+                            "%s does not take what is said to it: %u messages wait",
+                            drv_session_peer_name(endpoint->session), endpoint->waiting.length);
+    if (error != NULL)
+        drv_session_fail(endpoint->session, error);
 }
 
 static void
@@ -190,9 +201,9 @@ take_outgoing(gpointer target, gpointer data)
     if (!out->endpoint->stopped) {
         g_queue_push_tail(&out->endpoint->waiting, out->message);
         out->endpoint->waiting_bytes += g_bytes_get_size(out->message);
+        drv_account_add(&out->endpoint->session->messages, g_bytes_get_size(out->message));
         control_pump(out->endpoint);
-        if (out->endpoint->waiting_bytes > WAITING_MAX)
-            fail_unheard(out->endpoint);
+        end_if_unheard(out->endpoint);
     } else {
         g_bytes_unref(out->message);
     }
@@ -264,17 +275,10 @@ stop_dialing(DrvSession *session)
 static void
 drop_lanes(DrvSession *session, gboolean bye)
 {
-    for (guint i = 0; i < DRV_MAX_LANES; i++) {
-        g_mutex_lock(&session->lock);
-        DrvLane *lane = g_steal_pointer(&session->lanes[i]);
-        if (lane != NULL)
-            session->lanes_up--;
-        session->idle &= ~(1u << i);
-        g_mutex_unlock(&session->lock);
-        if (lane != NULL) {
-            drv_lane_close(lane, bye);
-            drv_lane_unref(lane);
-        }
+    g_autoptr(GPtrArray) lanes = session_take_lanes(session);
+    for (guint i = 0; i < lanes->len; i++) {
+        drv_lane_close(lanes->pdata[i], bye);
+        drv_lane_unref(lanes->pdata[i]);
     }
 }
 

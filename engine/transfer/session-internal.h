@@ -29,6 +29,7 @@ struct _DrvSession {
     gatomicrefcount refs;
     DrvTransfer *transfer; /* fixed; outlives the session */
     gboolean connects;     /* fixed: we opened it, and connect its lanes */
+    DrvAccount messages;   /* of the control channel, both ways */
 
     GMutex lock; /* guards the next group */
     guint8 id[16];
@@ -36,9 +37,11 @@ struct _DrvSession {
     guint8 fingerprint[32];
     gboolean established;          /* id, secret and fingerprint are known */
     char *peer_name;               /* set once */
+    DrvShare *share;               /* set once */
     DrvLane *lanes[DRV_MAX_LANES]; /* referenced */
     guint idle;                    /* bits: lanes to be woken when there is something to send */
     guint lanes_up;
+    gint64 alone_since; /* monotonic: the last lane is gone; 0: there is one, or was none yet */
     guint reconnects;
     guint64 serial;
     GHashTable *channels; /* id → DrvChannel, referenced */
@@ -75,6 +78,8 @@ struct _DrvSession {
 /* A session with its control channel, not yet connected. Control thread or a lane's worker. */
 DrvSession *session_new(DrvTransfer *transfer, gboolean connects);
 DrvChannel *session_open_control(DrvSession *session);
+/* Its lanes, out of use; the references are the caller's. */
+GPtrArray *session_take_lanes(DrvSession *session);
 
 /* session-control.c, by mail on the control thread. 'data' of down: a SessionDown. */
 typedef struct {

@@ -32,12 +32,17 @@ void drv_session_post_control(DrvSession *session, DrvMailFunc func, gpointer ta
 
 /* --- for lanes, on their workers --- */
 
-/* A session that a peer asks for. */
+/* A session that a peer asks for. NULL, and why in 'full' (g_free it), when it may have no more. */
 DrvSession *drv_session_new_accepted(DrvTransfer *transfer, const guint8 fingerprint[32],
-                                     const char *peer_name);
+                                     const char *peer_name, char **full);
 /* Whether a hello may join: its secret and its certificate are the session's. */
 gboolean drv_session_may_join(DrvSession *session, const DrvHello *hello,
                               const guint8 fingerprint[32]);
+/* Whether the lane that greets takes the place of one, or its host may have one more. */
+gboolean drv_session_has_room(DrvSession *session, guint slot);
+/* For a session that a peer opened: since when it has no lane (monotonic); 0: it has, or is dead.
+ */
+gint64 drv_session_alone_since(DrvSession *session);
 /* What a hello or welcome of this session says. */
 DrvHello *drv_session_hello(DrvSession *session, guint16 lane);
 /* The peer's welcome: learns id and secret from the first. FALSE: it names another session. */
@@ -72,6 +77,9 @@ void drv_session_pull(DrvSession *session, DrvLane *lane, gint64 now_us, DrvPull
 void drv_session_sent(DrvSession *session, DrvChannel *channel, gsize wire_bytes, gboolean ack,
                       gint64 now_us);
 DrvChannel *drv_session_find_channel(DrvSession *session, guint32 id);
+/* What messages are held against, and the end of a session that has taken too much of it. */
+DrvAccount *drv_session_account(DrvSession *session);
+GError *drv_session_overdrawn(DrvSession *session);
 /* How far a channel came that is done here. FALSE when there was none of late. */
 gboolean drv_session_done_channel(DrvSession *session, guint32 id, DrvProgress *progress);
 void drv_session_received(DrvSession *session, gsize wire_bytes);

@@ -43,6 +43,7 @@ drv_session_unref(DrvSession *session)
     if (session == NULL || !g_atomic_ref_count_dec(&session->refs))
         return;
     g_assert(g_hash_table_size(session->channels) == 0 && session->acks.length == 0);
+    g_assert(session->messages.bytes == 0);
     g_hash_table_unref(session->channels);
     g_queue_clear_full(&session->done, g_free);
     g_clear_object(&session->resolving);
@@ -101,15 +102,22 @@ name_of(const guint8 fingerprint[32], const char *peer_name)
 }
 
 DrvSession *
-drv_session_new_accepted(DrvTransfer *transfer, const guint8 fingerprint[32], const char *peer_name)
+drv_session_new_accepted(DrvTransfer *transfer, const guint8 fingerprint[32], const char *peer_name,
+                         char **full)
 {
+    g_autofree char *name = name_of(fingerprint, peer_name);
+    *full = drv_transfer_admit(transfer, name);
+    if (*full != NULL)
+        return NULL;
     DrvSession *session = session_new(transfer, FALSE);
     if (RAND_bytes(session->id, sizeof session->id) != 1 ||
         RAND_bytes(session->secret, sizeof session->secret) != 1)
         g_error("no random bytes are to be had");
     memcpy(session->fingerprint, fingerprint, sizeof session->fingerprint);
     session->established = TRUE;
-    session->peer_name = name_of(fingerprint, peer_name);
+    session->peer_name = g_steal_pointer(&name);
+    session->share = drv_transfer_share(transfer, session->peer_name);
+    session->messages.above = &session->share->messages;
     session->control = session_open_control(session);
     drv_transfer_announce(transfer, session->id, session);
     return session;
@@ -159,6 +167,7 @@ drv_session_welcomed(DrvSession *session, const DrvHello *welcome, const guint8 
         memcpy(session->secret, welcome->secret, sizeof session->secret);
         memcpy(session->fingerprint, fingerprint, sizeof session->fingerprint);
         session->peer_name = name_of(fingerprint, peer_name);
+        session->share = drv_transfer_share(session->transfer, session->peer_name);
         session->established = TRUE;
     } else {
         good = memcmp(session->id, welcome->session, sizeof session->id) == 0 &&
@@ -177,7 +186,43 @@ drv_session_peer_name(DrvSession *session)
     return name != NULL ? name : "";
 }
 
+DrvShare *
+drv_session_share(DrvSession *session)
+{
+    g_mutex_lock(&session->lock);
+    DrvShare *share = session->share;
+    g_mutex_unlock(&session->lock);
+    return share;
+}
+
+DrvAccount *
+drv_session_account(DrvSession *session)
+{
+    return &session->messages;
+}
+
+GError *
+drv_session_overdrawn(DrvSession *session)
+{
+    if (!drv_share_is_overdrawn(&session->messages))
+        return NULL;
+    return g_error_new(DRV_ERROR, DRV_ERROR_LIMIT,
+                       "the sessions of %s hold more than %u MiB of messages together, as much as "
+                       "one host may",
+                       drv_session_peer_name(session), DRV_SHARE_MESSAGES >> 20);
+}
+
 /* --- lanes --- */
+
+/* Under the lock: one more, or one less, of those that stand. */
+static void
+count_lane(DrvSession *session, gint change)
+{
+    session->lanes_up += (guint)change;
+    session->alone_since = session->lanes_up == 0 ? g_get_monotonic_time() : 0;
+    if (!session->connects)
+        g_atomic_int_add(&session->share->lanes, change);
+}
 
 /* Under the lock. Wakes one lane that has nothing to do, if there is one. */
 static void
@@ -210,10 +255,45 @@ take_out(DrvSession *session, guint slot)
     DrvLane *lane = g_steal_pointer(&session->lanes[slot]);
     if (lane != NULL) {
         session->idle &= ~(1u << slot);
-        session->lanes_up--;
+        count_lane(session, -1);
         tell_channels_of_loss(session, drv_lane_serial(lane));
     }
     return lane;
+}
+
+GPtrArray *
+session_take_lanes(DrvSession *session)
+{
+    GPtrArray *lanes = g_ptr_array_new();
+    g_mutex_lock(&session->lock);
+    for (guint i = 0; i < DRV_MAX_LANES; i++) {
+        if (session->lanes[i] != NULL) {
+            g_ptr_array_add(lanes, g_steal_pointer(&session->lanes[i]));
+            count_lane(session, -1);
+        }
+    }
+    session->idle = 0;
+    g_mutex_unlock(&session->lock);
+    return lanes;
+}
+
+gboolean
+drv_session_has_room(DrvSession *session, guint slot)
+{
+    g_mutex_lock(&session->lock);
+    gboolean room =
+        session->lanes[slot] != NULL || g_atomic_int_get(&session->share->lanes) < DRV_SHARE_LANES;
+    g_mutex_unlock(&session->lock);
+    return room;
+}
+
+gint64
+drv_session_alone_since(DrvSession *session)
+{
+    g_mutex_lock(&session->lock);
+    gint64 since = session->dead == NULL ? session->alone_since : 0;
+    g_mutex_unlock(&session->lock);
+    return since;
 }
 
 gboolean
@@ -226,7 +306,7 @@ drv_session_lane_up(DrvSession *session, DrvLane *lane)
     if (alive) {
         old = take_out(session, slot); /* half-dead: the peer has given it up before we noticed */
         session->lanes[slot] = drv_lane_ref(lane);
-        session->lanes_up++;
+        count_lane(session, 1);
         drv_lane_set_serial(lane, ++session->serial);
     }
     g_mutex_unlock(&session->lock);

@@ -60,6 +60,8 @@ gboolean drv_session_is_connected(DrvSession *session);
 gboolean drv_session_is_dead(DrvSession *session);
 /* The peer's name, from its certificate; "" before it is known. Borrowed. */
 const char *drv_session_peer_name(DrvSession *session);
+/* The peer's share of what there is; NULL before it is known. */
+DrvShare *drv_session_share(DrvSession *session);
 
 typedef struct {
     guint lanes;      /* up now */

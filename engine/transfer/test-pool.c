@@ -6,12 +6,13 @@
 
 #include <string.h>
 
-#define SLABS                                                                                      \
-    9 /* the least there is: 144 chunks, half of them for RX, a quarter for each other use */
-#define MOST 72
+/* The least there is: 144 chunks, half of them for RX, a quarter for each other use. And the first
+ * jobs' 80, for RX as well. */
+#define SLABS (9 + 5)
+#define MOST (72 + 80)
 
 static const guint budgets[DRV_POOL_USES] = {
-    [DRV_POOL_TX] = 36, [DRV_POOL_RX] = 72, [DRV_POOL_IO] = 36};
+    [DRV_POOL_TX] = 36, [DRV_POOL_RX] = 72 + 80, [DRV_POOL_IO] = 36};
 
 static DrvPool *
 small_pool(void)
@@ -69,17 +70,17 @@ test_reservations(void)
 {
     DrvPool *pool = drv_pool_new((gsize)256 * 1024 * 1024);
     guint promised = 0, granted, last = G_MAXUINT;
-    while ((granted = drv_pool_reserve(pool, 512, 8)) > 0) {
+    while ((granted = drv_pool_reserve(pool, NULL, 512, 8)) > 0) {
         g_assert_cmpuint(granted, >=, 8);
         g_assert_cmpuint(granted, <=, last); /* late comers get less, but get some */
         last = granted;
         promised += granted;
     }
     g_assert_cmpuint(promised, <, 2048 / 2);
-    g_assert_cmpuint(drv_pool_reserve(pool, 4, 8), ==, 0);
-    drv_pool_unreserve(pool, promised);
-    g_assert_cmpuint(drv_pool_reserve(pool, 10, 8), ==, 10);
-    drv_pool_unreserve(pool, 10);
+    g_assert_cmpuint(drv_pool_reserve(pool, NULL, 4, 8), ==, 0);
+    drv_pool_unreserve(pool, NULL, promised);
+    g_assert_cmpuint(drv_pool_reserve(pool, NULL, 10, 8), ==, 10);
+    drv_pool_unreserve(pool, NULL, 10);
     drv_pool_free(pool);
 }
 
@@ -89,13 +90,64 @@ test_many_reservations(void)
 {
     DrvPool *pool = drv_pool_new((gsize)60 << 20);
     guint promised = 0, granted, count = 0;
-    for (; (granted = drv_pool_reserve(pool, 128, 8)) > 0; count++)
+    for (; (granted = drv_pool_reserve(pool, NULL, 128, 8)) > 0; count++)
         promised += granted;
     g_assert_cmpuint(count, >=, 17);
-    drv_pool_unreserve(pool, promised);
-    g_assert_cmpuint(granted = drv_pool_reserve(pool, 128, 8), >=, 32);
-    drv_pool_unreserve(pool, granted);
+    drv_pool_unreserve(pool, NULL, promised);
+    g_assert_cmpuint(granted = drv_pool_reserve(pool, NULL, 128, 8), >=, 32);
+    drv_pool_unreserve(pool, NULL, granted);
     drv_pool_free(pool);
+}
+
+static guint
+take_for(DrvPool *pool, DrvShare *share, guint want)
+{
+    guint granted, channels = 0;
+    for (; (granted = drv_pool_reserve(pool, share, want, 8)) > 0; channels++)
+        g_assert_cmpuint(granted, >=, 8);
+    return channels;
+}
+
+/* Whatever one host takes, another's first job finds what it needs; and that is not more than the
+ * job's own. */
+static void
+test_first_jobs(void)
+{
+    DrvPool *pool = drv_pool_new((gsize)60 << 20);
+    DrvShare greedy = {0}, other = {0}, third = {0}, late = {0};
+    g_assert_cmpuint(take_for(pool, &greedy, 1024), >=, 17);
+    g_assert_cmpuint(take_for(pool, &other, 1024), ==, DRV_POOL_FIRST_JOB / 8);
+    g_assert_cmpuint(other.chunks, ==, DRV_POOL_FIRST_JOB);
+    g_assert_cmpuint(take_for(pool, &greedy, 8), ==, 0);
+    g_assert_cmpuint(take_for(pool, &third, 8), ==, DRV_POOL_FIRST_JOB / 8);
+    g_assert_cmpuint(take_for(pool, &late, 8), ==, 0); /* for so many it is kept */
+
+    /* What the greedy one gives back is for all again, but for what is kept. */
+    drv_pool_unreserve(pool, &third, third.chunks);
+    drv_pool_unreserve(pool, &greedy, 16);
+    g_assert_cmpuint(take_for(pool, &greedy, 8), ==, 0);
+    g_assert_cmpuint(take_for(pool, &late, 8), ==, DRV_POOL_FIRST_JOB / 8);
+    drv_pool_unreserve(pool, &other, other.chunks);
+    drv_pool_unreserve(pool, &late, late.chunks);
+    g_assert_cmpuint(take_for(pool, &greedy, 8), ==, 2);
+    drv_pool_unreserve(pool, &greedy, greedy.chunks);
+    drv_pool_free(pool);
+}
+
+static void
+test_charged(void)
+{
+    DrvAccount above = {0}, account = {0, &above}, beside = {0, &above};
+    g_autoptr(DrvChunk) free_of_charge = drv_chunk_new_heap(100);
+    DrvChunk *one = drv_chunk_new_charged(100, &account);
+    DrvChunk *two = drv_chunk_new_charged(10, &beside);
+    g_assert_cmpint(account.bytes, ==, 100);
+    g_assert_cmpint(above.bytes, ==, 110);
+    drv_chunk_free(one);
+    g_assert_cmpint(account.bytes, ==, 0);
+    g_assert_cmpint(above.bytes, ==, 10);
+    drv_chunk_free(two);
+    g_assert_cmpint(above.bytes, ==, 0);
 }
 
 static void
@@ -275,6 +327,8 @@ main(int argc, char **argv)
     g_test_add_func("/pool/budgets", test_budgets);
     g_test_add_func("/pool/reservations", test_reservations);
     g_test_add_func("/pool/many-reservations", test_many_reservations);
+    g_test_add_func("/pool/first-jobs", test_first_jobs);
+    g_test_add_func("/pool/charged", test_charged);
     g_test_add_func("/pool/waiters", test_waiters);
     g_test_add_func("/pool/heap", test_heap);
     g_test_add_func("/pool/threads", test_threads);

@@ -20,6 +20,9 @@
 #define MAX_STRANGERS 128
 /* Sessions that peers may have open: each is a daemon with jobs, or one that lost its memory. */
 #define MAX_SESSIONS 256
+/* Of one host, if nobody says. A daemon opens one for all its jobs; those that it lost by being
+ * killed wait here for an hour. */
+#define PEER_SESSIONS 16
 /* Without file descriptors no connection can be accepted; some may be free again after so long. */
 #define ACCEPT_PAUSE_US (100 * 1000)
 #define BIND_PAUSE_US (20 * 1000)
@@ -39,6 +42,8 @@ struct _DrvTransfer {
     DrvTls *tls;
     DrvPool *pool;
     DrvShaper *shaper;
+    DrvShares *shares;
+    guint peer_sessions;
     DrvWorker **workers;
     guint n_workers;
     const DrvTopology *topology;
@@ -123,6 +128,8 @@ drv_transfer_new(const DrvTransferConfig *config, GError **error)
     transfer->topology = config->topology;
     g_mutex_init(&transfer->place_lock);
     configure_pool(transfer, config);
+    transfer->shares = drv_shares_new();
+    transfer->peer_sessions = config->peer_sessions > 0 ? config->peer_sessions : PEER_SESSIONS;
     transfer->shaper = drv_shaper_new(config->bandwidth, g_get_monotonic_time());
     guint threads = config->threads > 0 ? MIN(config->threads, MAX_THREADS) : default_threads();
     transfer->workers = g_new0(DrvWorker *, threads);
@@ -224,6 +231,7 @@ drv_transfer_free(DrvTransfer *transfer)
     drv_tls_free(transfer->tls);
     drv_shaper_unref(transfer->shaper);
     drv_pool_free(transfer->pool);
+    drv_shares_free(transfer->shares);
     g_mutex_clear(&transfer->place_lock);
     g_mutex_clear(&transfer->lock);
     g_free(transfer->name);
@@ -574,13 +582,65 @@ drv_transfer_rekey_bytes(DrvTransfer *transfer)
     return transfer->rekey_bytes;
 }
 
-gboolean
-drv_transfer_is_full(DrvTransfer *transfer)
+DrvShare *
+drv_transfer_share(DrvTransfer *transfer, const char *name)
 {
+    return drv_shares_of(transfer->shares, name);
+}
+
+/* The sessions that live and that the host has opened, referenced. 'all': those of all hosts. */
+static GPtrArray *
+sessions_of(DrvTransfer *transfer, const char *name, guint *all)
+{
+    GPtrArray *sessions = g_ptr_array_new_with_free_func((GDestroyNotify)drv_session_unref);
     g_mutex_lock(&transfer->lock);
-    gboolean full = transfer->by_id->len >= MAX_SESSIONS;
+    for (guint i = 0; i < transfer->by_id->len; i++) {
+        DrvSession *session = g_array_index(transfer->by_id, ById, i).session;
+        if (g_str_equal(drv_session_peer_name(session), name) && !drv_session_is_dead(session))
+            g_ptr_array_add(sessions, drv_session_ref(session));
+    }
+    *all = transfer->by_id->len;
     g_mutex_unlock(&transfer->lock);
-    return full;
+    return sessions;
+}
+
+/* A host that was restarted, again and again, is not to be shut out by what it left behind. */
+static gboolean
+end_one_left_alone(GPtrArray *sessions)
+{
+    DrvSession *oldest = NULL;
+    gint64 since = G_MAXINT64;
+    for (guint i = 0; i < sessions->len; i++) {
+        gint64 alone = drv_session_alone_since(sessions->pdata[i]);
+        if (alone > 0 && alone < since) {
+            oldest = sessions->pdata[i];
+            since = alone;
+        }
+    }
+    g_autoptr(GError) error =
+        g_error_new(DRV_ERROR, DRV_ERROR_LIMIT,
+                    "it has had no connection for the longest, and its host has opened one more "
+                    "than the %u that it may",
+                    sessions->len);
+    if (oldest != NULL)
+        drv_session_fail(oldest, error);
+    return oldest != NULL;
+}
+
+char *
+drv_transfer_admit(DrvTransfer *transfer, const char *name)
+{
+    guint all;
+    g_autoptr(GPtrArray) sessions = sessions_of(transfer, name, &all);
+    if (g_atomic_int_get(&drv_transfer_share(transfer, name)->lanes) >= DRV_SHARE_LANES)
+        return g_strdup(DRV_SHARE_LANES_FULL);
+    if (sessions->len >= transfer->peer_sessions && !end_one_left_alone(sessions))
+        return g_strdup_printf("your host has %u sessions open here, as many as it may: end some, "
+                               "or raise 'sessions=' under [incoming] in the configuration here",
+                               sessions->len);
+    if (all >= MAX_SESSIONS)
+        return g_strdup("as many sessions are open here as can be: close some");
+    return NULL;
 }
 
 gboolean

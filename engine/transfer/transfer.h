@@ -24,6 +24,7 @@ typedef struct {
      * are anywhere. */
     const DrvTopology *topology;
     guint64 bandwidth;   /* bytes a second for all jobs together; 0: no limit */
+    guint peer_sessions; /* that one host may open; 0: the default */
     gboolean kernel_tls; /* lanes let the kernel seal what they send, where it can */
     guint64 rekey_bytes; /* what a lane sends with one key; 0: 64 GiB */
     /* In drv_ktls_send()'s stead, for tests; NULL: that itself. */
@@ -79,8 +80,11 @@ gboolean drv_transfer_ktls_send(DrvTransfer *transfer, int fd, const DrvKtlsKey 
 /* The kernel's records, or the peer's, cannot be read: nothing is left to kernels from now on. */
 void drv_transfer_ktls_distrust(DrvTransfer *transfer, const GError *why);
 guint64 drv_transfer_rekey_bytes(DrvTransfer *transfer);
-/* Whether peers have as many sessions open as they may. */
-gboolean drv_transfer_is_full(DrvTransfer *transfer);
+/* What the host of this name holds. */
+DrvShare *drv_transfer_share(DrvTransfer *transfer, const char *name);
+/* Whether that host may open one more session: NULL, or what to tell it (g_free it). Of its
+ * sessions that have no connection, the one that has had none for the longest makes room. */
+char *drv_transfer_admit(DrvTransfer *transfer, const char *name);
 /* Lanes that have not said which session they belong to. FALSE when there are too many. */
 gboolean drv_transfer_stranger_begin(DrvTransfer *transfer);
 void drv_transfer_stranger_end(DrvTransfer *transfer);
