@@ -23,6 +23,9 @@
 /* Tunnels and predictions are in no journal: so many of those that are over can still be asked
  * after. */
 #define KEEP_ENDED 32
+/* Migrations of one host that were prepared here and have not begun. More than that at once find no
+ * buffers anyway. */
+#define MAX_PREPARING 32
 
 struct _DrvJobs {
     DrvServices *services;
@@ -97,11 +100,32 @@ find(DrvJobs *jobs, const char *id, DrvJobRole role)
 
 /* --- peers that call us --- */
 
+/* What is prepared holds a QEMU, and a place in the list and in the journal. */
+static gboolean
+may_prepare(DrvJobs *jobs, DrvPeer *peer, GError **error)
+{
+    guint n = 0;
+    for (guint i = 0; i < jobs->jobs->len; i++) {
+        DrvJob *job = jobs->jobs->pdata[i];
+        n += job->journaled && job->rec->role == DRV_ROLE_DEST &&
+             g_strcmp0(job->rec->peer, drv_peer_name(peer)) == 0 && drv_live_dest_is_preparing(job);
+    }
+    if (n < MAX_PREPARING)
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_LIMIT,
+                "the destination prepares %u migrations of this host, as many as one host may have "
+                "that have not begun: try again when they have",
+                n);
+    return FALSE;
+}
+
 static void
 prepare(DrvJobs *jobs, DrvPeer *peer, guint64 call, JsonObject *args)
 {
     g_autoptr(GError) error = NULL;
-    DrvJob *job = drv_live_dest_new(jobs->services, peer, call, args, &error);
+    DrvJob *job = may_prepare(jobs, peer, &error)
+                      ? drv_live_dest_new(jobs->services, peer, call, args, &error)
+                      : NULL;
     if (job == NULL) {
         drv_peer_refuse(peer, call, error);
         return;

@@ -305,10 +305,12 @@ drv_live_dest_disk(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args)
         if (fd >= 0)
             ok = drv_channel_set_accept(disks->channels, peer, fd, args, &error);
     }
-    if (ok != NULL)
+    if (ok != NULL) {
+        dest_has_begun(self);
         drv_peer_answer(peer, call, ok);
-    else
+    } else {
         drv_peer_refuse(peer, call, error);
+    }
 }
 
 gboolean

@@ -298,6 +298,7 @@ prepared(gpointer owner, GError *error)
         json_object_set_object_member(ok, "dedup", g_steal_pointer(&self->shares));
     drv_calls_answer(self->calls, DEST_PREPARE, ok);
     json_object_unref(ok);
+    dest_await_begin(self);
 }
 
 void

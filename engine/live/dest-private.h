@@ -52,6 +52,7 @@ typedef struct {
                    -1 */
     gint64 log_from;
 
+    gboolean begun;        /* the source has opened a channel */
     gboolean incoming;     /* migrate-incoming was sent: QEMU is of no use for anything else */
     gboolean completed;    /* QEMU has loaded everything */
     gboolean may_have_run; /* 'cont' was sent, and not refused */
@@ -63,6 +64,7 @@ typedef struct {
     double cpu_before;
 
     GSource *drop;
+    GSource *begin; /* while what was prepared is to be begun */
     GSource *again; /* in COMMITTED, when IN_DOUBT could not be written */
     GSource *gone;  /* while a QEMU that was told to quit is waited for, and ... */
     GSource *hangs; /* ... when it has had time enough */
@@ -98,6 +100,10 @@ void dest_run_guest(LiveDest *self);
 void dest_prepare(LiveDest *self);
 /* Goes on to LOADED when all of it is here. */
 void dest_check_loaded(LiveDest *self);
+
+/* dest-begin.c: the source has its answer, and has to open a channel soon; it has opened one. */
+void dest_await_begin(LiveDest *self);
+void dest_has_begun(LiveDest *self);
 
 /* dest-disks.c: '--disks mirror'. Steps: exports them; sees that they
  * hold no data. How many there are, ready for

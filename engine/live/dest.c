@@ -309,6 +309,7 @@ give_back(LiveDest *self)
     dest_stop_hashing(self);
     g_clear_pointer(&self->memory, drv_memory_check_unref);
     dest_clear_source(&self->drop);
+    dest_clear_source(&self->begin);
     dest_clear_source(&self->again);
     dest_clear_source(&self->hangs);
     dest_clear_source(&self->gone);
@@ -485,6 +486,7 @@ static void
 dest_roll_back(LiveDest *self)
 {
     dest_clear_source(&self->drop);
+    dest_clear_source(&self->begin);
     dest_stop_hashing(self);
     if (drv_job_state(&self->base) != DRV_STATE_ROLLING_BACK)
         drv_job_move_anyway(&self->base, DRV_STATE_ROLLING_BACK);
@@ -513,10 +515,12 @@ drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args
         if (fd >= 0)
             ok = drv_channel_set_accept(self->channels, peer, fd, args, &error);
     }
-    if (ok != NULL)
+    if (ok != NULL) {
+        dest_has_begun(self);
         drv_peer_answer(peer, call, ok);
-    else
+    } else {
         drv_peer_refuse(peer, call, error);
+    }
 }
 
 /* --- life --- */

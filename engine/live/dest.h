@@ -9,6 +9,8 @@
  * make no sense. */
 DrvJob *drv_live_dest_new(DrvServices *services, DrvPeer *peer, guint64 call, JsonObject *args,
                           GError **error);
+/* Whether its source has opened no channel yet. */
+gboolean drv_live_dest_is_preparing(DrvJob *job);
 /* From the journal. */
 DrvJob *drv_live_dest_restored(DrvServices *services, DrvJobRecord *rec);
 
