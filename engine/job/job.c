@@ -250,55 +250,6 @@ drv_job_changed(DrvJob *job)
     drv_services_changed(job->services, job->rec->id);
 }
 
-static void
-set_time(JsonObject *object, const char *member, gint64 realtime_us)
-{
-    g_autoptr(GDateTime) when = g_date_time_new_from_unix_utc(realtime_us / G_USEC_PER_SEC);
-    g_autofree char *text = when != NULL ? g_date_time_format(when, "%Y-%m-%dT%H:%M:%SZ") : NULL;
-    if (text != NULL)
-        json_object_set_string_member(object, member, text);
-}
-
-static void
-set_text(JsonObject *object, const char *member, const char *value)
-{
-    if (value != NULL)
-        json_object_set_string_member(object, member, value);
-    else
-        json_object_set_null_member(object, member);
-}
-
-JsonObject *
-drv_job_record_to_json(const DrvJobRecord *rec, const char *kind)
-{
-    JsonObject *object = json_object_new();
-    json_object_set_string_member(object, "job", rec->id);
-    json_object_set_string_member(object, "kind", kind);
-    json_object_set_string_member(object, "role", drv_role_name(rec->role));
-    set_text(object, "vm", rec->vm);
-    set_text(object, "peer", rec->peer);
-    json_object_set_string_member(object, "state", drv_state_name(rec->state));
-    set_time(object, "created", rec->created_us);
-    set_time(object, "updated", rec->updated_us);
-    json_object_set_boolean_member(object, "final", drv_state_is_final(rec->state));
-    if (rec->error_message != NULL) {
-        JsonObject *error = json_object_new();
-        set_text(error, "class", rec->error_class);
-        set_text(error, "message", rec->error_message);
-        json_object_set_object_member(object, "error", error);
-    } else {
-        json_object_set_null_member(object, "error");
-    }
-    json_object_set_null_member(object, "progress");
-    JsonObject *result =
-        rec->result != NULL ? drv_json_parse_object(rec->result, strlen(rec->result), NULL) : NULL;
-    if (result != NULL)
-        json_object_set_object_member(object, "result", result);
-    else
-        json_object_set_null_member(object, "result");
-    return object;
-}
-
 JsonObject *
 drv_job_to_json(DrvJob *job)
 {
@@ -308,16 +259,6 @@ drv_job_to_json(DrvJob *job)
     if (progress != NULL)
         json_object_set_object_member(object, "progress", progress);
     return object;
-}
-
-gboolean
-drv_job_valid_id(const char *id)
-{
-    gsize len = strlen(id);
-    for (gsize i = 0; i < len; i++)
-        if (!g_ascii_isalnum(id[i]) && id[i] != '-')
-            return FALSE;
-    return len > 0 && len <= 32;
 }
 
 double

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "engine/job/record-json.h"
 #include "engine/job/services.h"
 #include "engine/job/steps.h"
 
@@ -89,8 +90,6 @@ void drv_job_changed(DrvJob *job);
 
 /* What the API shows: docs/http-api.md. */
 JsonObject *drv_job_to_json(DrvJob *job);
-/* The same of a record alone. */
-JsonObject *drv_job_record_to_json(const DrvJobRecord *rec, const char *kind);
 /* User and system time of this process so far, in seconds: what a job's report counts. */
 double drv_process_cpu_seconds(void);
 
@@ -99,6 +98,3 @@ DrvTicket *drv_job_ticket(DrvSteps *steps);
 /* The job, or NULL when the step is no longer the one at hand. Either way 'keep' receives the
  * ticket's reference, for the caller's scope. */
 gpointer drv_job_redeem(gpointer ticket, DrvJob **keep);
-
-/* Letters, digits and dashes, 1 to 32 of them. */
-gboolean drv_job_valid_id(const char *id);

@@ -5,11 +5,24 @@
 #include "engine/job/journal-file.h"
 #include "engine/job/journal-sql.h"
 
+#include <string.h>
+
 struct _DrvJournal {
     DrvJournalFile file;
     sqlite3_stmt *stmts[SQL_LAST];
     gboolean broken; /* a commit ended nobody knows how */
+    gboolean told;   /* of a job that makes no sense */
 };
+
+gboolean
+drv_job_valid_id(const char *id)
+{
+    gsize len = strlen(id);
+    for (gsize i = 0; i < len; i++)
+        if (!g_ascii_isalnum(id[i]) && id[i] != '-')
+            return FALSE;
+    return len > 0 && len <= 32;
+}
 
 DrvJobRecord *
 drv_job_record_new(const char *id, DrvJobRole role, const char *spec)
@@ -253,11 +266,12 @@ column(sqlite3_stmt *stmt, int at)
 static gboolean
 fail_unknown(DrvJournal *journal, const char *what, GError **error)
 {
+    g_autofree char *shown = g_strescape(what != NULL ? what : "", NULL);
     g_set_error(
         error, DRV_ERROR, DRV_ERROR_IO,
-        "the journal \"%s\" has a job with the state or role \"%s\", which this drover does "
+        "the journal \"%s\" has a job with the state or role \"%.40s\", which this drover does "
         "not know",
-        journal->file.path, what != NULL ? what : "");
+        journal->file.path, shown);
     return FALSE;
 }
 
@@ -266,6 +280,24 @@ read_state(DrvJournal *journal, sqlite3_stmt *stmt, int at, DrvJobState *state, 
 {
     const char *text = (const char *)sqlite3_column_text(stmt, at);
     return drv_state_parse(text, state) || fail_unknown(journal, text, error);
+}
+
+/* What a damaged disk has put there must not get into paths, and into the JSON of others. */
+static gboolean
+check_texts(DrvJournal *journal, const DrvJobRecord *rec, GError **error)
+{
+    const char *const texts[] = {rec->spec,   rec->vm,          rec->peer,
+                                 rec->detail, rec->error_class, rec->error_message,
+                                 rec->result};
+    gboolean good = rec->id != NULL && drv_job_valid_id(rec->id) && rec->spec != NULL;
+    for (guint i = 0; i < G_N_ELEMENTS(texts) && good; i++)
+        good = texts[i] == NULL || g_utf8_validate(texts[i], -1, NULL);
+    if (!good)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_IO,
+                    "the journal \"%s\" has a job with an id or a text that no drover has written: "
+                    "it is damaged, so see for yourself where that guest runs",
+                    journal->file.path);
+    return good;
 }
 
 static DrvJobRecord *
@@ -290,25 +322,42 @@ read_record(DrvJournal *journal, sqlite3_stmt *stmt, GError **error)
     rec->error_message = column(stmt, 10);
     rec->result = column(stmt, 11);
     rec->abort_due = drv_state_is_final(rec->state) && sqlite3_column_int(stmt, 12) != 0;
-    return g_steal_pointer(&rec);
+    return check_texts(journal, rec, error) ? g_steal_pointer(&rec) : NULL;
 }
 
-/* Reads the rows of a bound SELECT into a new array. */
+/* One guest must not be lost for what has become of another's job. It is said once, and not each
+ * time that somebody lists the jobs. */
+static void
+leave_out(DrvJournal *journal, const GError *why)
+{
+    if (!journal->told)
+        g_warning("%s; the other jobs go on", why->message);
+    journal->told = TRUE;
+}
+
+/* Reads the rows of a bound SELECT into a new array. A row that makes no sense fails with 'strict',
+ * and is left out else. */
 static GPtrArray *
-read_records(DrvJournal *journal, sqlite3_stmt *stmt, GError **error)
+read_records(DrvJournal *journal, sqlite3_stmt *stmt, gboolean strict, GError **error)
 {
     g_autoptr(GPtrArray) records =
         g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_record_free);
-    gboolean ok = TRUE;
-    while (ok && sqlite3_step(stmt) == SQLITE_ROW) {
-        DrvJobRecord *rec = read_record(journal, stmt, error);
-        ok = rec != NULL;
-        if (ok)
+    g_autoptr(GError) why = NULL;
+    while (why == NULL && sqlite3_step(stmt) == SQLITE_ROW) {
+        DrvJobRecord *rec = read_record(journal, stmt, &why);
+        if (rec != NULL)
             g_ptr_array_add(records, rec);
+        else if (!strict) {
+            leave_out(journal, why);
+            g_clear_error(&why);
+        }
     }
-    if (sqlite3_reset(stmt) != SQLITE_OK && ok)
-        ok = drv_journal_file_fail(&journal->file, error);
-    return ok ? g_steal_pointer(&records) : NULL;
+    if (sqlite3_reset(stmt) != SQLITE_OK && why == NULL)
+        drv_journal_file_fail(&journal->file, &why);
+    if (why == NULL)
+        return g_steal_pointer(&records);
+    g_propagate_error(error, g_steal_pointer(&why));
+    return NULL;
 }
 
 DrvJobRecord *
@@ -316,7 +365,7 @@ drv_journal_load(DrvJournal *journal, const char *id, DrvJobRole role, GError **
 {
     sqlite3_stmt *stmt = journal->stmts[SQL_LOAD];
     bind_key(stmt, id, role);
-    g_autoptr(GPtrArray) records = read_records(journal, stmt, error);
+    g_autoptr(GPtrArray) records = read_records(journal, stmt, TRUE, error);
     if (records == NULL)
         return NULL;
     if (records->len == 0) {
@@ -333,7 +382,7 @@ drv_journal_list(DrvJournal *journal, guint limit, gboolean only_active, GError 
 {
     sqlite3_stmt *stmt = journal->stmts[only_active ? SQL_LIST_ACTIVE : SQL_LIST];
     sqlite3_bind_int64(stmt, 1, limit == 0 ? -1 : (gint64)limit); /* negative: no limit */
-    return read_records(journal, stmt, error);
+    return read_records(journal, stmt, FALSE, error);
 }
 
 GArray *

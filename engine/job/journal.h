@@ -46,6 +46,9 @@ DrvJobRecord *drv_job_record_new(const char *id, DrvJobRole role, const char *sp
 void drv_job_record_free(DrvJobRecord *rec);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvJobRecord, drv_job_record_free)
 
+/* Letters, digits and dashes, 1 to 32 of them. */
+gboolean drv_job_valid_id(const char *id);
+
 typedef struct {
     gint64 at_us; /* real time, microseconds since 1970 */
     DrvJobState from, to;
@@ -83,12 +86,14 @@ gboolean drv_journal_use_reserve(DrvJournal *journal);
 /* Writes the record in the state that it is in. DRV_ERROR_STATE as above. */
 gboolean drv_journal_save(DrvJournal *journal, DrvJobRecord *rec, GError **error);
 
-/* DRV_ERROR_NOT_FOUND when there is no such job. Owned by the caller. */
+/* DRV_ERROR_NOT_FOUND when there is no such job; DRV_ERROR_IO also for one that makes no sense.
+ * Owned by the caller. */
 DrvJobRecord *drv_journal_load(DrvJournal *journal, const char *id, DrvJobRole role,
                                GError **error);
 
 /* At most 'limit' records (0: all), the newest first; if asked, only those that are active: not
- * final, or with an abort that is due. The array owns its DrvJobRecords. */
+ * final, or with an abort that is due. One that makes no sense is left out, with a warning. The
+ * array owns its DrvJobRecords. */
 GPtrArray *drv_journal_list(DrvJournal *journal, guint limit, gboolean only_active, GError **error);
 
 /* The moves of a job, oldest first: an array of DrvJobTransition, empty for an unknown job. */

@@ -5,6 +5,7 @@
 #include <sys/un.h>
 
 #include "common/error.h"
+#include "common/json.h"
 #include "engine/host/address.h"
 
 /*
@@ -253,14 +254,12 @@ drv_job_spec_from_json(JsonObject *object, GError **error)
 DrvJobSpec *
 drv_job_spec_parse(const char *text, GError **error)
 {
-    g_autoptr(GError) why = NULL;
-    g_autoptr(JsonNode) node = json_from_string(text, &why);
-    if (node == NULL || !JSON_NODE_HOLDS_OBJECT(node)) {
-        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE, "the job is not a JSON object%s%s",
-                    why != NULL ? ": " : "", why != NULL ? why->message : "");
+    g_autoptr(JsonObject) object = drv_json_parse_object(text, strlen(text), error);
+    if (object == NULL) {
+        g_prefix_error(error, "the job is ");
         return NULL;
     }
-    return drv_job_spec_from_json(json_node_get_object(node), error);
+    return drv_job_spec_from_json(object, error);
 }
 
 JsonObject *

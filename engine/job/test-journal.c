@@ -289,9 +289,46 @@ test_newer_format(Fixture *f, gconstpointer unused)
     g_autoptr(GError) error = NULL;
     g_assert_null(drv_journal_load(journal, "x", DRV_ROLE_SOURCE, &error));
     assert_says(error, DRV_ERROR_IO, "\"dancing\", which this drover does not know");
-    g_clear_error(&error);
-    g_assert_null(drv_journal_list(journal, 0, FALSE, &error));
-    assert_says(error, DRV_ERROR_IO, "dancing");
+}
+
+/* A job whose columns were damaged is left out, and takes no other with it. */
+static void
+test_damaged_job(Fixture *f, gconstpointer unused)
+{
+    static const char *const damages[] = {
+        "state='danc\xffing'",
+        "role='x'",
+        "id='../../x'",
+        "id=''",
+        "spec=x'ff'",
+        "vm='w\xe9"
+        "b'",
+        "error_message=x'80'",
+        "detail=x'7bfe7d'",
+        "result=x'c3'",
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(damages); i++) {
+        DrvJournal *journal = open_ok(f);
+        g_autofree char *other = g_strdup_printf("other-%u", i);
+        g_autofree char *bad = g_strdup_printf("bad-%u", i);
+        g_autofree char *sql = g_strdup_printf("UPDATE jobs SET %s WHERE id='%s'", damages[i], bad);
+        drv_job_record_free(add(journal, bad, DRV_ROLE_SOURCE));
+        drv_job_record_free(add(journal, other, DRV_ROLE_SOURCE));
+        drv_journal_close(journal);
+        make_db(f, sql);
+        journal = open_ok(f);
+        g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "*the other jobs go on");
+        for (guint twice = 0; twice < 2; twice++) {
+            g_autoptr(GError) error = NULL;
+            g_autoptr(GPtrArray) records = drv_journal_list(journal, 0, twice == 0, &error);
+            g_assert_no_error(error);
+            g_assert_cmpuint(records->len, ==, 1);
+            g_assert_cmpstr(((DrvJobRecord *)records->pdata[0])->id, ==, other);
+        }
+        g_test_assert_expected_messages();
+        drv_journal_close(journal);
+        make_db(f, "DELETE FROM jobs");
+    }
 }
 
 /* Pages of a real journal overwritten: found at start, before a job depends on it. */
@@ -454,6 +491,7 @@ main(int argc, char **argv)
     ADD(directory_errors);
     ADD(not_a_journal);
     ADD(newer_format);
+    ADD(damaged_job);
     ADD(damaged);
     ADD(one_daemon);
     ADD(list);

@@ -164,7 +164,7 @@ test_refused(void)
         {"{\"qmp\":\"/a\",\"to\":\"h:0\",\"dest_qmp\":\"/b\"}", "a port from 1 to 65535"},
         {"[]", "not a JSON object"},
         {"", "not a JSON object"},
-        {"{", "not a JSON object: "},
+        {"{", "the job is not JSON: "},
         {"null", "not a JSON object"},
     };
     for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -176,6 +176,18 @@ test_refused(void)
         if (strstr(error->message, cases[i].says) == NULL)
             g_error("%s gave: %s", cases[i].text, error->message);
     }
+}
+
+/* A journal that somebody has written to does not run us out of stack. */
+static void
+test_deep(void)
+{
+    g_autofree char *text = g_strnfill(1000000, '[');
+    g_autoptr(GError) error = NULL;
+    memcpy(text, "{\"name\":", 8);
+    g_assert_null(drv_job_spec_parse(text, &error));
+    g_assert_error(error, DRV_ERROR, DRV_ERROR_USAGE);
+    g_assert_nonnull(strstr(error->message, "the job is not acceptable JSON: it is nested"));
 }
 
 /* What a client makes long, the message does not. */
@@ -212,5 +224,6 @@ main(int argc, char **argv)
     g_test_add_func("/spec/choices", test_choices);
     g_test_add_func("/spec/refused", test_refused);
     g_test_add_func("/spec/long-values", test_long_values);
+    g_test_add_func("/spec/deep", test_deep);
     return g_test_run();
 }
