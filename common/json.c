@@ -129,7 +129,9 @@ drv_json_error(const GError *error)
 {
     JsonObject *inner = json_object_new();
     json_object_set_string_member(inner, "class", drv_error_name(error));
-    json_object_set_string_member(inner, "message", error->message);
+    /* It may quote what a client has sent, and be cut in the middle of a character. */
+    g_autofree char *message = g_utf8_make_valid(error->message, -1);
+    json_object_set_string_member(inner, "message", message);
     JsonObject *outer = json_object_new();
     json_object_set_object_member(outer, "error", inner);
     return drv_json_take_object(outer);

@@ -109,6 +109,20 @@ test_errors(void)
     }
 }
 
+/* A sentence that quotes somebody's bytes does not make JSON of it that nobody reads. */
+static void
+test_odd_errors(void)
+{
+    g_autoptr(GError) sent =
+        g_error_new_literal(DRV_ERROR, DRV_ERROR_USAGE, "it is 'w\xc3' and \xff");
+    g_autoptr(JsonNode) node = drv_json_error(sent);
+    g_autofree char *text = drv_json_to_text(node);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonObject) same = drv_json_parse_object(text, strlen(text), &error);
+    g_assert_no_error(error);
+    g_assert_nonnull(same);
+}
+
 static void
 test_getters(void)
 {
@@ -170,6 +184,7 @@ main(int argc, char **argv)
     g_test_add_func("/json/refused", test_refused);
     g_test_add_func("/json/depth", test_depth);
     g_test_add_func("/json/errors", test_errors);
+    g_test_add_func("/json/odd-errors", test_odd_errors);
     g_test_add_func("/json/getters", test_getters);
     g_test_add_func("/json/integers-and-elements", test_integers_and_elements);
     return g_test_run();

@@ -338,8 +338,9 @@ drv_api_route(const DrvApiRouter *router, SoupServerMessage *msg, const char *pa
     if (allowed->len > 0) {
         soup_message_headers_replace(soup_server_message_get_response_headers(msg), "Allow",
                                      allowed->str);
+        g_autofree char *asked = g_strescape(method, NULL);
         g_set_error(&error, DRV_ERROR, DRV_ERROR_USAGE, "%.80s takes %s only, not %.20s", shown,
-                    allowed->str, method);
+                    allowed->str, asked);
         refuse_as(msg, SOUP_STATUS_METHOD_NOT_ALLOWED, error);
     } else {
         g_set_error(&error, DRV_ERROR, DRV_ERROR_NOT_FOUND,

@@ -181,6 +181,7 @@ test_bad_requests(Fixture *f, gconstpointer data)
         {"POST", "/v1/numa", "[", 400, "the request's body is"},
         {"POST", "/v1/status", "", 405, "\"/v1/status takes GET only, not POST\""},
         {"DELETE", "/v1/jobs/j1", "", 405, "Allow: GET\r\n"},
+        {"G\xf2T", "/v1/jobs/j1", "", 405, "takes GET only, not G\\\\362T\""},
         {"GET", "/v1/migrate", "", 405, "/v1/migrate takes POST only"},
         {"POST", "/v1/migrate", "", 400, "the request's body is not a JSON object"},
         {"POST", "/v1/migrate", "[1]", 400, "the request's body is not a JSON object"},
