@@ -2,12 +2,7 @@
 #pragma once
 
 #include "precopy/pieces.h"
-
-#include <stddef.h>
-#include <string.h>
-
-/* What libFuzzer calls. */
-int LLVMFuzzerTestOneInput(const guint8 *data, size_t size);
+#include "tests/fuzz/entry.h"
 
 /* The length of pieces, and whether to flush after each, from an input's first byte. */
 static inline gsize

@@ -5,12 +5,13 @@
 #include "engine/transfer/frame.h"
 #include "precopy/batch-writer.h"
 #include "precopy/test-sample.h"
+#include "tests/fuzz/seeds.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void
+void
 write_seed(const char *dir, const char *target, const char *name, guint number, const guint8 *data,
            gsize len)
 {
@@ -25,6 +26,12 @@ write_seed(const char *dir, const char *target, const char *name, guint number, 
         fprintf(stderr, "seeds: %s\n", error->message);
         exit(1);
     }
+}
+
+void
+write_text(const char *dir, const char *target, guint number, const char *text)
+{
+    write_seed(dir, target, "text", number, (const guint8 *)text, strlen(text));
 }
 
 /* The sample in each of the ways that its first byte can say. */
@@ -110,12 +117,6 @@ write_channels(const char *dir)
         g_byte_array_append(seed, channel->data, channel->len);
         write_seeds(dir, "multifd-batch", name, seed, 64);
     }
-}
-
-static void
-write_text(const char *dir, const char *target, guint number, const char *text)
-{
-    write_seed(dir, target, "text", number, (const guint8 *)text, strlen(text));
 }
 
 /* A greeting, a header and an ack, as they come first. */
@@ -229,5 +230,6 @@ main(int argc, char **argv)
     write_nbd(argv[1]);
     write_batches(argv[1], "relay", stream, FALSE);
     write_batches(argv[1], "direct", iterables, TRUE);
+    write_engine_seeds(argv[1]);
     return 0;
 }
