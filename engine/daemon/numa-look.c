@@ -4,14 +4,12 @@
 #include "common/error.h"
 #include "common/json.h"
 #include "engine/host/guest-numa.h"
-#include "engine/job/steps.h"
+#include "engine/job/look.h"
 #include "numa/to-json.h"
-#include "qmp/qmp.h"
 
 #include <string.h>
 
 #define QMP_TIMEOUT_MS 20000
-#define QMP_CONNECT_MS 3000
 /* Pages of a block: its shares are right to a percent or two. */
 #define SAMPLES 8192
 
@@ -71,92 +69,39 @@ drv_numa_host(DrvServices *services)
 /* --- a guest --- */
 
 typedef struct {
-    DrvJob base;
-    DrvSteps steps;
+    DrvLook look;
     char *path;
-    QmpClient *qmp;
     DrvGuestNuma *guest;
 } Look;
-
-static DrvTicket *
-ticket_of(Look *self)
-{
-    return drv_job_ticket(&self->steps);
-}
-
-/* NULL when the step is over. 'keep' holds the job for the caller's scope. */
-static Look *
-redeem(gpointer ticket, DrvJob **keep)
-{
-    return drv_job_redeem(ticket, keep);
-}
-
-static void
-drop_all(Look *self)
-{
-    drv_steps_drop(&self->steps);
-    if (self->qmp != NULL)
-        qmp_client_close(self->qmp);
-    g_clear_object(&self->qmp);
-}
-
-static void
-end(Look *self, DrvJobState state)
-{
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    drop_all(self);
-    if (drv_state_is_final(drv_job_state(&self->base)))
-        return;
-    drv_job_move(&self->base, state, NULL);
-    drv_job_leave(&self->base);
-}
-
-static void
-connected(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(QmpClient) client = qmp_client_connect_finish(result, &error);
-    Look *self = redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    self->qmp = g_steal_pointer(&client);
-    if (self->qmp == NULL)
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-    else
-        drv_steps_next(&self->steps);
-}
 
 static void
 step_connect(gpointer owner)
 {
     Look *self = owner;
-    qmp_client_connect_async(self->path, QMP_CONNECT_MS, self->steps.cancellable, connected,
-                             ticket_of(self));
+    drv_look_connect_qmp(&self->look, self->path);
 }
 
 static void
 found(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
+    GError *error = NULL;
     g_autoptr(DrvGuestNuma) guest = drv_guest_numa_find_finish(result, &error);
-    Look *self = redeem(ticket, &keep);
-    if (self == NULL)
+    Look *self = drv_job_redeem(ticket, &keep);
+    if (self == NULL) {
+        g_clear_error(&error);
         return;
+    }
     self->guest = g_steal_pointer(&guest);
-    if (self->guest == NULL)
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-    else
-        drv_steps_next(&self->steps);
+    drv_look_step_done(&self->look, error);
 }
 
 static void
 step_find(gpointer owner)
 {
     Look *self = owner;
-    drv_guest_numa_find_async(self->qmp, SAMPLES, QMP_TIMEOUT_MS, self->steps.cancellable, found,
-                              ticket_of(self));
+    drv_guest_numa_find_async(self->look.qmp, SAMPLES, QMP_TIMEOUT_MS, self->look.steps.cancellable,
+                              found, drv_look_ticket(&self->look));
 }
 
 static const DrvStep steps[] = {
@@ -165,53 +110,27 @@ static const DrvStep steps[] = {
     {NULL, NULL},
 };
 
-static void
-done(gpointer owner, GError *error)
+static JsonObject *
+result(DrvLook *look)
 {
-    Look *self = owner;
-    if (error != NULL) {
-        drv_job_set_error(&self->base, error);
-        g_error_free(error);
-        end(self, DRV_STATE_FAILED);
-        return;
-    }
-    g_autoptr(JsonObject) result = drv_numa_host(self->base.services);
-    json_object_set_object_member(result, "guest", drv_guest_numa_to_json(self->guest));
-    self->base.rec->result = drv_json_text(result);
-    end(self, DRV_STATE_DONE);
+    JsonObject *found = drv_numa_host(look->base.services);
+    json_object_set_object_member(found, "guest", drv_guest_numa_to_json(((Look *)look)->guest));
+    return found;
 }
 
 static void
-look_start(DrvJob *job)
+clear(DrvLook *look)
 {
-    Look *self = (Look *)job;
-    g_autoptr(DrvJob) keep = drv_job_ref(job);
-    drv_job_move(job, DRV_STATE_PREPARING, NULL);
-    drv_steps_start(&self->steps, steps, self, done);
-}
-
-static gboolean
-look_cancel(DrvJob *job, GError **error)
-{
-    end((Look *)job, DRV_STATE_CANCELLED);
-    return TRUE;
-}
-
-static void
-look_free(DrvJob *job)
-{
-    Look *self = (Look *)job;
-    drop_all(self);
+    Look *self = (Look *)look;
     drv_guest_numa_free(self->guest);
     g_free(self->path);
-    g_free(self);
 }
 
-static const DrvJobOps look_ops = {
-    .kind = "numa",
-    .start = look_start,
-    .cancel = look_cancel,
-    .free = look_free,
+static const DrvLookOps ops = {
+    .job = DRV_LOOK_JOB("numa"),
+    .steps = steps,
+    .result = result,
+    .clear = clear,
 };
 
 /* Nothing else is asked for: a word that is not known is a mistake. */
@@ -246,7 +165,6 @@ drv_numa_look_new(DrvServices *services, const char *id, JsonObject *spec, GErro
     DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_SOURCE, text);
     self->path = g_strdup(drv_json_string(spec, "qmp", ""));
     rec->vm = g_path_get_basename(self->path);
-    rec->created_us = rec->updated_us = g_get_real_time();
-    drv_job_init(&self->base, &look_ops, services, rec, FALSE);
-    return &self->base;
+    drv_look_init(&self->look, &ops, services, rec);
+    return &self->look.base;
 }

@@ -7,10 +7,9 @@
 #include "engine/host/address.h"
 #include "engine/host/guest-blocks.h"
 #include "engine/job/allow.h"
+#include "engine/job/look.h"
 #include "engine/live/predict-model.h"
 #include "engine/live/predict-round.h"
-#include "engine/job/steps.h"
-#include "qmp/qmp.h"
 
 /*
  * Everything is asked, nothing is set: QEMU's dirty log is on while QEMU measures, and QEMU ends
@@ -19,7 +18,6 @@
  */
 
 #define QMP_TIMEOUT_MS 20000
-#define QMP_CONNECT_MS 3000
 /* For so long: QEMU 7.2 makes whole seconds of them. */
 #define SHORT_MS 300
 #define LONG_MS 1500
@@ -41,15 +39,11 @@
 #define MAX_ENDS 4
 
 typedef struct {
-    DrvJob base;
+    DrvLook look;
     DrvJobSpec *spec;
     char *host;
     guint16 port;
-    DrvSteps steps;
-    QmpClient *qmp;
     DrvVm *vm;
-    DrvPeer *peer;
-    gboolean await_peer; /* the step at hand is over when it is connected */
     DrvMeasured measured;
 
     DrvProbe *probe;
@@ -60,39 +54,6 @@ typedef struct {
     guint64 last_bytes;
 } Predict;
 
-static DrvTicket *
-ticket_of(Predict *self)
-{
-    return drv_job_ticket(&self->steps);
-}
-
-/* NULL when the step is over. 'keep' holds the job for the caller's scope. */
-static Predict *
-redeem(gpointer ticket, DrvJob **keep)
-{
-    return drv_job_redeem(ticket, keep);
-}
-
-/* Goes on, or, with an error (taken), fails. */
-static void
-step_done(Predict *self, GError *error)
-{
-    if (error != NULL)
-        drv_steps_fail(&self->steps, error);
-    else
-        drv_steps_next(&self->steps);
-}
-
-/* --- giving back --- */
-
-static void
-drop_qmp(Predict *self)
-{
-    if (self->qmp != NULL)
-        qmp_client_close(self->qmp);
-    g_clear_object(&self->qmp);
-}
-
 static void
 drop_probe(Predict *self)
 {
@@ -101,110 +62,33 @@ drop_probe(Predict *self)
 }
 
 static void
-drop_all(Predict *self)
+drop(DrvLook *look)
 {
-    drv_steps_drop(&self->steps);
-    drop_probe(self);
-    drop_qmp(self);
-    if (self->peer == NULL)
-        return;
-    DrvPeer *peer = g_steal_pointer(&self->peer);
-    drv_peer_unlisten(peer, self);
-    drv_peers_put(drv_services_peers(self->base.services), peer);
+    drop_probe((Predict *)look);
 }
 
+/* A link that breaks while it is measured is none to predict anything for. */
 static void
-end(Predict *self, DrvJobState state)
+lost(DrvLook *look, const GError *why)
 {
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    drop_all(self);
-    if (drv_state_is_final(drv_job_state(&self->base)))
-        return;
-    drv_job_move(&self->base, state, NULL);
-    drv_job_leave(&self->base);
+    if (((Predict *)look)->probe != NULL)
+        drv_steps_fail(&look->steps, g_error_copy(why));
 }
-
-/* --- the peer --- */
-
-static void
-peer_connected(DrvPeer *peer, gpointer data)
-{
-    Predict *self = data;
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    if (!self->await_peer)
-        return;
-    self->await_peer = FALSE;
-    drv_steps_next(&self->steps);
-}
-
-static void
-peer_lost(DrvPeer *peer, const GError *why, gpointer data)
-{
-    Predict *self = data;
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    /* A link that breaks while it is measured is none to predict anything for. */
-    if (self->probe != NULL)
-        drv_steps_fail(&self->steps, g_error_copy(why));
-}
-
-static void
-peer_dead(DrvPeer *peer, const GError *why, gpointer data)
-{
-    Predict *self = data;
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    if (!drv_steps_running(&self->steps))
-        return;
-    if (self->await_peer || self->probe != NULL) {
-        drv_steps_fail(&self->steps, g_error_copy(why));
-    } else {
-        GError *error = g_error_copy(why);
-        g_prefix_error(&error, "the destination's daemon cannot be used: ");
-        drv_steps_drop(&self->steps);
-        self->steps.done(self, error);
-    }
-}
-
-static const DrvPeerOps peer_ops = {
-    .connected = peer_connected,
-    .lost = peer_lost,
-    .dead = peer_dead,
-};
 
 static void
 step_connect_peer(gpointer owner)
 {
     Predict *self = owner;
-    self->peer = drv_peers_get(drv_services_peers(self->base.services), self->host, self->port,
-                               (guint)self->spec->lanes);
-    drv_peer_listen(self->peer, &peer_ops, self);
-    self->await_peer = !drv_peer_is_connected(self->peer);
-    if (!self->await_peer)
-        drv_steps_next(&self->steps);
+    drv_look_connect_peer(&self->look, self->host, self->port, (guint)self->spec->lanes);
 }
 
 /* --- QEMU --- */
 
 static void
-qmp_connected(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    GError *error = NULL;
-    g_autoptr(QmpClient) client = qmp_client_connect_finish(result, &error);
-    Predict *self = redeem(ticket, &keep);
-    if (self == NULL) {
-        g_clear_error(&error);
-        return;
-    }
-    self->qmp = g_steal_pointer(&client);
-    step_done(self, error);
-}
-
-static void
 step_connect_qmp(gpointer owner)
 {
     Predict *self = owner;
-    qmp_client_connect_async(self->spec->qmp, QMP_CONNECT_MS, self->steps.cancellable,
-                             qmp_connected, ticket_of(self));
+    drv_look_connect_qmp(&self->look, self->spec->qmp);
 }
 
 static gboolean
@@ -230,28 +114,28 @@ described(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(DrvJob) keep = NULL;
     GError *error = NULL;
     g_autoptr(DrvVm) vm = drv_vm_describe_finish(result, &error);
-    Predict *self = redeem(ticket, &keep);
+    Predict *self = drv_job_redeem(ticket, &keep);
     if (self == NULL) {
         g_clear_error(&error);
         return;
     }
     if (vm != NULL && is_at_rest(vm, &error)) {
-        g_free(self->base.rec->vm);
-        self->base.rec->vm = g_strdup(self->spec->name != NULL ? self->spec->name
-                                      : *vm->name != '\0'      ? vm->name
-                                                               : self->base.rec->id);
+        g_free(self->look.base.rec->vm);
+        self->look.base.rec->vm = g_strdup(self->spec->name != NULL ? self->spec->name
+                                           : *vm->name != '\0'      ? vm->name
+                                                                    : self->look.base.rec->id);
         self->vm = g_steal_pointer(&vm);
         self->measured.vm = self->vm;
     }
-    step_done(self, error);
+    drv_look_step_done(&self->look, error);
 }
 
 static void
 step_describe(gpointer owner)
 {
     Predict *self = owner;
-    drv_vm_describe_async(self->qmp, QMP_TIMEOUT_MS, self->steps.cancellable, described,
-                          ticket_of(self));
+    drv_vm_describe_async(self->look.qmp, QMP_TIMEOUT_MS, self->look.steps.cancellable, described,
+                          drv_look_ticket(&self->look));
 }
 
 /* --- the guest's memory --- */
@@ -259,7 +143,7 @@ step_describe(gpointer owner)
 static void
 note(Predict *self, const GError *error)
 {
-    g_info("job %s: %s", self->base.rec->id, error->message);
+    g_info("job %s: %s", self->look.base.rec->id, error->message);
 }
 
 static void
@@ -269,14 +153,14 @@ sampled(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(GError) error = NULL;
     DrvGuestSample sample;
     gboolean good = drv_guest_ram_sample_finish(result, &sample, &error);
-    Predict *self = redeem(ticket, &keep);
+    Predict *self = drv_job_redeem(ticket, &keep);
     if (self == NULL)
         return;
     if (good)
         self->measured.sample = sample;
     else
         note(self, error);
-    drv_steps_next(&self->steps);
+    drv_steps_next(&self->look.steps);
 }
 
 static void
@@ -285,26 +169,26 @@ found(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(DrvJob) keep = NULL;
     g_autoptr(GError) error = NULL;
     g_autoptr(DrvGuestBlocks) blocks = drv_guest_blocks_find_finish(result, &error);
-    Predict *self = redeem(ticket, &keep);
+    Predict *self = drv_job_redeem(ticket, &keep);
     if (self == NULL)
         return;
     DrvGuestRam *ram =
         blocks != NULL ? drv_guest_ram_open(blocks->pid, blocks->blocks, blocks->n, &error) : NULL;
     if (ram == NULL) {
         note(self, error);
-        drv_steps_next(&self->steps);
+        drv_steps_next(&self->look.steps);
         return;
     }
-    drv_guest_ram_sample_async(ram, SAMPLE_PAGES, self->steps.cancellable, sampled,
-                               ticket_of(self));
+    drv_guest_ram_sample_async(ram, SAMPLE_PAGES, self->look.steps.cancellable, sampled,
+                               drv_look_ticket(&self->look));
 }
 
 static void
 step_sample(gpointer owner)
 {
     Predict *self = owner;
-    drv_guest_blocks_find_async(self->qmp, QMP_TIMEOUT_MS, self->steps.cancellable, found,
-                                ticket_of(self));
+    drv_guest_blocks_find_async(self->look.qmp, QMP_TIMEOUT_MS, self->look.steps.cancellable, found,
+                                drv_look_ticket(&self->look));
 }
 
 /* --- what it writes --- */
@@ -316,24 +200,24 @@ rate_known(GObject *source, GAsyncResult *result, gpointer ticket)
     GError *error = NULL;
     DrvDirtyRate rate;
     gboolean good = drv_dirty_rate_finish(result, &rate, &error);
-    Predict *self = redeem(ticket, &keep);
+    Predict *self = drv_job_redeem(ticket, &keep);
     if (self == NULL) {
         g_clear_error(&error);
         return;
     }
     if (good)
         self->measured.dirty[self->measured.n_dirty++] = rate;
-    step_done(self, error);
+    drv_look_step_done(&self->look, error);
 }
 
 static void
 measure_rate(Predict *self, guint ms)
 {
     if (!self->vm->running)
-        drv_steps_next(&self->steps);
+        drv_steps_next(&self->look.steps);
     else
-        drv_dirty_rate_async(self->qmp, self->vm, ms, self->steps.cancellable, rate_known,
-                             ticket_of(self));
+        drv_dirty_rate_async(self->look.qmp, self->vm, ms, self->look.steps.cancellable, rate_known,
+                             drv_look_ticket(&self->look));
 }
 
 static void
@@ -354,14 +238,14 @@ static void
 probe_changed(DrvProbe *probe, gpointer data)
 {
     Predict *self = data;
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->look.base);
     const GError *why = drv_probe_error(probe);
     GError *error = why != NULL ? g_error_copy(why) : NULL;
     DrvLinkMeasure *link = &self->measured.link;
     link->bytes = drv_probe_delivered(probe);
     link->us = g_get_monotonic_time() - self->began_us;
     drop_probe(self);
-    step_done(self, error);
+    drv_look_step_done(&self->look, error);
 }
 
 static void
@@ -381,13 +265,13 @@ static gboolean
 probe_on(gpointer data)
 {
     Predict *self = data;
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->look.base);
     gint64 ms = (g_get_monotonic_time() - self->began_us) / 1000;
     if (ms > PROBE_MS + PROBE_END_MS) {
         self->timer = 0;
-        drv_steps_fail(&self->steps, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
-                                                 "the probe did not arrive within %d s",
-                                                 (PROBE_MS + PROBE_END_MS) / 1000));
+        drv_steps_fail(&self->look.steps, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                                                      "the probe did not arrive within %d s",
+                                                      (PROBE_MS + PROBE_END_MS) / 1000));
         return G_SOURCE_REMOVE;
     }
     if (ms > PROBE_MS)
@@ -402,13 +286,13 @@ probe_answered(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer tick
 {
     g_autoptr(DrvJob) keep = NULL;
     GError *why = error != NULL ? g_error_copy(error) : NULL;
-    Predict *self = redeem(ticket, &keep);
+    Predict *self = drv_job_redeem(ticket, &keep);
     if (self == NULL) {
         g_clear_error(&why);
         return;
     }
     if (ok == NULL || !drv_probe_accepted(self->probe, ok, &why)) {
-        drv_steps_fail(&self->steps, why);
+        drv_steps_fail(&self->look.steps, why);
         return;
     }
     self->began_us = self->last_us = g_get_monotonic_time();
@@ -421,24 +305,26 @@ step_probe(gpointer owner)
     Predict *self = owner;
     GError *error = NULL;
     DrvSessionStats stats;
-    drop_qmp(self);
-    if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer),
+    drv_look_close_qmp(&self->look);
+    self->look.needs_peer = TRUE;
+    if (!drv_allow_to(drv_services_config(self->look.base.services), drv_peer_name(self->look.peer),
                       &error)) {
-        drv_steps_fail(&self->steps, error);
+        drv_steps_fail(&self->look.steps, error);
         return;
     }
     JsonObject *args = json_object_new();
-    drv_session_get_stats(drv_peer_session(self->peer), &stats);
+    drv_session_get_stats(drv_peer_session(self->look.peer), &stats);
     self->measured.link.rtt_us = stats.rtt_us;
-    self->probe =
-        drv_probe_offer(drv_services_transfer(self->base.services), drv_peer_session(self->peer),
-                        PROBE_BYTES, probe_changed, self, args, &error);
+    self->probe = drv_probe_offer(drv_services_transfer(self->look.base.services),
+                                  drv_peer_session(self->look.peer), PROBE_BYTES, probe_changed,
+                                  self, args, &error);
     if (self->probe == NULL) {
         json_object_unref(args);
-        drv_steps_fail(&self->steps, error);
+        drv_steps_fail(&self->look.steps, error);
         return;
     }
-    drv_peer_call(self->peer, "probe.open", args, probe_answered, ticket_of(self));
+    drv_peer_call(self->look.peer, "probe.open", args, probe_answered,
+                  drv_look_ticket(&self->look));
 }
 
 /* --- the job --- */
@@ -454,56 +340,30 @@ static const DrvStep steps[] = {
     {NULL, NULL},
 };
 
-static void
-done(gpointer owner, GError *error)
+static JsonObject *
+result(DrvLook *look)
 {
-    Predict *self = owner;
-    if (error != NULL) {
-        drv_job_set_error(&self->base, error);
-        g_error_free(error);
-        end(self, DRV_STATE_FAILED);
-        return;
-    }
+    Predict *self = (Predict *)look;
     self->measured.threads = CLAMP(g_get_num_processors() / 2, 1, 8);
-    JsonObject *result =
-        drv_predict_result(&self->measured, self->base.rec->id, self->base.rec->vm);
-    self->base.rec->result = drv_json_text(result);
-    json_object_unref(result);
-    end(self, DRV_STATE_DONE);
+    return drv_predict_result(&self->measured, look->base.rec->id, look->base.rec->vm);
 }
 
 static void
-predict_start(DrvJob *job)
+clear(DrvLook *look)
 {
-    Predict *self = (Predict *)job;
-    g_autoptr(DrvJob) keep = drv_job_ref(job);
-    drv_job_move(job, DRV_STATE_PREPARING, NULL);
-    drv_steps_start(&self->steps, steps, self, done);
-}
-
-static gboolean
-predict_cancel(DrvJob *job, GError **error)
-{
-    end((Predict *)job, DRV_STATE_CANCELLED);
-    return TRUE;
-}
-
-static void
-predict_free(DrvJob *job)
-{
-    Predict *self = (Predict *)job;
-    drop_all(self);
+    Predict *self = (Predict *)look;
     drv_vm_free(self->vm);
     drv_job_spec_free(self->spec);
     g_free(self->host);
-    g_free(self);
 }
 
-static const DrvJobOps predict_ops = {
-    .kind = "predict",
-    .start = predict_start,
-    .cancel = predict_cancel,
-    .free = predict_free,
+static const DrvLookOps ops = {
+    .job = DRV_LOOK_JOB("predict"),
+    .steps = steps,
+    .result = result,
+    .drop = drop,
+    .clear = clear,
+    .lost = lost,
 };
 
 DrvJobSpec *
@@ -528,13 +388,12 @@ drv_predict_new(DrvServices *services, const char *id, DrvJobSpec *spec, GError 
     DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_SOURCE, text);
     rec->vm = g_strdup(spec->name);
     rec->peer = g_strdup(spec->to);
-    rec->created_us = rec->updated_us = g_get_real_time();
     self->spec = spec;
     self->measured.spec = spec;
     self->host = g_steal_pointer(&host);
     self->port = port;
-    drv_job_init(&self->base, &predict_ops, services, rec, FALSE);
-    return &self->base;
+    drv_look_init(&self->look, &ops, services, rec);
+    return &self->look.base;
 }
 
 /* --- what was predicted, for a migration --- */
@@ -554,7 +413,7 @@ drv_predict_earlier(GPtrArray *jobs, const DrvJobSpec *spec)
     for (guint i = jobs->len; i > 0; i--) {
         DrvJob *job = jobs->pdata[i - 1];
         gint64 age = g_get_real_time() - job->rec->created_us;
-        if (job->ops != &predict_ops || drv_job_state(job) != DRV_STATE_DONE || age < 0 ||
+        if (job->ops != &ops.job || drv_job_state(job) != DRV_STATE_DONE || age < 0 ||
             age > MAX_AGE_US || !is_of(((Predict *)job)->spec, spec))
             continue;
         g_autoptr(JsonNode) node = json_from_string(job->rec->result, NULL);
