@@ -190,7 +190,8 @@ check_clusters(const char *path, const char *format, GError **error)
     enum { GOOD = 0, LEAKS = 3, HAS_NO_CHECK = 63 };
     int status = GOOD;
     g_autofree char *words = NULL;
-    g_autofree char *text = drv_tool_run(argv, -1, NULL, &status, &words, error);
+    const DrvToolCall call = {.argv = argv, .fd = -1, .limit_ms = DRV_TOOL_LONG_MS};
+    g_autofree char *text = drv_tool_call(&call, &status, &words, error);
     if (text == NULL)
         return FALSE;
     if (status == GOOD || status == LEAKS || status == HAS_NO_CHECK)
@@ -227,7 +228,8 @@ check_end(const char *path, const char *format, GError **error)
     if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
         return TRUE;
     g_autoptr(JsonParser) parser = json_parser_new();
-    g_autofree char *text = drv_tool_run(argv, -1, NULL, NULL, NULL, error);
+    const DrvToolCall call = {.argv = argv, .fd = -1, .limit_ms = DRV_TOOL_LONG_MS};
+    g_autofree char *text = drv_tool_call(&call, NULL, NULL, error);
     if (text == NULL)
         return FALSE;
     JsonNode *root =

@@ -140,7 +140,15 @@ create(DrvTarget *target, const DrvTargetParams *params, GError **error)
     argv[count] = size;
     if (ftruncate(target->lock, 0) != 0)
         return failed(target, "made", error);
-    g_autofree char *out = drv_tool_run(argv, target->dir, target->folder, NULL, NULL, error);
+    /* With "preallocation" it writes all of the image. */
+    const DrvToolCall call = {
+        .argv = argv,
+        .fd = target->dir,
+        .shown = target->folder,
+        .limit_ms = params->options != NULL ? DRV_TOOL_LONG_MS : DRV_TOOL_BRIEF_MS,
+        .cancelled = params->cancelled,
+    };
+    g_autofree char *out = drv_tool_call(&call, NULL, NULL, error);
     if (out != NULL)
         return TRUE;
     g_prefix_error(error, "%s cannot be made: ", target->shown);
