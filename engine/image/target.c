@@ -64,19 +64,17 @@ temp_name(const DrvTarget *target, const DrvTargetParams *params)
     return g_strdup_printf("%s%.12s", prefix, sum);
 }
 
-/* Files of copies to the same name that nobody writes any more. */
-static void
-remove_leftovers(const DrvTarget *target, const char *but)
+void
+drv_target_clean(int dir, const char *folder, const char *prefix, const char *but)
 {
-    g_autoptr(GDir) dir = g_dir_open(target->folder, 0, NULL);
-    g_autofree char *prefix = prefix_of(target);
-    const char *name;
-    while (dir != NULL && (name = g_dir_read_name(dir)) != NULL) {
-        if (!g_str_has_prefix(name, prefix) || g_strcmp0(name, but) == 0)
+    g_autoptr(GDir) list = g_dir_open(folder, 0, NULL);
+    const char *found;
+    while (list != NULL && (found = g_dir_read_name(list)) != NULL) {
+        if (!g_str_has_prefix(found, prefix) || g_strcmp0(found, but) == 0)
             continue;
-        int fd = openat(target->dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        int fd = openat(dir, found, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
-            unlinkat(target->dir, name, 0);
+            unlinkat(dir, found, 0);
         if (fd >= 0)
             close(fd);
     }
@@ -248,7 +246,8 @@ open_file(DrvTarget *target, const DrvTargetParams *params, GError **error)
     target->cut_to = made_size(params) > params->size ? params->size : 0;
     if (!check_older(target, &older, error) || !lock_temp(target, error))
         return FALSE;
-    remove_leftovers(target, target->temp);
+    g_autofree char *prefix = prefix_of(target);
+    drv_target_clean(target->dir, target->folder, prefix, target->temp);
     if (!fill_temp(target, params, older, error) || !open_temp(target, params, error))
         return FALSE;
     if (target->store->size >= params->size)

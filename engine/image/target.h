@@ -43,3 +43,7 @@ void drv_target_drop(DrvTarget *target, gboolean keep);
  */
 void drv_target_free(DrvTarget *target);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvTarget, drv_target_free)
+
+/* Removes files that begin with 'prefix' and that nobody has locked, as those do who write them;
+ * 'but': not this one (NULL: all). 'dir' is the folder, open. */
+void drv_target_clean(int dir, const char *folder, const char *prefix, const char *but);
