@@ -134,6 +134,12 @@ api_numa_look(gpointer self, JsonObject *spec, GError **error)
     return drv_jobs_numa_look(((Daemon *)self)->jobs, spec, error);
 }
 
+static char *
+api_disks(gpointer self, JsonObject *spec, GError **error)
+{
+    return drv_jobs_disks(((Daemon *)self)->jobs, spec, error);
+}
+
 static gboolean
 api_cancel(gpointer self, const char *id, GError **error)
 {
@@ -163,6 +169,7 @@ static const DrvApiBackend backend = {
     .predict = api_predict,
     .numa = api_numa,
     .numa_look = api_numa_look,
+    .disks = api_disks,
     .cancel = api_cancel,
     .resolve = api_resolve,
     .asked = api_asked,

@@ -135,6 +135,12 @@ drv_api_numa_look(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GEr
     return start(ops->numa_look, "numa_look", self, spec, error);
 }
 
+char *
+drv_api_disks(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error)
+{
+    return start(ops->disks, "disks", self, spec, error);
+}
+
 static gboolean
 done(gboolean ok, GError *why, const char *call, GError **error)
 {

@@ -47,6 +47,10 @@ typedef struct {
      * whose result it is. */
     char *(*numa_look)(gpointer self, JsonObject *spec, GError **error);
 
+    /* Begins to look at a VM's disks ("qmp", "to", "create" ...) and returns the id of its job, of
+     * kind "disks", whose result they are. */
+    char *(*disks)(gpointer self, JsonObject *spec, GError **error);
+
     /* Asks a job to end; its state tells when it has. DRV_ERROR_STATE where it is too late. */
     gboolean (*cancel)(gpointer self, const char *id, GError **error);
 
@@ -74,6 +78,7 @@ char *drv_api_copy(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GE
 char *drv_api_predict(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
 JsonNode *drv_api_numa(const DrvApiBackend *ops, gpointer self);
 char *drv_api_numa_look(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
+char *drv_api_disks(const DrvApiBackend *ops, gpointer self, JsonObject *spec, GError **error);
 gboolean drv_api_cancel(const DrvApiBackend *ops, gpointer self, const char *id, GError **error);
 gboolean drv_api_resolve(const DrvApiBackend *ops, gpointer self, const char *id,
                          const char *run_on, GError **error);

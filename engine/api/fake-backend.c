@@ -138,6 +138,12 @@ fake_numa_look(gpointer self, JsonObject *spec, GError **error)
     return start(self, "numa", spec, error);
 }
 
+static char *
+fake_disks(gpointer self, JsonObject *spec, GError **error)
+{
+    return start(self, "disks", spec, error);
+}
+
 static gboolean
 fake_cancel(gpointer self, const char *id, GError **error)
 {
@@ -193,6 +199,7 @@ const DrvApiBackend fake_backend_ops = {
     .metrics = fake_metrics,
     .numa = fake_numa,
     .numa_look = fake_numa_look,
+    .disks = fake_disks,
     .cancel = fake_cancel,
     .resolve = fake_resolve,
 };

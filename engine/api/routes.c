@@ -135,6 +135,12 @@ post_numa(const Request *req, GError **error)
     return started(req, drv_api_numa_look(req->router->ops, req->router->self, req->body, error));
 }
 
+static JsonNode *
+post_disks(const Request *req, GError **error)
+{
+    return started(req, drv_api_disks(req->router->ops, req->router->self, req->body, error));
+}
+
 /* The job, after something was done to it; that may have been its end, and a job that leaves no
  * trace (a tunnel) be gone already. */
 static JsonNode *
@@ -189,6 +195,7 @@ static const struct {
     {"POST", "/v1/predict", post_predict, BODY_REQUIRED, SOUP_STATUS_CREATED},
     {"GET", "/v1/numa", get_numa, BODY_IGNORED, SOUP_STATUS_OK},
     {"POST", "/v1/numa", post_numa, BODY_REQUIRED, SOUP_STATUS_CREATED},
+    {"POST", "/v1/disks", post_disks, BODY_REQUIRED, SOUP_STATUS_CREATED},
     {"POST", "/v1/jobs/*/cancel", post_cancel, BODY_IGNORED, SOUP_STATUS_ACCEPTED},
     {"POST", "/v1/jobs/*/resolve", post_resolve, BODY_REQUIRED, SOUP_STATUS_ACCEPTED},
 };

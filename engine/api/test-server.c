@@ -179,6 +179,8 @@ test_bad_requests(Fixture *f, gconstpointer data)
         {"GET", "/v1/metrics", "", 200, "\r\n\r\nfake_up 1\n"},
         {"GET", "/v1/numa", "", 200, "\"cpus\":\"0-7\""},
         {"POST", "/v1/numa", "[", 400, "the request's body is"},
+        {"POST", "/v1/disks", "[", 400, "the request's body is"},
+        {"GET", "/v1/disks", "", 405, "/v1/disks takes POST only"},
         {"POST", "/v1/status", "", 405, "\"/v1/status takes GET only, not POST\""},
         {"DELETE", "/v1/jobs/j1", "", 405, "Allow: GET\r\n"},
         {"G\xf2T", "/v1/jobs/j1", "", 405, "takes GET only, not G\\\\362T\""},
@@ -223,6 +225,7 @@ test_backend_errors(Fixture *f, gconstpointer data)
         {"POST", "/v1/copies", "{}"},
         {"POST", "/v1/predict", "{}"},
         {"POST", "/v1/numa", "{}"},
+        {"POST", "/v1/disks", "{}"},
         {"POST", "/v1/jobs/j1/cancel", ""},
         {"POST", "/v1/jobs/j1/resolve", "{\"run_on\":\"source\"}"},
     };

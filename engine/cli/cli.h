@@ -34,6 +34,7 @@ int drv_cmd_watch(DrvCli *cli, int argc, char **argv);
 int drv_cmd_cancel(DrvCli *cli, int argc, char **argv);
 int drv_cmd_resolve(DrvCli *cli, int argc, char **argv);
 int drv_cmd_numa(DrvCli *cli, int argc, char **argv);
+int drv_cmd_disks(DrvCli *cli, int argc, char **argv);
 int drv_cmd_status(DrvCli *cli, int argc, char **argv);
 int drv_cmd_audit(DrvCli *cli, int argc, char **argv);
 int drv_cmd_pki(DrvCli *cli, int argc, char **argv);

@@ -16,6 +16,7 @@ static const struct {
     {"predict", drv_cmd_predict, "say how a migration would go"},
     {"copy", drv_cmd_copy, "copy a stopped VM's disk image to another host"},
     {"convert", drv_cmd_convert, "make a disk image of another, on this host"},
+    {"disks", drv_cmd_disks, "list a VM's disks, and make images for them elsewhere"},
     {"jobs", drv_cmd_jobs, "list the jobs"},
     {"show", drv_cmd_show, "tell all about a job"},
     {"watch", drv_cmd_watch, "follow a job to its end"},

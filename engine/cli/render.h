@@ -34,6 +34,9 @@ char *drv_render_copy(JsonObject *job);
 /* A host's NUMA nodes, and where a VM is on them if that is in it. */
 char *drv_render_numa(JsonObject *host);
 
+/* A VM's disks, and what there is of them at the destination if that is in it. */
+char *drv_render_disks(JsonObject *job);
+
 /* How a job ended that is not done, as a sentence without a full stop. */
 char *drv_render_outcome(JsonObject *job);
 

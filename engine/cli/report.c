@@ -89,6 +89,8 @@ drv_render_summary(JsonObject *job, double promise_ms)
         return drv_render_copy(job);
     if (is_kind(job, "numa"))
         return drv_render_numa(drv_json_object(job, "result"));
+    if (is_kind(job, "disks"))
+        return drv_render_disks(job);
     GString *out = g_string_new(NULL);
     g_autofree char *vm = vm_name(job);
     JsonObject *result = drv_json_object(job, "result");
@@ -145,7 +147,9 @@ drv_render_outcome(JsonObject *job)
         return g_strdup_printf("prediction %s was cancelled", id);
     if (prediction)
         return g_strdup_printf("%s (nothing was predicted, and nothing was changed)", why);
-    if (is_kind(job, "numa"))
+    if (is_kind(job, "disks") && g_str_equal(state, "cancelled"))
+        return g_strdup("cancelled: images that were being made are removed");
+    if (is_kind(job, "numa") || is_kind(job, "disks"))
         return g_strdup(why);
     if (g_str_equal(state, "cancelled"))
         return g_strdup_printf("job %s was cancelled, %s runs at the source", id, vm);

@@ -421,6 +421,41 @@ test_numa(void)
     g_assert_cmpstr(outcome, ==, "no such socket");
 }
 
+static void
+test_disks(void)
+{
+    g_autoptr(JsonObject) job = parse(
+        "{\"kind\":\"disks\",\"state\":\"done\",\"result\":{\"disks\":["
+        "{\"id\":\"vda\",\"device\":\"/machine/d\",\"node\":\"#b1\",\"moved\":true,"
+        "\"format\":\"qcow2\",\"size\":42949672960,\"allocated\":1073741824,"
+        "\"file\":\"/vm/a\\u001b.img\",\"backing\":[{\"file\":\"/vm/base\",\"format\":\"raw\"},"
+        "{\"file\":\"/vm/root\",\"format\":\"qcow2\"}],\"stays_behind\":[\"2 snapshots\"],"
+        "\"dest\":{\"file\":\"/there/a.img\",\"format\":\"qcow2\",\"state\":\"kept\"}},"
+        "{\"id\":\"cd\",\"device\":\"\",\"moved\":false,\"why_not\":\"no medium\"}],"
+        "\"warnings\":[\"/there has little room\",7]}}");
+    g_autofree char *text = drv_render_summary(job, 0);
+    g_assert_cmpstr(text, ==,
+                    "vda  qcow2, 40.0 GiB (takes up 1.0 GiB), moved by --disks mirror\n"
+                    "  device   /machine/d\n"
+                    "  node     #b1\n"
+                    "  file     /vm/a?.img\n"
+                    "  backing  /vm/base (raw)\n"
+                    "           /vm/root (qcow2)\n"
+                    "  left     2 snapshots\n"
+                    "  there    /there/a.img (qcow2): was there already, and is left as it is\n"
+                    "cd  not moved: no medium\n"
+                    "warning: /there has little room\n");
+    g_autoptr(JsonObject) none = parse("{\"kind\":\"disks\",\"result\":{\"disks\":[]}}");
+    g_autofree char *nothing = drv_render_disks(none);
+    g_assert_cmpstr(nothing, ==, "the VM has no disks\n");
+    g_autoptr(JsonObject) odd = parse("{\"result\":{\"disks\":[7,{\"backing\":[1],\"dest\":{}}]}}");
+    g_autofree char *little = drv_render_disks(odd); /* and no crash */
+    g_assert_nonnull(strstr(little, "not moved"));
+    g_autoptr(JsonObject) cancelled = parse("{\"kind\":\"disks\",\"state\":\"cancelled\"}");
+    g_autofree char *outcome = drv_render_outcome(cancelled);
+    g_assert_cmpstr(outcome, ==, "cancelled: images that were being made are removed");
+}
+
 int
 main(int argc, char **argv)
 {
@@ -436,5 +471,6 @@ main(int argc, char **argv)
     g_test_add_func("/render/table", test_table);
     g_test_add_func("/render/status", test_status);
     g_test_add_func("/render/numa", test_numa);
+    g_test_add_func("/render/disks", test_disks);
     return g_test_run();
 }

@@ -6,10 +6,13 @@
 #include "common/json.h"
 #include "engine/channel/probe.h"
 #include "engine/host/address.h"
+#include "engine/host/disks.h"
 #include "engine/job/allow.h"
 #include "engine/job/decide.h"
 #include "engine/daemon/copy-dest.h"
 #include "engine/daemon/copy.h"
+#include "engine/daemon/disks-look.h"
+#include "engine/daemon/disks-make.h"
 #include "engine/live/dest.h"
 #include "engine/live/source.h"
 #include "engine/daemon/numa-look.h"
@@ -30,12 +33,13 @@
 struct _DrvJobs {
     DrvServices *services;
     DrvTrail *trail;
-    GPtrArray *jobs;        /* of DrvJob that are not over; referenced */
-    GPtrArray *accepted;    /* of DrvPeer: sessions that peers opened; referenced */
-    GPtrArray *ended;       /* of DrvJob: tunnels that are over, the latest few; referenced */
-    GPtrArray *tunnel_ends; /* of DrvChannelSet: ours of tunnels that peers opened */
-    DrvCopyEnds *copy_ends; /* ours of copies that peers make */
-    GPtrArray *probe_ends;  /* of DrvProbe: ours of links that peers measure */
+    GPtrArray *jobs;          /* of DrvJob that are not over; referenced */
+    GPtrArray *accepted;      /* of DrvPeer: sessions that peers opened; referenced */
+    GPtrArray *ended;         /* of DrvJob: tunnels that are over, the latest few; referenced */
+    GPtrArray *tunnel_ends;   /* of DrvChannelSet: ours of tunnels that peers opened */
+    DrvCopyEnds *copy_ends;   /* ours of copies that peers make */
+    DrvDiskMakes *disk_makes; /* images that peers have made here */
+    GPtrArray *probe_ends;    /* of DrvProbe: ours of links that peers measure */
 };
 
 static DrvJournal *
@@ -200,6 +204,11 @@ put_down(DrvJobs *jobs, DrvPeer *peer, const char *op, JsonObject *args)
 {
     if (g_str_equal(op, "copy.open") || g_str_equal(op, "copy.finish"))
         drv_trail_call(jobs->trail, drv_peer_name(peer), op, args, NULL);
+    if (!g_str_equal(op, "disks.create") || !drv_json_flag(args, "create", FALSE))
+        return;
+    JsonArray *disks = drv_json_array(args, "disks");
+    for (guint i = 0; disks != NULL && i < MIN(json_array_get_length(disks), DRV_DISKS_MAX); i++)
+        drv_trail_call(jobs->trail, drv_peer_name(peer), op, drv_json_element(disks, i), NULL);
 }
 
 static void
@@ -244,7 +253,8 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
         drv_live_dest_abort(job, peer, id, drv_json_flag(args, "cancelled", FALSE));
     } else if (g_str_equal(op, "job.commit") || g_str_equal(op, "job.abort")) {
         answer_from_journal(jobs, peer, id, job_id, g_str_equal(op, "job.commit"));
-    } else if (drv_copy_ends_call(jobs->copy_ends, peer, id, op, args)) {
+    } else if (drv_copy_ends_call(jobs->copy_ends, peer, id, op, args) ||
+               drv_disk_makes_call(jobs->disk_makes, peer, id, op, args)) {
         put_down(jobs, peer, op, args);
     } else if (g_str_equal(op, "tunnel.open")) {
         open_tunnel(jobs, peer, id, args);
@@ -263,6 +273,7 @@ on_dead(DrvPeer *peer, const GError *why, gpointer data)
     DrvJobs *jobs = data;
     g_message("the session with %s has ended: %s", drv_peer_name(peer), why->message);
     drv_copy_ends_peer_dead(jobs->copy_ends, peer);
+    drv_disk_makes_peer_dead(jobs->disk_makes, peer);
     drv_peer_unlisten(peer, jobs);
     g_ptr_array_remove_fast(jobs->accepted, peer);
 }
@@ -394,6 +405,14 @@ drv_jobs_numa_look(DrvJobs *jobs, JsonObject *object, GError **error)
 {
     g_autofree char *id = new_id();
     g_autoptr(DrvJob) job = drv_numa_look_new(jobs->services, id, object, error);
+    return job != NULL ? launch(jobs, job) : NULL;
+}
+
+char *
+drv_jobs_disks(DrvJobs *jobs, JsonObject *object, GError **error)
+{
+    g_autofree char *id = new_id();
+    g_autoptr(DrvJob) job = drv_disks_look_new(jobs->services, id, object, error);
     return job != NULL ? launch(jobs, job) : NULL;
 }
 
@@ -557,6 +576,7 @@ drv_jobs_new(const DrvServicesParams *params, GError **error)
     jobs->accepted = g_ptr_array_new_with_free_func((GDestroyNotify)drv_peer_unref);
     jobs->ended = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
     jobs->copy_ends = drv_copy_ends_new(jobs->services);
+    jobs->disk_makes = drv_disk_makes_new(jobs->services);
     jobs->tunnel_ends = g_ptr_array_new_with_free_func(free_end);
     jobs->probe_ends = g_ptr_array_new_with_free_func((GDestroyNotify)drv_probe_free);
     return jobs;
@@ -618,6 +638,7 @@ drv_jobs_free(DrvJobs *jobs)
     g_ptr_array_unref(jobs->jobs);
     g_ptr_array_unref(jobs->ended);
     drv_copy_ends_free(jobs->copy_ends);
+    drv_disk_makes_free(jobs->disk_makes);
     g_ptr_array_unref(jobs->tunnel_ends);
     g_ptr_array_unref(jobs->probe_ends);
     g_ptr_array_unref(jobs->accepted);

@@ -31,6 +31,8 @@ char *drv_jobs_predict(DrvJobs *jobs, JsonObject *spec, GError **error);
 /* The host's NUMA nodes; owned by the caller. And a job that looks where a VM is on them. */
 JsonObject *drv_jobs_numa(DrvJobs *jobs);
 char *drv_jobs_numa_look(DrvJobs *jobs, JsonObject *spec, GError **error);
+/* A job that tells of a VM's disks, and makes images for them elsewhere. */
+char *drv_jobs_disks(DrvJobs *jobs, JsonObject *spec, GError **error);
 gboolean drv_jobs_cancel(DrvJobs *jobs, const char *id, GError **error);
 gboolean drv_jobs_resolve(DrvJobs *jobs, const char *id, gboolean run_on_source, GError **error);
 JsonArray *drv_jobs_list(DrvJobs *jobs, guint limit, GError **error);
