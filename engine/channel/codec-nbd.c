@@ -41,6 +41,15 @@ drv_nbd_tally_unref(DrvNbdTally *tally)
 }
 
 void
+drv_nbd_tally_add(DrvNbdTally *tally, guint64 data_bytes, guint64 zero_bytes)
+{
+    g_mutex_lock(&tally->lock);
+    tally->figures.data_bytes += data_bytes;
+    tally->figures.zero_bytes += zero_bytes;
+    g_mutex_unlock(&tally->lock);
+}
+
+void
 drv_nbd_tally_get(DrvNbdTally *tally, DrvNbdFigures *figures)
 {
     g_mutex_lock(&tally->lock);
@@ -55,10 +64,8 @@ nbd_outgoing(DrvChannelCodec *base, DrvChannel *channel, DrvChunk **chunk, guint
     NbdCodec *self = (NbdCodec *)base;
     guint64 data = self->requests.data_bytes, zero = self->requests.zero_bytes;
     drv_nbd_requests_feed(&self->requests, (*chunk)->data, len);
-    g_mutex_lock(&self->tally->lock);
-    self->tally->figures.data_bytes += self->requests.data_bytes - data;
-    self->tally->figures.zero_bytes += self->requests.zero_bytes - zero;
-    g_mutex_unlock(&self->tally->lock);
+    drv_nbd_tally_add(self->tally, self->requests.data_bytes - data,
+                      self->requests.zero_bytes - zero);
     return drv_codec_pass_outgoing(base, channel, chunk, len, more);
 }
 

@@ -19,6 +19,7 @@ DrvNbdTally *drv_nbd_tally_ref(DrvNbdTally *tally);
 void drv_nbd_tally_unref(DrvNbdTally *tally);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvNbdTally, drv_nbd_tally_unref)
 /* Any thread. */
+void drv_nbd_tally_add(DrvNbdTally *tally, guint64 data_bytes, guint64 zero_bytes);
 void drv_nbd_tally_get(DrvNbdTally *tally, DrvNbdFigures *figures);
 
 DrvChannelCodec *drv_codec_nbd_new(DrvNbdTally *tally);

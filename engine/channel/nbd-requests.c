@@ -26,8 +26,6 @@
 #define REQUEST_MAGIC 0x25609513u
 #define EXTENDED_MAGIC 0x21e41c71u
 #define FLAG_PAYLOAD 0x20 /* extended: data follows whatever the type */
-#define WRITE 1
-#define WRITE_ZEROES 6
 
 /* Neither is exceeded by anything that a server would take. */
 #define OPTION_MAX (1u << 20)
@@ -47,7 +45,7 @@ take_option(DrvNbdRequests *self)
     self->lost = drv_cursor_get_u32(&c) != OPTION_MAGIC_REST;
     drv_cursor_get_u32(&c);
     self->skip = drv_cursor_get_u32(&c);
-    self->payload = FALSE;
+    self->payload = self->request = FALSE;
     self->lost |= self->skip > OPTION_MAX;
 }
 
@@ -57,15 +55,17 @@ take_request(DrvNbdRequests *self, gboolean extended)
     DrvCursor c = drv_cursor_reader(self->header, sizeof self->header);
     drv_cursor_take(&c, MAGIC_BYTES);
     guint16 flags = drv_cursor_get_u16(&c);
-    guint16 type = drv_cursor_get_u16(&c);
-    drv_cursor_take(&c, 16);
-    guint64 length = extended ? drv_cursor_get_u64(&c) : drv_cursor_get_u32(&c);
+    self->type = drv_cursor_get_u16(&c);
+    drv_cursor_take(&c, 8);
+    self->offset = drv_cursor_get_u64(&c);
+    self->length = extended ? drv_cursor_get_u64(&c) : drv_cursor_get_u32(&c);
     self->requests++;
-    self->payload = type == WRITE;
-    self->skip = self->payload || (extended && (flags & FLAG_PAYLOAD) != 0) ? length : 0;
-    self->lost = self->skip > WRITE_MAX || length > G_MAXINT64;
-    if (type == WRITE_ZEROES && !self->lost)
-        self->zero_bytes += length;
+    self->request = TRUE;
+    self->payload = self->type == DRV_NBD_WRITE;
+    self->skip = self->payload || (extended && (flags & FLAG_PAYLOAD) != 0) ? self->length : 0;
+    self->lost = self->skip > WRITE_MAX || self->length > G_MAXINT64;
+    if (self->type == DRV_NBD_WRITE_ZEROES && !self->lost)
+        self->zero_bytes += self->length;
 }
 
 /* The header has as many bytes as were wanted: it is whole, or now it is known how many it has. */
@@ -90,21 +90,27 @@ take_header(DrvNbdRequests *self)
         take_request(self, magic == EXTENDED_MAGIC);
 }
 
+gsize
+drv_nbd_requests_step(DrvNbdRequests *self, const guint8 *data, gsize len)
+{
+    if (self->lost)
+        return len;
+    gsize n = self->skip > 0 ? MIN(self->skip, len) : MIN(self->want - self->have, len);
+    if (self->skip > 0) {
+        self->skip -= n;
+        self->data_bytes += self->payload ? n : 0;
+        return n;
+    }
+    memcpy(self->header + self->have, data, n);
+    self->have += (guint)n;
+    if (self->have == self->want)
+        take_header(self);
+    return n;
+}
+
 void
 drv_nbd_requests_feed(DrvNbdRequests *self, const guint8 *data, gsize len)
 {
-    while (len > 0 && !self->lost) {
-        gsize n = self->skip > 0 ? MIN(self->skip, len) : MIN(self->want - self->have, len);
-        if (self->skip > 0) {
-            self->skip -= n;
-            self->data_bytes += self->payload ? n : 0;
-        } else {
-            memcpy(self->header + self->have, data, n);
-            self->have += (guint)n;
-            if (self->have == self->want)
-                take_header(self);
-        }
-        data += n;
-        len -= n;
-    }
+    for (gsize done = 0; done < len;)
+        done += drv_nbd_requests_step(self, data + done, len - done);
 }

@@ -99,6 +99,12 @@ drv_image_digest_is_zero(const DrvImageDigest *digest, guint64 index)
 DrvImageDigest *
 drv_image_digest_new(guint64 size, GError **error)
 {
+    return drv_image_digest_new_with(size, drv_image_block_size(size), error);
+}
+
+DrvImageDigest *
+drv_image_digest_new_with(guint64 size, guint32 block, GError **error)
+{
     if (size > DRV_IMAGE_SIZE_MAX) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_LIMIT,
                     "the image has %" G_GUINT64_FORMAT " bytes, and no more than 16 TiB can be "
@@ -108,7 +114,7 @@ drv_image_digest_new(guint64 size, GError **error)
     }
     g_autoptr(DrvImageDigest) digest = g_new0(DrvImageDigest, 1);
     digest->size = size;
-    digest->block = drv_image_block_size(size);
+    digest->block = block;
     digest->blocks = (size + digest->block - 1) / digest->block;
     digest->leaves = g_try_malloc(digest->blocks * DRV_IMAGE_LEAF + 1);
     if (digest->leaves == NULL) {
@@ -118,8 +124,8 @@ drv_image_digest_new(guint64 size, GError **error)
         return NULL;
     }
     g_autofree guint8 *nothing = g_malloc0(digest->block);
-    const Part block = {nothing, digest->block};
-    sha256(0, &block, 1, digest->zero);
+    const Part zeros = {nothing, digest->block};
+    sha256(0, &zeros, 1, digest->zero);
     drv_image_digest_zero(digest, 0, digest->blocks);
     return g_steal_pointer(&digest);
 }

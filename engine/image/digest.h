@@ -32,6 +32,8 @@ guint32 drv_image_block_size(guint64 size);
 
 /* Of an image of zeros. DRV_ERROR_LIMIT where it is too big. */
 DrvImageDigest *drv_image_digest_new(guint64 size, GError **error);
+/* The same with blocks of that size. */
+DrvImageDigest *drv_image_digest_new_with(guint64 size, guint32 block, GError **error);
 void drv_image_digest_free(DrvImageDigest *digest);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvImageDigest, drv_image_digest_free)
 

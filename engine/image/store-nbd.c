@@ -2,6 +2,7 @@
 #include "engine/image/store.h"
 
 #include "common/error.h"
+#include "engine/channel/listener.h"
 #include "engine/image/tool.h"
 
 #include <errno.h>
@@ -32,8 +33,9 @@
 
 typedef struct {
     DrvStore base;
-    GSubprocess *process;
+    GSubprocess *process;        /* NULL: somebody else's server */
     struct nbd_handle **handles; /* one for each user */
+    int *sockets;                /* theirs once more, of somebody else's server; -1: none */
     char *bitmap;                /* its name as a context of NBD; NULL: none */
     gsize least; /* what a request's length must be a multiple of: a compressed cluster, or 1 */
 } Nbd;
@@ -194,6 +196,19 @@ last_words(Nbd *self)
     return drv_tool_words(text, self->base.shown);
 }
 
+static void
+free_export(Nbd *self)
+{
+    for (guint i = 0; i < self->base.users; i++) {
+        if (self->sockets[i] >= 0)
+            close(self->sockets[i]);
+    }
+    g_free(self->base.shown);
+    g_free(self->sockets);
+    g_free(self->handles);
+    g_free(self);
+}
+
 static gboolean
 nbd_store_close(DrvStore *store, GError **error)
 {
@@ -201,8 +216,15 @@ nbd_store_close(DrvStore *store, GError **error)
     for (guint i = 0; i < store->users; i++) {
         if (self->handles[i] == NULL)
             continue;
-        nbd_shutdown(self->handles[i], 0);
+        if (self->process != NULL)
+            nbd_shutdown(self->handles[i], 0);
+        else
+            nbd_aio_disconnect(self->handles[i], 0); /* nobody waits for the others */
         nbd_close(self->handles[i]);
+    }
+    if (self->process == NULL) {
+        free_export(self);
+        return TRUE;
     }
     g_output_stream_close(g_subprocess_get_stdin_pipe(self->process), NULL, NULL);
     g_autofree char *words = last_words(self);
@@ -316,6 +338,19 @@ spawn(const DrvStoreNbdParams *params, int listener, GError **error)
     return process;
 }
 
+/* What the first connection was told. */
+static gboolean
+take_sizes(Nbd *self, GError **error)
+{
+    gint64 size = nbd_get_size(self->handles[0]);
+    gint64 least = nbd_get_block_size(self->handles[0], LIBNBD_SIZE_MINIMUM);
+    if (size < 0 || least < 0 || least > PIECE)
+        return failed(error);
+    self->base.size = (guint64)size;
+    self->least = (gsize)MAX(least, 1);
+    return TRUE;
+}
+
 /* Takes the sockets. */
 static gboolean
 shake_hands(Nbd *self, int *ends, GError **error)
@@ -329,28 +364,24 @@ shake_hands(Nbd *self, int *ends, GError **error)
         if (good)
             good = nbd_connect_socket(nbd, g_steal_fd(&ends[i])) >= 0;
     }
-    gint64 size = good ? nbd_get_size(self->handles[0]) : -1;
-    gint64 least = good ? nbd_get_block_size(self->handles[0], LIBNBD_SIZE_MINIMUM) : -1;
-    if (size < 0 || least < 0 || least > PIECE)
-        failed(error);
+    good = good ? take_sizes(self, error) : failed(error);
     close_all(ends, self->base.users);
-    self->base.size = (guint64)size;
-    self->least = (gsize)MAX(least, 1);
-    return size >= 0 && least >= 0 && least <= PIECE;
+    return good;
 }
+
+static const DrvStoreOps ops = {
+    .read = nbd_store_read,
+    .write = nbd_store_write,
+    .zero = nbd_store_zero,
+    .extent = nbd_store_extent,
+    .changed = nbd_store_changed,
+    .flush = nbd_store_flush,
+    .close = nbd_store_close,
+};
 
 static DrvStore *
 open_with(GSubprocess *process, int *ends, const DrvStoreNbdParams *params, GError **error)
 {
-    static const DrvStoreOps ops = {
-        .read = nbd_store_read,
-        .write = nbd_store_write,
-        .zero = nbd_store_zero,
-        .extent = nbd_store_extent,
-        .changed = nbd_store_changed,
-        .flush = nbd_store_flush,
-        .close = nbd_store_close,
-    };
     Nbd *self = g_new0(Nbd, 1);
     self->base = (DrvStore){&ops, 0, params->users, params->writable, g_strdup(params->shown)};
     self->process = process;
@@ -384,4 +415,62 @@ drv_store_nbd(const DrvStoreNbdParams *params, GError **error)
         return open_with(process, ends, params, error);
     close_all(ends, params->users);
     return NULL;
+}
+
+/* --- somebody else's server --- */
+
+DrvStore *
+drv_store_export(const char *socket, const char *shown, guint users, GError **error)
+{
+    Nbd *self = g_new0(Nbd, 1);
+    gboolean good = TRUE;
+    self->base = (DrvStore){&ops, 0, users, FALSE, g_strdup(shown)};
+    self->handles = g_new0(struct nbd_handle *, users);
+    self->sockets = g_new(int, users);
+    for (guint i = 0; i < users; i++) {
+        self->sockets[i] = good ? drv_unix_connect(socket, error) : -1;
+        good = good && self->sockets[i] >= 0;
+    }
+    if (good)
+        return &self->base;
+    nbd_store_close(&self->base, NULL);
+    return NULL;
+}
+
+/* libnbd has a descriptor of its own of the socket, which it closes when it likes. */
+static gboolean
+greet(struct nbd_handle *nbd, int socket, const char *name, GError **error)
+{
+    int fd = fcntl(socket, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s", g_strerror(errno));
+        return FALSE;
+    }
+    return (nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
+            nbd_set_export_name(nbd, name) == 0 && nbd_connect_socket(nbd, fd) == 0) ||
+           failed(error);
+}
+
+gboolean
+drv_store_export_greet(DrvStore *store, const char *name, GError **error)
+{
+    Nbd *self = (Nbd *)store;
+    gboolean good = TRUE;
+    for (guint i = 0; good && i < store->users; i++) {
+        self->handles[i] = nbd_create();
+        good = self->handles[i] != NULL ? greet(self->handles[i], self->sockets[i], name, error)
+                                        : failed(error);
+    }
+    if (good && take_sizes(self, error))
+        return TRUE;
+    g_prefix_error(error, "%s cannot be opened: ", store->shown);
+    return FALSE;
+}
+
+void
+drv_store_export_break(DrvStore *store)
+{
+    Nbd *self = (Nbd *)store;
+    for (guint i = 0; i < store->users; i++)
+        shutdown(self->sockets[i], SHUT_RDWR);
 }

@@ -71,3 +71,11 @@ typedef struct {
 
 /* DRV_ERROR_QEMU with QEMU's words. */
 DrvStore *drv_store_nbd(const DrvStoreNbdParams *params, GError **error);
+
+/* What somebody serves over NBD at the unix socket 'socket': not ours to end, and only read. It is
+ * connected to, and not of use before it has been greeted, which blocks. */
+DrvStore *drv_store_export(const char *socket, const char *shown, guint users, GError **error);
+/* Asks for what is served under that name. */
+gboolean drv_store_export_greet(DrvStore *store, const char *name, GError **error);
+/* Any thread: whatever is asked of such a store fails from now on, also what is under way. */
+void drv_store_export_break(DrvStore *store);

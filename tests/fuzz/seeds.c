@@ -206,6 +206,19 @@ write_nbd(const char *dir)
     g_assert(drv_cursor_ok(&c));
     g_byte_array_append(sample, bytes, (guint)c.pos);
     write_seeds(dir, "nbd", "client", sample, 8);
+    /* A block of zeroes written, then trimmed, then written again. */
+    guint8 block[28 + 4096] = {0};
+    static const guint16 types[] = {1, 4, 1};
+    for (guint i = 0; i < G_N_ELEMENTS(types); i++) {
+        c = drv_cursor_writer(block, sizeof block);
+        drv_cursor_put_u32(&c, 0x25609513);
+        drv_cursor_put_u32(&c, types[i]);
+        drv_cursor_put_u64(&c, 0);
+        drv_cursor_put_u64(&c, 4096);
+        drv_cursor_put_u32(&c, 4096);
+        g_byte_array_append(sample, block, types[i] == 1 ? sizeof block : (guint)c.pos);
+    }
+    write_seeds(dir, "nbd", "blocks", sample, 8);
 }
 
 int
