@@ -64,7 +64,7 @@ G_STATIC_ASSERT(G_N_ELEMENTS(options) == COUNT);
 
 typedef struct {
     char *text[COUNT];
-    gboolean keep_source, disks_overwrite, json;
+    gboolean keep_source, disks_overwrite, disks_delta, json;
     char *reconnect;
 } Given;
 
@@ -104,6 +104,8 @@ parse(DrvCli *cli, Given *given, int argc, char **argv, GError **error)
          "Of backing files: flatten (default) or keep", "HOW"},
         {"disks-overwrite", 0, 0, G_OPTION_ARG_NONE, &given->disks_overwrite,
          "Also disks that hold data at the destination", NULL},
+        {"disks-delta", 0, 0, G_OPTION_ARG_NONE, &given->disks_delta,
+         "The destination's disks hold older versions: send only what differs", NULL},
         {"drop-timeout", 0, 0, G_OPTION_ARG_STRING, &text[DROP_TIMEOUT],
          "How long a lost link is waited for (60)", "S"},
         {"keep-source", 0, 0, G_OPTION_ARG_NONE, &given->keep_source,
@@ -128,6 +130,8 @@ make_spec(const Given *given, GError **error)
         json_object_set_boolean_member(spec, "keep_source", TRUE);
     if (given->disks_overwrite)
         json_object_set_boolean_member(spec, "disks_overwrite", TRUE);
+    if (given->disks_delta)
+        json_object_set_boolean_member(spec, "disks_delta", TRUE);
     return g_steal_pointer(&spec);
 }
 

@@ -84,7 +84,8 @@ add_disk(GArray *line, JsonObject *progress)
         JsonObject *disk = drv_json_element(disks, i);
         if (drv_json_flag(disk, "ready", FALSE))
             continue;
-        add(line, 2, "disk %s %.1f%%", drv_json_string(disk, "name", "?"),
+        add(line, 2, "disk %s %s%.1f%%", drv_json_string(disk, "name", "?"),
+            drv_json_flag(disk, "hashing", FALSE) ? "hashed there " : "",
             CLAMP(drv_json_number(disk, "percent", 0), 0, 100));
         return TRUE;
     }

@@ -235,8 +235,11 @@ append_result(GString *out, JsonObject *result)
         JsonObject *part = drv_json_object(result, parts[i]);
         g_autofree char *raw = drv_format_bytes(drv_json_number(part, "bytes", 0));
         g_autofree char *wire = drv_format_bytes(drv_json_number(part, "wire_bytes", 0));
+        g_autofree char *reused = drv_format_bytes(drv_json_number(part, "reused_bytes", 0));
+        gboolean delta = drv_json_number(part, "reused_bytes", 0) > 0;
         if (drv_json_number(part, "bytes", 0) > 0)
-            append_line(out, parts[i], "%s, on the wire %s", raw, wire);
+            append_line(out, parts[i], "%s, on the wire %s%s%s", raw, wire,
+                        delta ? ", found there " : "", delta ? reused : "");
     }
     append_pages(out, result);
     static const char *const numbers[] = {"rounds", "lanes", "reconnects", "throttle_pct"};

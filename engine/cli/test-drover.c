@@ -336,11 +336,12 @@ static void
 test_spec(Fixture *f, gconstpointer data)
 {
     Run run;
-    migrate_start(&run, f,
-                  "--name db --lanes 4 --codec zstd --mode relay --multifd 2 --bandwidth 100M "
-                  "--downtime 2s --max-downtime 5s --converge give-up --timeout 10m --verify none "
-                  "--disks none --disks-chain keep --disks-overwrite --drop-timeout 90 "
-                  "--keep-source");
+    migrate_start(
+        &run, f,
+        "--name db --lanes 4 --codec zstd --mode relay --multifd 2 --bandwidth 100M "
+        "--downtime 2s --max-downtime 5s --converge give-up --timeout 10m --verify none "
+        "--disks none --disks-chain keep --disks-overwrite --disks-delta --drop-timeout 90 "
+        "--keep-source");
     fake_backend_patch(f->fake, "new-1", DONE);
     run_end(&run, 0, "kept", "done");
     g_autofree char *expected = g_strdup_printf(
@@ -349,7 +350,7 @@ test_spec(Fixture *f, gconstpointer data)
         "\"bandwidth\":104857600,\"downtime_ms\":2000,\"max_downtime_ms\":5000,"
         "\"converge\":\"give-up\",\"timeout_s\":600,\"verify\":\"none\","
         "\"disks\":\"none\",\"disks_chain\":\"keep\",\"drop_timeout_s\":90,\"keep_source\":true,"
-        "\"disks_overwrite\":true}",
+        "\"disks_overwrite\":true,\"disks_delta\":true}",
         f->dir);
     g_autoptr(JsonNode) node = drv_json_take_object(json_object_ref(f->fake->spec));
     g_autofree char *spec = drv_json_to_text(node);

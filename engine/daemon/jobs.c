@@ -245,6 +245,10 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
         drv_live_dest_channel(job, peer, id, args);
     } else if (g_str_equal(op, "job.disk") && job != NULL) {
         drv_live_dest_disk(job, peer, id, args);
+    } else if (g_str_equal(op, "job.hashed") && job != NULL) {
+        drv_live_dest_hashed(job, peer, id);
+    } else if (g_str_equal(op, "job.leaves") && job != NULL) {
+        drv_live_dest_leaves(job, peer, id, args);
     } else if (g_str_equal(op, "job.digest") && job != NULL) {
         drv_live_dest_digest(job, peer, id, args);
     } else if (g_str_equal(op, "job.commit") && job != NULL) {

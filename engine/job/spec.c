@@ -56,6 +56,7 @@ static const Member members[] = {
     {"disks", KIND_CHOICE, AT(disks), .choices = {"none", "mirror"}},
     {"disks_chain", KIND_CHOICE, AT(disks_chain), .choices = {"flatten", "keep"}},
     {"disks_overwrite", KIND_FLAG, AT(disks_overwrite)},
+    {"disks_delta", KIND_FLAG, AT(disks_delta)},
     {"drop_timeout_s", KIND_NUMBER, AT(drop_timeout_s), .min = 1, .max = 86400, .standard = 60},
     {"keep_source", KIND_FLAG, AT(keep_source)},
 };
@@ -216,8 +217,23 @@ refuse_unknown(JsonObject *object, GError **error)
 
 /* What the members say together. */
 static gboolean
+check_delta(const DrvJobSpec *spec, GError **error)
+{
+    if (!spec->disks_delta ||
+        (spec->disks == DRV_SPEC_DISKS_MIRROR && spec->disks_chain == DRV_SPEC_CHAIN_FLATTEN))
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                "\"disks_delta\" is of whole disks that move: %s, or leave it out",
+                spec->disks != DRV_SPEC_DISKS_MIRROR ? "set \"disks\" to \"mirror\""
+                                                     : "set \"disks_chain\" to \"flatten\"");
+    return FALSE;
+}
+
+static gboolean
 check_together(const DrvJobSpec *spec, GError **error)
 {
+    if (!check_delta(spec, error))
+        return FALSE;
     if (spec->max_downtime_ms == 0 || spec->max_downtime_ms >= spec->downtime_ms)
         return TRUE;
     g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,

@@ -54,6 +54,7 @@ typedef struct {
     DrvSpecDisks disks;       /* "disks": none, mirror */
     DrvSpecChain disks_chain; /* "disks_chain": of backing files, flatten (default) or keep */
     gboolean disks_overwrite; /* "disks_overwrite": also disks that hold data */
+    gboolean disks_delta;     /* "disks_delta": they hold older versions, send what differs */
     gint64 drop_timeout_s;    /* "drop_timeout_s": how long a lost link is waited for, 1 to 86400,
                                  default 60 */
     gboolean keep_source;     /* "keep_source": leave the source's QEMU there, stopped */

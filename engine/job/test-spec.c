@@ -59,7 +59,7 @@ test_everything(void)
         "\"dedup_memory\":65536,\"multifd\":255,\"bandwidth\":65536,\"downtime_ms\":1999999,"
         "\"max_downtime_ms\":2000000,\"converge\":\"throttle\",\"timeout_s\":3600,"
         "\"verify\":\"none\",\"disks\":\"mirror\",\"disks_chain\":\"keep\","
-        "\"disks_overwrite\":true,\"drop_timeout_s\":1,\"keep_source\":true}";
+        "\"disks_overwrite\":true,\"disks_delta\":false,\"drop_timeout_s\":1,\"keep_source\":true}";
     g_autoptr(DrvJobSpec) spec = parse(text);
     g_assert_cmpstr(spec->name, ==, "w\xc3\xb6rk er");
     g_assert_cmpint(spec->lanes, ==, 16);
@@ -137,6 +137,10 @@ test_refused(void)
         {WITH("\"max_downtime_ms\":299"),
          "\"max_downtime_ms\" is 299, which is below \"downtime_ms\", 300: make it larger, or"},
         {WITH("\"downtime_ms\":500,\"max_downtime_ms\":499"), "is below \"downtime_ms\", 500"},
+        {WITH("\"disks_delta\":true"),
+         "\"disks_delta\" is of whole disks that move: set \"disks\" to"},
+        {WITH("\"disks_delta\":true,\"disks\":\"mirror\",\"disks_chain\":\"keep\""),
+         "set \"disks_chain\" to \"flatten\", or leave it out"},
         {WITH("\"converge\":\"stop\""), "one of \"wait\", \"throttle\", \"give-up\""},
         {WITH("\"timeout_s\":2592001"), "from 1 to 2592000, or 0 (none)"},
         {WITH("\"drop_timeout_s\":0"), "from 1 to 86400"},

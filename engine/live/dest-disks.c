@@ -233,7 +233,8 @@ void
 dest_disks_check(gpointer owner)
 {
     LiveDest *self = owner;
-    if (self->disks == NULL || drv_json_flag(self->asked, "disks_overwrite", FALSE)) {
+    if (self->disks == NULL || drv_json_flag(self->asked, "disks_overwrite", FALSE) ||
+        drv_json_flag(self->asked, "disks_delta", FALSE)) {
         drv_steps_next(&self->steps);
         return;
     }
@@ -270,6 +271,7 @@ channels_changed(DrvChannelSet *set, gpointer data)
         !drv_channel_set_finished(set) || drv_channel_set_count(set) != disks->wanted->len)
         return;
     disks->closing = TRUE;
+    g_clear_pointer(&self->delta, dest_delta_free); /* it is one of the server's clients */
     qmp_client_execute_async(self->qmp, "nbd-server-stop", NULL, QMP_TIMEOUT_MS, NULL,
                              server_stopped, drv_job_ref(&self->base));
 }
@@ -283,7 +285,15 @@ dest_disks_prepared(LiveDest *self)
     self->disks->channels =
         drv_channel_set_new(drv_services_transfer(self->base.services), count, DRV_CODEC_NONE,
                             DRV_CLASS_CONTROL, NULL, channels_changed, self);
+    if (self->delta != NULL)
+        drv_channel_set_use_codec(self->disks->channels, dest_delta_codec, self->delta);
     return count;
+}
+
+GPtrArray *
+dest_disks_wanted(LiveDest *self)
+{
+    return self->disks != NULL ? self->disks->wanted : NULL;
 }
 
 void
@@ -358,6 +368,7 @@ dest_disks_withdraw(gpointer owner)
     LiveDest *self = owner;
     if (self->disks != NULL)
         g_clear_pointer(&self->disks->channels, drv_channel_set_free);
+    g_clear_pointer(&self->delta, dest_delta_free);
     if (self->qmp == NULL || self->incoming || !is_serving(self))
         drv_steps_next(&self->steps);
     else

@@ -263,6 +263,7 @@ static const DrvStep prepare_steps[] = {
     {"the guest does not fit the destination's NUMA nodes", dest_place},
     {"the destination's disks cannot be written to", dest_disks_export},
     {"the destination's disks may not be overwritten", dest_disks_check},
+    {"the destination's disks cannot be compared with", dest_delta_begin},
     {"the destination's QEMU does not stay paused", step_stay_paused},
     {"the destination's QEMU refuses the migration capabilities", step_set_capabilities},
     {"the destination's QEMU refuses the migration parameters", step_set_parameters},
@@ -288,6 +289,8 @@ prepared(gpointer owner, GError *error)
     guint disks = dest_disks_prepared(self);
     if (disks > 0)
         json_object_set_int_member(ok, "disks", disks);
+    if (self->delta != NULL)
+        json_object_set_int_member(ok, "delta_block", dest_delta_block(self->delta));
     if (self->direct != NULL)
         json_object_set_object_member(ok, "direct", g_steal_pointer(&self->direct));
     else if (self->relay_reason != NULL)

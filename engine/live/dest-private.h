@@ -19,6 +19,7 @@ typedef struct _DestNuma DestNuma;
 /* A live migration's destination half, shared by dest.c (its life), dest-prepare.c and
  * dest-commit.c (COMMIT and abort). */
 typedef struct _DestDisks DestDisks;
+typedef struct _DestDelta DestDelta;
 
 typedef struct {
     DrvJob base;
@@ -48,6 +49,7 @@ typedef struct {
     JsonObject *shares;     /* the pages that guests share; NULL: none are kept */
     DrvChannelSet *channels;
     DestDisks *disks; /* NULL: they do not move */
+    DestDelta *delta; /* NULL: what they hold is of no use */
     int log_fd; /* QEMU's standard error, if that is a file: its last words are worth having; else
                    -1 */
     gint64 log_from;
@@ -118,6 +120,16 @@ void dest_disks_digests(LiveDest *self, JsonObject *args);
 gboolean dest_disks_served(LiveDest *self);
 void dest_disks_withdraw(gpointer owner);
 void dest_disks_free(DestDisks *disks);
+/* The source's, of DrvDisk; NULL: none. */
+GPtrArray *dest_disks_wanted(LiveDest *self);
+
+/* dest-delta.c: '--disks-delta'. A step that has them hashed, and does not wait for it; into how
+ * large blocks; the codec of disk 'index'. */
+void dest_delta_begin(gpointer owner);
+guint32 dest_delta_block(const DestDelta *delta);
+DrvChannelCodec *dest_delta_codec(guint index, gpointer delta);
+/* NULL is allowed. */
+void dest_delta_free(DestDelta *delta);
 
 /* dest-ram.c: a step that finds out whether the guest's memory can be written. */
 void dest_reach_ram(gpointer owner);

@@ -314,6 +314,7 @@ give_back(LiveDest *self)
     dest_clear_source(&self->hangs);
     dest_clear_source(&self->gone);
     g_clear_pointer(&self->channels, drv_channel_set_free);
+    g_clear_pointer(&self->delta, dest_delta_free);
     g_clear_pointer(&self->disks, dest_disks_free);
     g_clear_pointer(&self->placer, drv_ram_placer_drop);
     drv_services_keep_off(self->base.services, self, NULL);

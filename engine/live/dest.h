@@ -18,6 +18,8 @@ DrvJob *drv_live_dest_restored(DrvServices *services, DrvJobRecord *rec);
  * make them. */
 void drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args);
 void drv_live_dest_disk(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args);
+void drv_live_dest_hashed(DrvJob *job, DrvPeer *peer, guint64 call);
+void drv_live_dest_leaves(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args);
 void drv_live_dest_digest(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args);
 void drv_live_dest_commit(DrvJob *job, DrvPeer *peer, guint64 call);
 void drv_live_dest_abort(DrvJob *job, DrvPeer *peer, guint64 call, gboolean cancelled);

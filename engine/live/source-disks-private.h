@@ -3,6 +3,7 @@
 
 #include "engine/channel/codec-nbd.h"
 #include "engine/host/disks.h"
+#include "engine/image/delta-send.h"
 #include "engine/live/source-private.h"
 #include "engine/live/mirror-pace.h"
 
@@ -24,6 +25,9 @@ typedef struct {
     gboolean judged;   /* what is to be done about that was decided */
     gboolean blocking; /* the guest's writes wait for the destination */
     gboolean again;    /* it is being ended, to begin anew so */
+
+    DrvDeltaKnown *known; /* what the destination's disk holds; NULL: that is of no use */
+    gint64 hashed;        /* bytes of that which it has hashed */
 } LiveMirror;
 
 struct _LiveDisks {
@@ -38,7 +42,15 @@ struct _LiveDisks {
     gboolean waiting; /* the step at hand is that for all to be level */
     gboolean completing;
     GSource *poll;
+
+    gboolean hashing; /* the step at hand is that for the leaves of the destination's disks ... */
+    guint fetching;   /* ... for which so many calls are under way ... */
+    guint fetch_disk; /* ... and the next one is for these */
+    guint64 fetch_block;
 };
+
+/* Leaves in an answer to job.leaves, unless fewer are left. */
+#define LIVE_LEAVES G_GUINT64_CONSTANT(1024)
 
 LiveMirror *live_mirror_at(LiveSource *self, guint i);
 /* NULL: it is none of ours. */

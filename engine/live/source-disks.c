@@ -28,6 +28,7 @@ free_mirror(gpointer data)
 {
     LiveMirror *mirror = data;
     g_free(mirror->doubt);
+    drv_delta_known_unref(mirror->known);
     g_free(mirror->id);
     g_free(mirror);
 }
@@ -134,14 +135,17 @@ live_disks_ask(LiveSource *self, JsonObject *args)
         json_object_set_array_member(args, "disks", drv_disks_to_json(self->disks->all));
         json_object_set_boolean_member(args, "disks_keep_chain", keeps_chain(self));
         json_object_set_boolean_member(args, "disks_overwrite", self->spec->disks_overwrite);
+        json_object_set_boolean_member(args, "disks_delta", self->spec->disks_delta);
     }
 }
 
 gboolean
 live_disks_agreed(LiveSource *self, JsonObject *ok, GError **error)
 {
-    if (!live_disks_any(self) || drv_json_int(ok, "disks", 0) == self->disks->mirrors->len)
+    if (!live_disks_any(self))
         return TRUE;
+    if (drv_json_int(ok, "disks", 0) == self->disks->mirrors->len)
+        return live_delta_agreed(self, ok, error);
     g_set_error_literal(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
                         "the destination's drover does not take disks: install the same version "
                         "there, or move the guest without '--disks mirror'");
@@ -219,10 +223,14 @@ channels_changed(DrvChannelSet *set, gpointer data)
 
 /* --- beginning --- */
 
+/* Mirrors are begun one after the other, so this is the connection of the one of that number. */
 static DrvChannelCodec *
 make_codec(guint index, gpointer data)
 {
-    return drv_codec_nbd_new(((LiveSource *)data)->disks->tally);
+    LiveSource *self = data;
+    DrvDeltaKnown *known = live_mirror_at(self, index)->known;
+    return known != NULL ? drv_delta_send_new(known, self->disks->tally)
+                         : drv_codec_nbd_new(self->disks->tally);
 }
 
 void
@@ -310,7 +318,8 @@ node_added(GObject *source, GAsyncResult *result, gpointer ticket)
 }
 
 /* QEMU itself finds blocks of zeroes in what the guest writes ("detect-zeroes") and sends them as
- * such; with "discard" it may leave holes where they are. */
+ * such; with "discard" it may leave holes where they are. But then it would begin with clearing all
+ * of the target, and what that holds is of use in a delta: image/delta-writer.c. */
 static void
 add_node(LiveSource *self)
 {
@@ -319,7 +328,8 @@ add_node(LiveSource *self)
         drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
     JsonNode *args =
         qmp_args("driver", "s", "nbd", "node-name", "s", mirror->id, "export", "s", mirror->id,
-                 "discard", "s", "unmap", "detect-zeroes", "s", "unmap", "server", "o",
+                 "discard", "s", mirror->known != NULL ? "ignore" : "unmap", "detect-zeroes", "s",
+                 mirror->known != NULL ? "on" : "unmap", "server", "o",
                  qmp_args("type", "s", "unix", "path", "s", path, NULL), NULL);
     qmp_client_execute_async(self->qmp, "blockdev-add", args, QMP_TIMEOUT_MS,
                              self->steps.cancellable, node_added, live_ticket(self));
@@ -479,12 +489,24 @@ live_disks_class(LiveSource *self, DrvClass class)
 /* --- what is shown --- */
 
 static double
-percent_of(const LiveMirror *mirror)
+percent_of(gint64 done, gint64 total)
 {
-    if (mirror->ready)
-        return 100;
-    return mirror->total > 0 ? CLAMP(100.0 * (double)mirror->done / (double)mirror->total, 0, 99.9)
-                             : 0;
+    return total > 0 ? CLAMP(100.0 * (double)done / (double)total, 0, 99.9) : 0;
+}
+
+static JsonObject *
+mirror_progress(const LiveMirror *mirror, gboolean hashing)
+{
+    JsonObject *disk = json_object_new();
+    double percent = mirror->ready ? 100
+                     : hashing     ? percent_of(mirror->hashed, (gint64)mirror->disk->size)
+                                   : percent_of(mirror->done, mirror->total);
+    json_object_set_string_member(disk, "name", mirror->disk->name);
+    json_object_set_double_member(disk, "percent", percent);
+    json_object_set_boolean_member(disk, "ready", mirror->ready);
+    if (hashing)
+        json_object_set_boolean_member(disk, "hashing", TRUE);
+    return disk;
 }
 
 void
@@ -493,24 +515,34 @@ live_disks_progress(LiveSource *self, JsonObject *o)
     if (!live_disks_any(self))
         return;
     JsonArray *array = json_array_new();
-    for (guint i = 0; i < self->disks->mirrors->len; i++) {
-        const LiveMirror *mirror = live_mirror_at(self, i);
-        JsonObject *disk = json_object_new();
-        json_object_set_string_member(disk, "name", mirror->disk->name);
-        json_object_set_double_member(disk, "percent", percent_of(mirror));
-        json_object_set_boolean_member(disk, "ready", mirror->ready);
-        json_array_add_object_element(array, disk);
-    }
+    for (guint i = 0; i < self->disks->mirrors->len; i++)
+        json_array_add_object_element(
+            array, mirror_progress(live_mirror_at(self, i), self->disks->hashing));
     json_object_set_array_member(o, "disks", array);
 }
 
-static gboolean
-blocks_writes(LiveSource *self, const DrvDisk *disk)
+static void
+report_mirror(LiveSource *self, const DrvDisk *disk, JsonObject *o)
 {
-    for (guint i = 0; i < self->disks->mirrors->len; i++)
-        if (live_mirror_at(self, i)->disk == disk)
-            return live_mirror_at(self, i)->blocking;
-    return FALSE;
+    for (guint i = 0; i < self->disks->mirrors->len; i++) {
+        const LiveMirror *mirror = live_mirror_at(self, i);
+        if (mirror->disk != disk)
+            continue;
+        json_object_set_boolean_member(o, "write_blocking", mirror->blocking);
+        if (mirror->known != NULL)
+            json_object_set_int_member(o, "reused_bytes",
+                                       (gint64)drv_delta_known_reused(mirror->known));
+    }
+}
+
+static guint64
+reused_bytes(LiveSource *self)
+{
+    guint64 sum = 0;
+    for (guint i = 0; live_disks_any(self) && i < self->disks->mirrors->len; i++)
+        if (live_mirror_at(self, i)->known != NULL)
+            sum += drv_delta_known_reused(live_mirror_at(self, i)->known);
+    return sum;
 }
 
 static JsonArray *
@@ -527,7 +559,7 @@ report_disks(LiveSource *self)
         if (!drv_disk_is_written(disk))
             json_object_set_string_member(o, "why_not", drv_disk_skipped(disk));
         else
-            json_object_set_boolean_member(o, "write_blocking", blocks_writes(self, disk));
+            report_mirror(self, disk, o);
         json_array_add_object_element(array, o);
     }
     return array;
@@ -546,6 +578,8 @@ live_disks_report(LiveSource *self)
     json_object_set_int_member(o, "bytes", (gint64)written.data_bytes);
     json_object_set_int_member(o, "wire_bytes", (gint64)totals.wire);
     json_object_set_int_member(o, "zero_bytes", (gint64)written.zero_bytes);
+    if (self->spec->disks_delta)
+        json_object_set_int_member(o, "reused_bytes", (gint64)reused_bytes(self));
     if (self->disks != NULL)
         json_object_set_array_member(o, "disks", report_disks(self));
     return o;
@@ -558,7 +592,7 @@ live_disks_hang_up(LiveSource *self)
 {
     if (self->disks == NULL)
         return;
-    self->disks->waiting = FALSE;
+    self->disks->waiting = self->disks->hashing = FALSE;
     live_clear_source(&self->disks->poll);
     drop_connections(self->disks);
 }

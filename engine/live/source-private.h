@@ -192,6 +192,10 @@ const char *live_disks_doubt(LiveSource *self);
 /* Their members of the progress, and the report's "disk". */
 void live_disks_progress(LiveSource *self, JsonObject *o);
 JsonObject *live_disks_report(LiveSource *self);
+/* source-delta.c: whether the answer to job.prepare is that of a daemon that compares disks, if
+ * they are to be; and a step that fetches what it compares with. */
+gboolean live_delta_agreed(LiveSource *self, JsonObject *ok, GError **error);
+void live_delta_fetch(gpointer owner);
 /* Ends the connections, and with them the mirrors. */
 void live_disks_hang_up(LiveSource *self);
 void live_disks_free(LiveDisks *disks);
