@@ -2,6 +2,7 @@
 """The benchmarks: their arithmetic on results made up here, and one tiny run of the real thing."""
 import copy
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ from harness import build, qemu
 
 BENCH = build.ROOT / "bench"
 sys.path.insert(0, str(BENCH))
-from benchlib import cells, compare, page, promises, report, results, stats, sweep  # noqa: E402
+from benchlib import (cells, compare, page, promises, report, results, stats,  # noqa: E402
+                      storage_report, sweep)
 
 HOST = {"cpu": "a CPU", "cores": 2, "aes": True, "virtual": True, "memory_mib": 1024,
         "kernel": "6", "system": "Debian", "kvm": "yes", "drover": "drover 0", "commit": "abc",
@@ -246,6 +248,56 @@ def test_reports_name_what_is_missing_and_what_disturbed():
     assert "no &lt;script&gt; here" in shown and "src=" not in shown.split("<script>")[0]
     data = shown.split('id="data">')[1].split("</script>")[0]
     assert json.loads(data)["groups"]["1g/idle"]["total"]["rows"][1]["n"] == 2
+
+
+# ---- disk images ----
+
+def stored(group, system, number, total, wire=None):
+    """A line of results.jsonl as bench/storage writes it."""
+    return {"schema": results.SCHEMA, "type": "storage", "time": "now", "host": HOST, "round": number,
+            "qemu_img": "qemu-img 7.2", "file_system": "ext4",
+            "cell": {"name": f"{group}/{system}", "group": group, "system": system},
+            "image": {"kind": "dense", "size": 1 << 31, "allocated": 1 << 30, "sha256": "x"},
+            "metrics": {"total_s": total, "wire_bytes": wire,
+                        "cpu_s": {"total": 1.0, "others_share": 0.01}}}
+
+
+@pytest.mark.parametrize("group,kept,missed", [("convert-cold/dense/raw-raw", 1.9, 2.1),
+                                               ("convert-warm/sparse/raw-qcow2", 1.5, 1.6),
+                                               ("copy-cold/dense/raw-raw", 1.1, 1.3)])
+def test_promises_of_storage(group, kept, missed):
+    for total, verdict in ((kept, True), (missed, False)):
+        lines = [stored(group, system, n, t) for n in (1, 2, 3)
+                 for system, t in (("qemu-img", 2.0), ("drover", total))]
+        table = storage_report.Table(lines)
+        assert [v[-1] for v in storage_report.verdicts(table)] == [verdict]
+        assert ("kept" if verdict else "**missed**") in storage_report.markdown(lines)
+
+
+def test_what_is_sent_again_is_judged_by_the_worst():
+    group, mib = "copy-cold/packed/raw-raw", 1 << 20
+    lines = [stored(group, "drover", n, 1, 500 * mib) for n in (1, 2, 3)]
+    lines += [stored(group, "drover-dest-killed", n, 2, (500 + more) * mib)
+              for n, more in ((1, 10), (2, 60))]
+    assert [v[-1] for v in storage_report.verdicts(storage_report.Table(lines))] == [True]
+    lines.append(stored(group, "drover-dest-killed", 3, 2, 565 * mib))
+    assert [v[-1] for v in storage_report.verdicts(storage_report.Table(lines))] == [False]
+
+
+def test_the_smallest_images(workdir):
+    if not shutil.which("qemu-img"):
+        pytest.skip("no qemu-img here")
+    none = tool("storage", "--list", "--only", "no-such-cell")
+    assert none.returncode == 2 and "no cell matches 'no-such-cell'" in none.stderr
+    done = tool("storage", "--size", 8, "--repeat", 1, "--only", "convert-cold/*/raw-qcow2/drover",
+                "--dir", workdir / "images", "--out", workdir / "out", timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = results.read(workdir / "out")
+    assert [line["cell"]["system"] for line in lines] == ["qemu-img", "drover"] * 2, done.stderr
+    assert all(line["type"] == "storage" and line["metrics"]["total_s"] > 0 for line in lines)
+    assert len({line["image"]["sha256"] for line in lines}) == 2
+    assert "`convert-cold/sparse/raw-qcow2`" in (workdir / "out" / "storage.md").read_text()
+    assert not list((workdir / "images").glob("work-*"))
 
 
 # ---- the real thing ----

@@ -12,6 +12,8 @@
     report     report.md
     page       report.html
     compare    old against new
+
+    diskimages, storage, storage_report    the same for disk images: bench/storage
 """
 import pathlib
 import sys

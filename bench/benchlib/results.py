@@ -16,6 +16,7 @@ SCHEMA = 1
 FIELDS = {
     "run": ("time", "profile", "cell", "round", "host", "qemu", "downtime_limit_ms", "guest", "ok",
             "error", "metrics", "timeline"),
+    "storage": ("time", "cell", "round", "host", "image", "metrics"),
     "skip": ("cell", "reason"),
     "broken": ("cell", "round", "reason"),
 }
