@@ -5,10 +5,11 @@ import re
 import select
 import signal
 import stat
+import sys
 
 import pytest
 
-from harness import images
+from harness import build, images
 from harness.daemon import Running, drover
 from harness.images import FORMATS, MIB, run
 from harness.scene import wait_until
@@ -70,6 +71,24 @@ def test_options_and_compression(workdir, raw):
     assert out.stat().st_size < size / 4
     assert text.stat().st_size % 65536 != 0  # the last cluster is not whole
     assert run("qemu-img", "check", out).returncode == 0
+
+
+def test_without_io_uring(workdir, raw):
+    """As on a host that forbids it: slower, and the same."""
+    alone = (sys.executable, build.ROOT / "tests/tools/without_io_uring.py")
+    if os.geteuid() != 0:
+        pytest.skip("io_uring cannot be taken away without root")
+    told = convert(raw, workdir / "b", "--format", "raw", "--json", prefix=alone).json
+    assert (workdir / "b").read_bytes() == raw.read_bytes()
+    assert told["digest"] == images.digest(raw)
+
+
+def test_to_and_from_memory(workdir, raw):
+    """A file system without pages to go past."""
+    with images.small_disk(workdir, 64 * MIB) as folder:
+        convert(raw, folder / "b", "--format", "raw")
+        convert(folder / "b", workdir / "c", "--format", "raw")
+    assert (workdir / "c").read_bytes() == raw.read_bytes()
 
 
 def test_holes_stay_holes(workdir):

@@ -127,7 +127,7 @@ write_records(gpointer data)
 {
     Writer *writer = data;
     Receiver *self = writer->self;
-    g_autofree guint8 *bytes = g_malloc(DRV_RECORD_DATA_MAX);
+    guint8 *bytes = drv_store_buffer(DRV_RECORD_DATA_MAX);
     DrvRecord record;
     gboolean flush;
     while (take_record(self, &record, bytes, &flush)) {
@@ -136,6 +136,7 @@ write_records(gpointer data)
             (flush && !drv_store_flush(self->writer.store, writer->user, &error)))
             fail(self, error);
     }
+    g_aligned_free(bytes);
     return NULL;
 }
 

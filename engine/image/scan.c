@@ -134,42 +134,77 @@ fail(Scan *scan, GError *error)
         scan->stopped(scan->data);
 }
 
-/* FALSE at the end of the image, or of the scan. */
+/* FALSE at the end of the image, or of the scan. 'bytes' are for what is to be read. */
 static gboolean
-take(Scan *scan, DrvPiece *piece, gboolean *zero)
+take(Scan *scan, guint user, guint8 *bytes, DrvPiece *piece)
 {
     GError *error = NULL;
+    gboolean zero = FALSE;
     g_mutex_lock(&scan->lock);
     gboolean more = scan->error == NULL && scan->next < scan->layout->blocks;
     gboolean cancelled = more && drv_copy_is_cancelled(scan->count);
     if (cancelled)
         error = g_error_new(DRV_ERROR, DRV_ERROR_CANCELLED, "cancelled");
-    gboolean good = more && !cancelled && measure(scan, piece, zero, &error);
+    gboolean good = more && !cancelled && measure(scan, piece, &zero, &error);
     g_mutex_unlock(&scan->lock);
     if (error != NULL)
         fail(scan, error);
-    return good;
+    if (!good)
+        return FALSE;
+    piece->bytes = zero || piece->unchanged ? NULL : bytes;
+    if (piece->bytes != NULL)
+        drv_store_ahead(scan->store, user, piece->first * scan->layout->block, bytes, piece->len);
+    return TRUE;
 }
 
+/* FALSE: the scan has failed. */
+static gboolean
+deal_with(Reader *reader, const DrvPiece *piece)
+{
+    Scan *scan = reader->scan;
+    GError *error = NULL;
+    if (scan->visit(reader->user, piece, scan->data, &error)) {
+        drv_copy_count_add(&scan->count->done, piece->len);
+        return TRUE;
+    }
+    fail(scan, error);
+    return FALSE;
+}
+
+static gboolean
+read_piece(Reader *reader, const DrvPiece *piece)
+{
+    Scan *scan = reader->scan;
+    GError *error = NULL;
+    if (piece->bytes == NULL ||
+        drv_store_read(scan->store, reader->user, piece->first * scan->layout->block, piece->bytes,
+                       piece->len, &error))
+        return TRUE;
+    fail(scan, error);
+    return FALSE;
+}
+
+/* The next piece is being read while one is visited. Each thread visits its own in order, so
+ * whichever is the first of all that are not yet visited is not kept waiting by a later one. */
 static gpointer
 read_pieces(gpointer data)
 {
     Reader *reader = data;
     Scan *scan = reader->scan;
-    g_autofree guint8 *bytes = g_malloc(MAX(PIECE, scan->layout->block));
-    DrvPiece piece;
-    gboolean zero;
-    while (take(scan, &piece, &zero)) {
-        GError *error = NULL;
-        gboolean unread = zero || piece.unchanged;
-        piece.bytes = unread ? NULL : bytes;
-        if ((unread || drv_store_read(scan->store, reader->user, piece.first * scan->layout->block,
-                                      bytes, piece.len, &error)) &&
-            scan->visit(reader->user, &piece, scan->data, &error))
-            drv_copy_count_add(&scan->count->done, piece.len);
-        else
-            fail(scan, error);
+    gsize room = MAX(PIECE, scan->layout->block);
+    guint8 *buffers[] = {drv_store_buffer(room), drv_store_buffer(room)};
+    DrvPiece pieces[2];
+    guint now = 0;
+    gboolean more = take(scan, reader->user, buffers[now], &pieces[now]);
+    while (more && read_piece(reader, &pieces[now])) {
+        more = take(scan, reader->user, buffers[!now], &pieces[!now]);
+        if (!deal_with(reader, &pieces[now]))
+            break;
+        now = !now;
     }
+    drv_store_settle(scan->store, reader->user, NULL);
+    g_aligned_free(buffers[0]);
+    g_aligned_free(buffers[1]);
     return NULL;
 }
 

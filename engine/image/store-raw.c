@@ -2,11 +2,13 @@
 #include "engine/image/store.h"
 
 #include "common/error.h"
+#include "engine/image/direct.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,13 +16,29 @@
 #define SECTOR 512
 
 /*
- * Blocking calls from several threads: each thread is one request under way, as deep a queue as
- * the copy can use, and the kernel's read-ahead and write-behind do the rest.
+ * Whole pages are read and written past the page cache (direct.h): that costs no copying, and what
+ * the host's other work has in its page cache stays there. What the cache has of a piece already is
+ * read from it. All else goes through it by blocking calls: what is not aligned, such as an image's
+ * last bytes, all of a file whose file system knows no O_DIRECT, and each request that came back
+ * with an error or with less than was asked for, to find out why.
  */
+typedef struct {
+    DrvDirect *direct; /* made by the user's first request */
+    gboolean ahead;    /* the next read is under way */
+} User;
+
 typedef struct {
     DrvStore base;
     int fd;
+    int direct_fd;    /* -1: not past the page cache */
+    gint refused;     /* 1: nor with this file, as was found out; atomic */
+    guint8 *pages;    /* the file mapped, to ask what is in the page cache, and never read; NULL */
+    gsize pages_size; /* of that */
+    User *each;       /* of the users, its own thread's */
 } Raw;
+
+/* Of a piece; more are never asked for at once. */
+#define PAGES_MAX 1024
 
 static gboolean
 failed(GError **error)
@@ -40,9 +58,8 @@ cut_short(GError **error)
 }
 
 static gboolean
-raw_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len, GError **error)
+read_cached(const Raw *self, guint64 offset, guint8 *bytes, gsize len, GError **error)
 {
-    Raw *self = (Raw *)store;
     while (len > 0) {
         gssize got = pread(self->fd, bytes, len, (off_t)offset);
         if (got < 0 && errno == EINTR)
@@ -63,10 +80,8 @@ raw_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len, 
 }
 
 static gboolean
-raw_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsize len,
-          GError **error)
+write_cached(const Raw *self, guint64 offset, const guint8 *bytes, gsize len, GError **error)
 {
-    Raw *self = (Raw *)store;
     guint64 start = offset;
     while (len > 0) {
         gssize put = pwrite(self->fd, bytes, len, (off_t)offset);
@@ -83,13 +98,119 @@ raw_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsiz
     return TRUE;
 }
 
+/* --- past the page cache --- */
+
+/* NULL where that range must go through the cache. */
+static DrvDirect *
+direct_for(Raw *self, guint user, guint64 offset, const guint8 *bytes, gsize len)
+{
+    if (self->direct_fd < 0 || g_atomic_int_get(&self->refused) ||
+        (offset | len | (gsize)bytes) % DRV_DIRECT_ALIGN != 0 || len == 0)
+        return NULL;
+    if (self->each[user].direct == NULL)
+        self->each[user].direct = drv_direct_new();
+    return self->each[user].direct;
+}
+
+/* Whether most of it is in the page cache. The kernel says so of everything to those who may not
+ * know. */
 static gboolean
-write_zeros(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error)
+is_cached(const Raw *self, guint64 offset, gsize len)
+{
+    guint8 there[PAGES_MAX];
+    gsize page = (gsize)getpagesize(), count = (len + page - 1) / page, found = 0;
+    if (self->pages == NULL || count > PAGES_MAX || offset + len > self->pages_size ||
+        mincore(self->pages + offset, len, there) != 0)
+        return FALSE;
+    for (gsize i = 0; i < count; i++)
+        found += there[i] & 1;
+    return found > count / 2;
+}
+
+/* Waits for all that is under way; of what cannot be done, 'lost' is the first. */
+static gboolean
+finish(Raw *self, guint user, DrvDirectRequest *lost, GError **error)
+{
+    guint count = 0;
+    const DrvDirectRequest *done = NULL;
+    if (self->each[user].direct != NULL)
+        done = drv_direct_wait(self->each[user].direct, &count);
+    self->each[user].ahead = FALSE;
+    for (guint i = 0; i < count; i++) {
+        const DrvDirectRequest *r = &done[i];
+        if (r->result == (gssize)r->len)
+            continue;
+        if (r->result == -EINVAL || r->result == -EOPNOTSUPP)
+            g_atomic_int_set(&self->refused, 1);
+        *lost = *r;
+        if (!(r->write ? write_cached(self, r->offset, r->bytes, r->len, error)
+                       : read_cached(self, r->offset, r->bytes, r->len, error)))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean
+raw_settle(DrvStore *store, guint user, GError **error)
+{
+    DrvDirectRequest lost;
+    if (finish((Raw *)store, user, &lost, error))
+        return TRUE;
+    g_prefix_error(error, "%s cannot be %s at byte %" G_GUINT64_FORMAT ": ", store->shown,
+                   lost.write ? "written" : "read", lost.offset);
+    return FALSE;
+}
+
+static void
+raw_ahead(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len)
+{
+    Raw *self = (Raw *)store;
+    DrvDirect *direct = direct_for(self, user, offset, bytes, len);
+    if (direct == NULL || !drv_direct_has_room(direct) || is_cached(self, offset, len))
+        return;
+    drv_direct_begin(direct, self->direct_fd,
+                     &(DrvDirectRequest){.offset = offset, .bytes = bytes, .len = len});
+    self->each[user].ahead = TRUE;
+}
+
+static gboolean
+raw_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len, GError **error)
+{
+    Raw *self = (Raw *)store;
+    if (!self->each[user].ahead)
+        raw_ahead(store, user, offset, bytes, len);
+    DrvDirectRequest lost;
+    if (self->each[user].ahead)
+        return finish(self, user, &lost, error);
+    return read_cached(self, offset, bytes, len, error);
+}
+
+static gboolean
+raw_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsize len,
+          GError **error)
+{
+    Raw *self = (Raw *)store;
+    DrvDirect *direct = direct_for(self, user, offset, bytes, len);
+    if (direct == NULL)
+        return write_cached(self, offset, bytes, len, error);
+    DrvDirectRequest lost;
+    if (!drv_direct_has_room(direct) && !finish(self, user, &lost, error))
+        return FALSE;
+    drv_direct_begin(
+        direct, self->direct_fd,
+        &(DrvDirectRequest){.offset = offset, .bytes = (guint8 *)bytes, .len = len, .write = TRUE});
+    return TRUE;
+}
+
+/* --- zeros, extents, the end --- */
+
+static gboolean
+write_zeros(const Raw *self, guint64 offset, guint64 len, GError **error)
 {
     g_autofree guint8 *nothing = g_malloc0(1 << 20);
     for (guint64 done = 0; done < len;) {
         gsize part = (gsize)MIN(len - done, 1 << 20);
-        if (!raw_write(store, user, offset + done, nothing, part, error))
+        if (!write_cached(self, offset + done, nothing, part, error))
             return FALSE;
         done += part;
     }
@@ -104,7 +225,7 @@ raw_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError **erro
                   (off_t)len) == 0)
         return TRUE;
     if (errno == EOPNOTSUPP || errno == EINVAL || errno == ENOSYS)
-        return write_zeros(store, user, offset, len, error);
+        return write_zeros(self, offset, len, error);
     return failed(error);
 }
 
@@ -140,11 +261,29 @@ static gboolean
 raw_close(DrvStore *store, GError **error)
 {
     Raw *self = (Raw *)store;
+    for (guint i = 0; i < store->users; i++)
+        drv_direct_free(self->each[i].direct);
+    if (self->pages != NULL)
+        munmap(self->pages, self->pages_size);
+    if (self->direct_fd >= 0)
+        close(self->direct_fd);
     int result = close(self->fd);
     int why = errno;
+    g_free(self->each);
     g_free(self);
     errno = why;
     return result == 0 || failed(error);
+}
+
+static void
+open_direct(Raw *self)
+{
+    self->direct_fd = drv_direct_open(self->fd, self->base.writable);
+    if (self->direct_fd < 0)
+        return;
+    self->pages_size = self->base.size;
+    void *pages = mmap(NULL, self->pages_size, PROT_READ, MAP_SHARED, self->fd, 0);
+    self->pages = pages != MAP_FAILED ? pages : NULL;
 }
 
 DrvStore *
@@ -152,7 +291,9 @@ drv_store_raw(int fd, guint64 size, guint users, gboolean writable, const char *
 {
     static const DrvStoreOps ops = {
         .read = raw_read,
+        .ahead = raw_ahead,
         .write = raw_write,
+        .settle = raw_settle,
         .zero = raw_zero,
         .extent = raw_extent,
         .flush = raw_flush,
@@ -161,6 +302,8 @@ drv_store_raw(int fd, guint64 size, guint users, gboolean writable, const char *
     Raw *self = g_new0(Raw, 1);
     self->base = (DrvStore){&ops, size, users, writable, g_strdup(shown)};
     self->fd = fd;
+    self->each = g_new0(User, users);
+    open_direct(self);
     if (!writable)
         posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     return &self->base;

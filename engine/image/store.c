@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/image/store.h"
 
+#include "engine/image/direct.h"
+
 static gboolean
 within(const DrvStore *store, guint user, guint64 offset, guint64 len)
 {
@@ -19,6 +21,21 @@ drv_store_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize
     return FALSE;
 }
 
+void
+drv_store_ahead(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len)
+{
+    g_return_if_fail(within(store, user, offset, len));
+    if (store->ops->ahead != NULL)
+        store->ops->ahead(store, user, offset, bytes, len);
+}
+
+guint8 *
+drv_store_buffer(gsize len)
+{
+    return g_aligned_alloc(1, (len + DRV_DIRECT_ALIGN - 1) / DRV_DIRECT_ALIGN * DRV_DIRECT_ALIGN,
+                           DRV_DIRECT_ALIGN);
+}
+
 static gboolean
 cannot_write(const DrvStore *store, guint64 offset, GError **error)
 {
@@ -34,6 +51,13 @@ drv_store_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes
     g_return_val_if_fail(store->writable && within(store, user, offset, len), FALSE);
     return store->ops->write(store, user, offset, bytes, len, error) ||
            cannot_write(store, offset, error);
+}
+
+gboolean
+drv_store_settle(DrvStore *store, guint user, GError **error)
+{
+    g_return_val_if_fail(user < store->users, FALSE);
+    return store->ops->settle == NULL || store->ops->settle(store, user, error);
 }
 
 gboolean

@@ -6,15 +6,19 @@
 /*
  * An open image as a row of bytes: a raw file or device, or anything that QEMU reads and writes,
  * through qemu-nbd. Several threads use one store, each under a number of its own below what the
- * store was opened for: that is its connection. Everything blocks.
+ * store was opened for: that is its connection. Calls block, but for _ahead() and _write().
  */
 typedef struct _DrvStore DrvStore;
 
 typedef struct {
     gboolean (*read)(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len,
                      GError **error);
+    /* NULL: nothing is read ahead */
+    void (*ahead)(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len);
     gboolean (*write)(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsize len,
                       GError **error);
+    /* Names the path by itself. NULL: nothing is under way when a call returns */
+    gboolean (*settle)(DrvStore *store, guint user, GError **error);
     gboolean (*zero)(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error);
     gboolean (*extent)(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *zero,
                        GError **error);
@@ -37,8 +41,16 @@ struct _DrvStore {
  * the size. */
 gboolean drv_store_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len,
                         GError **error);
+/* Tells what the user's next _read() will be, so that it can be under way meanwhile: 'bytes' are in
+ * use until that, or _settle(). */
+void drv_store_ahead(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len);
+/* May only begin it: 'bytes' are in use, and a failure may not be known, until _settle(). */
 gboolean drv_store_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes,
                          gsize len, GError **error);
+/* Waits for all that the user has under way. */
+gboolean drv_store_settle(DrvStore *store, guint user, GError **error);
+/* Memory that any store likes to read into and write from; g_aligned_free() it. */
+guint8 *drv_store_buffer(gsize len);
 /* Makes the range read as zeros, as a hole where that is possible. */
 gboolean drv_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error);
 /* How far, from 'offset' on, all is data or all is known to be zeros; at least 1 byte. */
@@ -54,7 +66,8 @@ gboolean drv_store_flush(DrvStore *store, guint user, GError **error);
  * those that are given up, 'error' may be NULL. */
 gboolean drv_store_close(DrvStore *store, GError **error);
 
-/* The raw file or device behind 'fd' (taken). */
+/* The raw file or device behind 'fd' (taken). What the page cache has is read from there, all else,
+ * and all that is written, goes past it where the file system allows that. */
 DrvStore *drv_store_raw(int fd, guint64 size, guint users, gboolean writable, const char *shown);
 
 typedef struct {
