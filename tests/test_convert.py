@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import shutil
 import signal
 import stat
 import sys
@@ -71,6 +72,46 @@ def test_options_and_compression(workdir, raw):
     assert out.stat().st_size < size / 4
     assert text.stat().st_size % 65536 != 0  # the last cluster is not whole
     assert run("qemu-img", "check", out).returncode == 0
+
+
+def tool_instead(workdir, name, script):
+    """The environment in which that QEMU program is a script; 'real' in it is the program itself."""
+    tool = workdir / "bin" / name
+    tool.parent.mkdir(exist_ok=True)
+    tool.write_text(f"#!/bin/sh\nreal={shutil.which(name)}\n{script}\n")
+    tool.chmod(0o755)
+    return {"PATH": f"{tool.parent}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("form", ["qcow2", "vmdk", "vdi"])  # of a vhdx QEMU does not tell
+def test_what_lies_in_the_file_needs_no_server(workdir, raw, form):
+    source = images.convert(raw, workdir / "b", form)
+    env = tool_instead(workdir, "qemu-nbd", "echo 'qemu-nbd: not today' >&2; exit 1")
+    convert(source, workdir / "c", "--format", form, "--dest-format", "raw", env=env)
+    assert (workdir / "c").read_bytes() == raw.read_bytes()
+
+
+def test_compressed_clusters_among_others(workdir, raw):
+    source = images.convert(raw, workdir / "b", "qcow2")
+    for at in (20, 30):
+        run("qemu-io", "-c", f"write -c -P 7 {at}M 64k", source)
+    images.run("qemu-img", "convert", "-O", "raw", source, raw)
+    convert(source, workdir / "c", "--format", "qcow2", "--dest-format", "raw")
+    assert (workdir / "c").read_bytes() == raw.read_bytes()
+    env = tool_instead(workdir, "qemu-nbd", "echo 'qemu-nbd: not today' >&2; exit 1")
+    refused("b cannot be opened: not today", source, workdir / "d", "--dest-format", "raw", env=env)
+
+
+@pytest.mark.parametrize("told", [
+    "echo nonsense", "exit 1", "true", "head -c 100 /dev/zero", "$real \"$@\" | tail -n +2",
+    "$real \"$@\" | head -n 2", "$real \"$@\" | sed 's/\"length\": 6/\"length\": 7/'",
+    "$real \"$@\" | sed 's/\"offset\": /&9999999999/'"])
+def test_a_map_that_makes_no_sense(workdir, raw, told):
+    """Then everything comes through qemu-nbd."""
+    source = images.convert(raw, workdir / "b", "qcow2")
+    env = tool_instead(workdir, "qemu-img", f'if [ "$1" = map ]; then {told}; exit; fi\nexec $real "$@"')
+    convert(source, workdir / "c", "--format", "qcow2", "--dest-format", "raw", env=env)
+    assert (workdir / "c").read_bytes() == raw.read_bytes()
 
 
 def test_without_io_uring(workdir, raw):

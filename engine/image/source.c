@@ -10,20 +10,36 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-static DrvStore *
-open_raw(const char *path, const DrvImageInfo *info, guint users, GError **error)
+/* -1 where it cannot be opened, or a QEMU has it. */
+static int
+open_locked(const char *path, GError **error)
 {
     int fd = drv_allowed_open(path, O_RDONLY);
     if (fd < 0) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s cannot be opened: %s", path,
                     g_strerror(errno));
-        return NULL;
+        return -1;
     }
-    if (!drv_qemu_lock_reader(fd, path, error)) {
-        close(fd);
+    if (drv_qemu_lock_reader(fd, path, error))
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static DrvStore *
+open_raw(const char *path, const DrvImageInfo *info, guint users, GError **error)
+{
+    int fd = open_locked(path, error);
+    if (fd < 0)
         return NULL;
-    }
     return drv_store_raw(fd, info->size, users, FALSE, path);
+}
+
+static DrvStore *
+open_mapped(const DrvStoreNbdParams *params, const DrvImageInfo *info, GError **error)
+{
+    int fd = open_locked(params->path, error);
+    return fd >= 0 ? drv_store_mapped(fd, params, info->size, error) : NULL;
 }
 
 /* qemu-nbd would also take one of a backing file, which knows nothing of the image itself. */
@@ -73,5 +89,6 @@ drv_source_open(const char *path, const char *format, char *const *folders, guin
         .hold_fd = -1,
         .users = users,
     };
-    return drv_store_nbd(&params, error);
+    return bitmap == NULL && info->files->len == 1 ? open_mapped(&params, info, error)
+                                                   : drv_store_nbd(&params, error);
 }

@@ -295,10 +295,11 @@ static GPtrArray *
 command(const DrvStoreNbdParams *params)
 {
     GPtrArray *argv = g_ptr_array_new_with_free_func(g_free);
-    static const char *const fixed[] = {
-        "/bin/sh", "-c", KEEPER, "sh", "qemu-nbd", "--cache=writeback", "--discard=unmap"};
+    static const char *const fixed[] = {"/bin/sh", "-c",       KEEPER,
+                                        "sh",      "qemu-nbd", "--discard=unmap"};
     for (guint i = 0; i < G_N_ELEMENTS(fixed); i++)
         g_ptr_array_add(argv, g_strdup(fixed[i]));
+    g_ptr_array_add(argv, g_strdup(params->direct ? "--cache=none" : "--cache=writeback"));
     g_ptr_array_add(argv, g_strdup_printf("--shared=%u", params->users));
     if (!params->writable)
         g_ptr_array_add(argv, g_strdup("--read-only"));

@@ -80,10 +80,15 @@ typedef struct {
     guint users;
     gboolean writable;
     gboolean compress;
+    gboolean direct; /* past the page cache, which the file system must know how to do */
 } DrvStoreNbdParams;
 
 /* DRV_ERROR_QEMU with QEMU's words. */
 DrvStore *drv_store_nbd(const DrvStoreNbdParams *params, GError **error);
+
+/* The same, read-only, for an image that is all in the one file 'fd' (taken) and locked: what lies
+ * in that as it is, is read there. 'size' is the virtual disk's. */
+DrvStore *drv_store_mapped(int fd, const DrvStoreNbdParams *params, guint64 size, GError **error);
 
 /* What somebody serves over NBD at the unix socket 'socket': not ours to end, and only read. It is
  * connected to, and not of use before it has been greeted, which blocks. */

@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "engine/image/allowed.h"
 #include "engine/image/clone.h"
+#include "engine/image/direct.h"
 #include "engine/image/probe.h"
 #include "engine/image/qemu-lock.h"
 #include "engine/image/tool.h"
@@ -224,6 +225,9 @@ open_temp(DrvTarget *target, const DrvTargetParams *params, GError **error)
         return TRUE;
     }
     g_autofree char *path = g_strdup_printf(DRV_TOOL_FD_PATH "/%s", target->temp);
+    int direct = drv_direct_open(target->lock, TRUE);
+    if (direct >= 0)
+        close(direct);
     DrvStoreNbdParams nbd = {
         .path = path,
         .format = params->format,
@@ -233,6 +237,7 @@ open_temp(DrvTarget *target, const DrvTargetParams *params, GError **error)
         .users = params->users,
         .writable = TRUE,
         .compress = params->compress,
+        .direct = direct >= 0,
     };
     target->store = drv_store_nbd(&nbd, error);
     return target->store != NULL;

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/image/store.h"
+
+#include "common/error.h"
+#include "common/json.h"
+
+#include <gio/gio.h>
+#include <string.h>
+#include <unistd.h>
+
+/*
+ * Most of an image lies in its file as it is, whatever the format: 'qemu-img map' tells where. That
+ * is read as a raw file is, past a qemu-nbd and its socket, which would copy every byte three
+ * times. Only what cannot be had so, such as compressed clusters, comes through qemu-nbd, which is
+ * there when there is any of it.
+ */
+typedef enum { ZERO, PLAIN, OTHER } Kind;
+
+typedef struct {
+    guint64 start, end; /* in the virtual disk */
+    guint64 offset;     /* in the file: of what is PLAIN */
+    Kind kind;
+} Extent;
+
+typedef struct {
+    DrvStore base;
+    GArray *extents; /* of Extent: all of the disk, in order */
+    DrvStore *file, *nbd;
+} Mapped;
+
+/* An image in more pieces is read through qemu-nbd alone. */
+#define EXTENTS_MAX (1u << 20)
+
+/* --- the map --- */
+
+/* One line is one extent: "[{ ... }," "{ ... }]". NULL, or owned by the caller. */
+static JsonObject *
+parse_line(const char *line)
+{
+    line += strspn(line, "[ ");
+    gsize len = strlen(line);
+    while (len > 0 && strchr(",] ", line[len - 1]) != NULL)
+        len--;
+    return drv_json_parse_object(line, len, NULL);
+}
+
+static gboolean
+add_extent(GArray *extents, JsonObject *told, guint64 file_size, guint64 size)
+{
+    guint64 at = extents->len > 0 ? g_array_index(extents, Extent, extents->len - 1).end : 0;
+    gint64 start = drv_json_int(told, "start", -1), len = drv_json_int(told, "length", -1);
+    gint64 offset = drv_json_int(told, "offset", -1);
+    if (start < 0 || (guint64)start != at || len <= 0 || (guint64)len > size - at ||
+        extents->len == EXTENTS_MAX)
+        return FALSE;
+    Extent extent = {at, at + (guint64)len, 0, OTHER};
+    if (drv_json_flag(told, "zero", FALSE)) {
+        extent.kind = ZERO;
+    } else if (drv_json_flag(told, "data", FALSE) && !drv_json_flag(told, "compressed", FALSE) &&
+               drv_json_int(told, "depth", -1) == 0 && offset >= 0 && (guint64)len <= file_size &&
+               (guint64)offset <= file_size - (guint64)len) {
+        extent.kind = PLAIN;
+        extent.offset = (guint64)offset;
+    }
+    g_array_append_val(extents, extent);
+    return TRUE;
+}
+
+static gboolean
+read_map(GInputStream *pipe, GArray *extents, guint64 file_size, guint64 size)
+{
+    g_autoptr(GDataInputStream) lines = g_data_input_stream_new(pipe);
+    char *next;
+    while ((next = g_data_input_stream_read_line(lines, NULL, NULL, NULL)) != NULL) {
+        g_autofree char *line = next;
+        g_autoptr(JsonObject) told = parse_line(line);
+        if (told == NULL || !add_extent(extents, told, file_size, size))
+            return FALSE;
+    }
+    return extents->len > 0 && g_array_index(extents, Extent, extents->len - 1).end == size;
+}
+
+/* NULL where QEMU tells nothing that is of use. */
+static GArray *
+map(const DrvStoreNbdParams *params, guint64 file_size, guint64 size)
+{
+    g_autoptr(GArray) extents = g_array_new(FALSE, FALSE, sizeof(Extent));
+    g_autoptr(GSubprocess) process = g_subprocess_new(
+        G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_SILENCE, NULL, "qemu-img", "map",
+        "--output=json", "-f", params->format, params->path, NULL);
+    if (process == NULL)
+        return NULL;
+    gboolean good = read_map(g_subprocess_get_stdout_pipe(process), extents, file_size, size);
+    if (!good)
+        g_subprocess_force_exit(process);
+    return g_subprocess_wait_check(process, NULL, NULL) && good ? g_steal_pointer(&extents) : NULL;
+}
+
+/* --- the store --- */
+
+static Extent *
+find(const Mapped *self, guint64 offset)
+{
+    guint low = 0, high = self->extents->len - 1;
+    while (low < high) {
+        guint middle = low + (high - low) / 2;
+        if (g_array_index(self->extents, Extent, middle).end <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return &g_array_index(self->extents, Extent, low);
+}
+
+static gboolean
+read_part(Mapped *self, guint user, const Extent *extent, guint64 offset, guint8 *bytes, gsize len,
+          GError **error)
+{
+    if (extent->kind == OTHER)
+        return self->nbd->ops->read(self->nbd, user, offset, bytes, len, error);
+    if (extent->kind == PLAIN)
+        return self->file->ops->read(self->file, user, extent->offset + offset - extent->start,
+                                     bytes, len, error);
+    memset(bytes, 0, len);
+    return TRUE;
+}
+
+static gboolean
+mapped_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len, GError **error)
+{
+    Mapped *self = (Mapped *)store;
+    const Extent *extent = find(self, offset);
+    for (gsize done = 0, part; done < len; done += part, extent++) {
+        part = (gsize)MIN(len - done, extent->end - offset - done);
+        if (!read_part(self, user, extent, offset + done, bytes + done, part, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static void
+mapped_ahead(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len)
+{
+    Mapped *self = (Mapped *)store;
+    const Extent *extent = find(self, offset);
+    if (extent->kind == PLAIN && len <= extent->end - offset)
+        self->file->ops->ahead(self->file, user, extent->offset + offset - extent->start, bytes,
+                               len);
+}
+
+static gboolean
+mapped_settle(DrvStore *store, guint user, GError **error)
+{
+    DrvStore *file = ((Mapped *)store)->file;
+    return file->ops->settle(file, user, error);
+}
+
+static gboolean
+mapped_extent(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *zero,
+              GError **error)
+{
+    Mapped *self = (Mapped *)store;
+    const Extent *extent = find(self, offset);
+    const Extent *end = &g_array_index(self->extents, Extent, self->extents->len);
+    *zero = extent->kind == ZERO;
+    while (extent + 1 < end && (extent[1].kind == ZERO) == *zero)
+        extent++;
+    *len = extent->end - offset;
+    return TRUE;
+}
+
+static gboolean
+mapped_close(DrvStore *store, GError **error)
+{
+    Mapped *self = (Mapped *)store;
+    gboolean good = drv_store_close(self->nbd, error);
+    drv_store_close(self->file, NULL);
+    g_array_unref(self->extents);
+    g_free(self);
+    return good;
+}
+
+static gboolean
+has_other(const GArray *extents)
+{
+    for (guint i = 0; i < extents->len; i++) {
+        if (g_array_index(extents, Extent, i).kind == OTHER)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+DrvStore *
+drv_store_mapped(int fd, const DrvStoreNbdParams *params, guint64 size, GError **error)
+{
+    static const DrvStoreOps ops = {
+        .read = mapped_read,
+        .ahead = mapped_ahead,
+        .settle = mapped_settle,
+        .extent = mapped_extent,
+        .close = mapped_close,
+    };
+    off_t file_size = lseek(fd, 0, SEEK_END);
+    g_autoptr(GArray) extents = file_size > 0 ? map(params, (guint64)file_size, size) : NULL;
+    DrvStore *nbd = NULL;
+    if (extents == NULL || has_other(extents))
+        nbd = drv_store_nbd(params, error);
+    if (extents == NULL || (nbd == NULL && has_other(extents))) {
+        close(fd);
+        return nbd;
+    }
+    Mapped *self = g_new0(Mapped, 1);
+    self->base = (DrvStore){&ops, size, params->users, FALSE, g_strdup(params->shown)};
+    self->extents = g_steal_pointer(&extents);
+    self->file = drv_store_raw(fd, (guint64)file_size, params->users, FALSE, params->shown);
+    self->nbd = nbd;
+    return &self->base;
+}
