@@ -13,6 +13,7 @@
     page       report.html
     compare    old against new
 
+    disk                                   a guest's disk that goes along: bench/run --only 1g/disk
     diskimages, storage, storage_report    the same for disk images: bench/storage
 """
 import pathlib

@@ -29,6 +29,7 @@ class Recipe:
     rate: int = 0
     clones: int = 1          # so many guests at once, all of the same memory
     memory_share: float = 1  # of the profile's guest memory, each
+    disk: int = 0            # MiB of a disk that goes with it
 
     def guest(self, memory, accel, backend="prealloc"):
         memory = max(int(memory * self.memory_share), 128)
@@ -53,6 +54,8 @@ RECIPES = {
                      clones=4, memory_share=0.5),
     "linux": Recipe("Linux under TCG, 1000 pages a second over 32 MiB: a second opinion",
                     kind="linux"),
+    "disk": Recipe("Linux under TCG as above, and a disk of 256 MiB that goes with it, to which it "
+                   "writes 32 KiB again and again, each time to the disk itself", kind="linux", disk=256),
 }
 
 

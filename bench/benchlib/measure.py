@@ -9,11 +9,12 @@ import tempfile
 import threading
 import time
 
+from harness import disks
 from harness.console import longest_gap
 from harness.daemon import make_pki
 from harness.qemu import MIB, Machine, kvm_problem
 
-from . import links, probes
+from . import disk, links, probes
 from .guests import RECIPES, describe
 from .systems import SYSTEMS, Site, Unavailable
 
@@ -54,6 +55,12 @@ def _directory():
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _with_disk(recipe, guest, workdir):
+    if not disks.kernel_modules():
+        raise Unavailable("no kernel modules for the Linux guest's disk: scripts/install-deps --test")
+    return disk.guests(guest, recipe.disk, workdir)
+
+
 def accelerator():
     return "tcg" if kvm_problem() else "kvm"
 
@@ -69,14 +76,16 @@ def run(cell, conditions, recipe=None):
         workdir = stack.enter_context(_directory())
         link = stack.enter_context(links.make(cell.link))
         pki = make_pki(workdir / "pki", f"a={link.a.address}", f"b={link.b.address}")
-        site = Site(link, pki, workdir, conditions.time_limit, conditions.downtime_ms)
+        site = Site(link, pki, workdir, conditions.time_limit, conditions.downtime_ms,
+                    bool(recipe.disk))
+        ends = _with_disk(recipe, guest, workdir) if recipe.disk else (guest, guest)
         mover = stack.enter_context(system.start(site))
         pairs = []
         for n in range(recipe.clones):
             source = stack.enter_context(
-                Machine(conditions.binary, guest, prefix=link.a.prefix, name=f"src{n}"))
+                Machine(conditions.binary, ends[0], prefix=link.a.prefix, name=f"src{n}"))
             dest = stack.enter_context(
-                Machine(conditions.binary, guest, incoming=True, prefix=link.b.prefix,
+                Machine(conditions.binary, ends[1], incoming=True, prefix=link.b.prefix,
                         name=f"dst{n}"))
             pairs.append(Pair(f"guest{n}", source, dest))
         metrics = _Run(mover, pairs, link, system).measure(conditions)

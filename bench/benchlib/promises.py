@@ -64,6 +64,8 @@ def verdicts(table):
                                      "idle guest: downtime it feels, over that with QEMU alone")
     found += _difference(table, "1g/idle", "drover-auto-cut1s", "drover-auto", "total", "s", 2,
                          "a cut of 1 s: total time over that without it")
+    found += _difference(table, "1g/disk", "drover-auto", BASELINE, "felt", "ms", 20,
+                         "a disk under load that goes along: downtime over that with QEMU's mirror")
     found += _memory(table, "idle_memory", 30, "memory of an idle daemon")
     found += _memory(table, "peak_memory", 96, "memory of a migrating daemon, but for pages kept for clones")
     return found

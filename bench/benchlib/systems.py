@@ -17,6 +17,8 @@ from harness.daemon import Daemon
 from harness.pki import Authority
 from harness.qmp import Qmp, QmpError
 
+from .disk import Mirror
+
 DOWNTIME_MS = 300  # unless asked for otherwise
 CHANNELS = 2       # multifd's, at both QEMU and drover
 FIRST_PORT = 4440
@@ -43,6 +45,7 @@ class Site:
     workdir: object
     time_limit: float
     downtime_ms: int = DOWNTIME_MS
+    disk: bool = False  # the guest's goes with it
 
     def outcome(self, done, in_time, error, report=None):
         if not done and not in_time:
@@ -60,6 +63,7 @@ class QemuMover:
         self._ports = iter(range(FIRST_PORT, FIRST_PORT + 100))
         self._uris = {}
         self._authority = None
+        self._mirrors = {}
 
     def processes(self):
         return {}
@@ -76,7 +80,8 @@ class QemuMover:
         return uri, uri
 
     def prepare(self, pair):
-        capabilities = {"return_path": True, "events": True, **self.system.capabilities}
+        capabilities = {"return_path": True, "events": True,
+                        "pause_before_switchover": self.site.disk, **self.system.capabilities}
         parameters = {"max_bandwidth": 0, "downtime_limit": self.site.downtime_ms,
                       **self.system.parameters}
         listen, self._uris[pair.name] = self.addresses()
@@ -91,6 +96,12 @@ class QemuMover:
                 native.set_parameters(machine, **own)
         except QmpError as e:
             raise Unavailable(f"this QEMU refuses {self.system.name}: {e}") from None
+        if self.site.disk:
+            mirror = self._mirrors[pair.name] = Mirror(pair, self.site.link.b.address,
+                                                       next(self._ports))
+            mirror.export()
+            pair.dest.qmp.command("migrate-incoming", {"uri": listen})
+            return
         # Told to run before anything has come, QEMU does so by itself when all has: nobody's
         # command stands between the last byte and the guest.
         pair.dest.cont()
@@ -117,23 +128,31 @@ class QemuMover:
     def move(self, pair):
         source = pair.source
         deadline = time.monotonic() + self.site.time_limit
+        mirror = self._mirrors.get(pair.name)
+        if mirror:
+            mirror.start(self.site.time_limit)
         source.qmp.command("migrate", {"uri": self._uris[pair.name]})
         converged = True
         try:
-            status = self._wait_end(source, deadline)
+            if mirror:
+                self._wait_status(source, deadline, ("pre-switchover", *native.ENDED))
+                mirror.complete(deadline - time.monotonic())
+            status = self._wait_status(source, deadline)
         except TimeoutError:
             converged = False
             source.qmp.command("migrate_cancel")
-            status = self._wait_end(source, time.monotonic() + 30)
+            status = self._wait_status(source, time.monotonic() + 30)
         done = status == "completed"
+        if mirror and done:
+            mirror.run_dest()
         info = source.qmp.command("query-migrate")
         error = None if done else info.get("error-desc", f"QEMU says {status}")
         return self.site.outcome(done, converged, error)
 
     @staticmethod
-    def _wait_end(source, deadline):
+    def _wait_status(source, deadline, wanted=native.ENDED):
         event = source.qmp.wait_event("MIGRATION", deadline - time.monotonic(),
-                                      lambda data: data["status"] in native.ENDED)
+                                      lambda data: data["status"] in wanted)
         return event["data"]["status"]
 
 
@@ -234,9 +253,11 @@ class DroverMover:
     def move(self, pair):
         source, dest = self._daemons["source"], self._daemons["dest"]
         limit = self.site.time_limit
+        disks = ("--disks", "mirror") if self.site.disk else ()
         with source.running("migrate", "--qmp", pair.source.drover_qmp, "--to", dest.listen,
                             "--dest-qmp", pair.dest.drover_qmp, "--keep-source", "--json",
-                            "--downtime", self.site.downtime_ms, *self.system.options) as command:
+                            "--downtime", self.site.downtime_ms, *disks,
+                            *self.system.options) as command:
             converged = True
             try:
                 result = command.wait(limit)
