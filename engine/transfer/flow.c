@@ -37,6 +37,8 @@ void
 drv_digest_add(DrvDigest *digest, const DrvFrame *frame)
 {
     guint8 bytes[16 + 4 + 16];
+    if (frame->len == 0)
+        return;
     DrvCursor c = drv_cursor_writer(bytes, sizeof bytes);
     drv_cursor_put_u64(&c, digest->value.high);
     drv_cursor_put_u64(&c, digest->value.low);

@@ -44,7 +44,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvFrame, drv_frame_unref)
 
 /* A running digest of a direction: XXH3-128 over the (length, checksum) of its frames in order. Two
  * ends that saw the same frames have the same digest; as each checksum covers its bytes, this is as
- * strong as hashing them again, and free. */
+ * strong as hashing them again, and free. Empty ones do not count: that its socket has broken may
+ * be the last thing that one end says, when the other has all and is gone. */
 typedef struct {
     guint64 bytes;
     guint64 frames;
