@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -129,15 +130,21 @@ def suite_unit(_):
     return meson_test(main_build(), test_names(main_build()))
 
 
+ASAN_BUILD = ROOT / "build-asan"
+# GLib's slices hide the end of an allocation from the sanitizer.
+ASAN = {"G_SLICE": "always-malloc", "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
+
+
+def make_asan():
+    return make(ASAN_BUILD, "-Db_sanitize=address,undefined")
+
+
 def suite_asan(_):
-    build = ROOT / "build-asan"
-    if not make(build, "-Db_sanitize=address,undefined"):
+    if not make_asan():
         return FAILED
-    names = [n for n in test_names(build) if not starts_with(n, NOT_FOR_SANITIZERS)]
-    # GLib's slices hide the end of an allocation from the sanitizer.
-    return meson_test(build, names, {
-        "G_SLICE": "always-malloc", "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
-        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})
+    names = [n for n in test_names(ASAN_BUILD) if not starts_with(n, NOT_FOR_SANITIZERS)]
+    return meson_test(ASAN_BUILD, names, ASAN)
 
 
 def suite_tsan(_):
@@ -161,16 +168,16 @@ def suite_memcheck(_):
 
 # ---- integration tests ----
 
-def suite_integration(options):
-    results = main_build() / "pytest.xml"
+def integration(options, build, env, slow):
+    results = build / "pytest.xml"
     results.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "--durations=5", "-q",
             f"--junitxml={results}", "-n", str(WORKERS), "--dist", "loadscope"]
-    if not options.all:
+    if not slow:
         argv += ["-m", "not slow"]
     if options.k:
         argv += ["-k", options.k]
-    status = run(*argv, "tests", env={"DRV_BUILD": str(main_build())})
+    status = run(*argv, "tests", env={"DRV_BUILD": str(build), **env})
     if not results.exists():
         return FAILED
     count = Count()
@@ -187,11 +194,32 @@ def suite_integration(options):
     return count
 
 
+def suite_integration(options):
+    return integration(options, main_build(), {}, options.all)
+
+
+def suite_integration_asan(options):
+    """What a daemon has to say does not always come to a test: each report counts as a failure."""
+    if not make_asan():
+        return FAILED
+    reports = ASAN_BUILD / "reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir()
+    env = {name: f"{value}:log_path={reports}/{name[0].lower()}" if ":" in value else value
+           for name, value in ASAN.items()}
+    count = integration(options, ASAN_BUILD, env, slow=False)
+    for report in sorted(reports.iterdir()):
+        loud(f"{report}:\n{report.read_text()[:4000]}")
+        count += FAILED
+    return count
+
+
 SUITES = {"format": suite_format, "build": suite_build, "unit": suite_unit, "asan": suite_asan,
-          "tsan": suite_tsan, "memcheck": suite_memcheck, "integration": suite_integration}
+          "tsan": suite_tsan, "memcheck": suite_memcheck, "integration": suite_integration,
+          "integration-asan": suite_integration_asan}
 NEED_BUILD = ("unit", "memcheck", "integration")
 SLOW = ("asan", "tsan")
-NIGHTLY = ("memcheck",)
+NIGHTLY = ("memcheck", "integration-asan")
 
 
 def chosen(options):
@@ -231,7 +259,7 @@ def main():
 
     print(f"\n{RULE}")
     for name, count in counts.items():
-        print(f"{name + ':':<14}{count}")
+        print(f"{name + ':':<18}{count}")
     if total.skipped:
         loud("SOME TESTS WERE SKIPPED: the reasons stand above, after 'SKIPPED'")
     print(total)

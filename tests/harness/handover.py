@@ -178,7 +178,10 @@ class Handover:
                                                   "--keep-source", *options))
 
     def wait_held(self, timeout=40):
-        self.hosts.b.wait_held(timeout, lambda: self.command.process.poll() is not None)
+        try:
+            self.hosts.b.wait_held(timeout, lambda: self.command.process.poll() is not None)
+        except TimeoutError as e:
+            raise TimeoutError(f"{e}; the source says: {self.hosts.a.said()}") from None
 
     def finish(self, timeout=40):
         """Lets the destination go on and waits for the command's end; returns its report."""
