@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """--disks-delta: the destination's disk holds an older version, and only what differs is sent."""
-import shutil
 import subprocess
 
 import pytest
 
 from conftest import binary, need_accel, slow_with_old
 from harness import disks
+from harness.daemon import Daemon, make_pki
 from harness.handover import Handover, Hosts
+from harness.liar import LyingHost
 from harness.qemu import Machine
 from harness.scene import GUEST, Scene, one_sentence, wait_until
 
 MIB = 1 << 20
-SIZE = 24 * MIB
+# More blocks than are told at once, and the last a short one.
+SIZE = 2048 * MIB + 5 * 512
 DELTA = ("--disks", "mirror", "--disks-delta")
 
 
 class Older:
     """A disk of 12 MiB of data, and an older version of it at the destination. Since then 2 MiB of
-    it have changed, 1 MiB was zeroed, and 1 MiB came."""
+    it have changed, 1 MiB was zeroed, and 1 MiB came; and where it has never been written to,
+    somebody has written to the older one."""
 
     def __init__(self, workdir, fmt="qcow2", dest_fmt=None):
         self.fmt, self.dest_fmt = fmt, dest_fmt or fmt
@@ -26,18 +29,20 @@ class Older:
         self.dest = workdir / "vda-dst.img"
         disks.fill(self.source, MIB, 12 * MIB, fmt)
         if self.fmt == self.dest_fmt:
-            shutil.copy(self.source, self.dest)
+            subprocess.run(["cp", "--sparse=always", self.source, self.dest], check=True)
         else:
             subprocess.run(["qemu-img", "convert", "-O", self.dest_fmt, self.source, self.dest],
                            check=True)
+        disks.fill(self.dest, 22 * MIB, MIB, self.dest_fmt, seed=4)
         disks.fill(self.source, 3 * MIB + 4096, 2 * MIB, fmt, seed=2)
         disks.fill(self.source, 20 * MIB, MIB, fmt, seed=3)
         subprocess.run(["qemu-io", "-f", fmt, "-c", f"write -z {7 * MIB} {MIB}", self.source],
                        check=True, stdout=subprocess.DEVNULL)
 
-    def guests(self, base=GUEST):
-        return [base.variant(extra=disks.drive(path, "vda", fmt, ",discard=unmap"))
+    def guests(self, base=GUEST, dest_extra=None):
+        ends = [disks.drive(path, "vda", fmt, ",discard=unmap")
                 for path, fmt in ((self.source, self.fmt), (self.dest, self.dest_fmt))]
+        return [base.variant(extra=ends[0]), base.variant(extra=dest_extra or ends[1])]
 
     def check_same(self):
         assert disks.differ(self.source, self.dest) == ""
@@ -161,12 +166,11 @@ def test_what_fails_can_be_tried_again(workdir, any_qemu):
 def test_a_disk_that_cannot_be_read(workdir):
     """At the destination: the guest runs on."""
     older = Older(workdir, "raw")
-    source, dest = older.guests()
     fault = disks.make(workdir / "fault.conf", 0, "raw")
     fault.write_text('[inject-error]\nevent = "read_aio"\nerrno = "5"\nonce = "off"\n')
-    dest = dest.variant(extra=("-drive", f"if=virtio,id=vda,format=raw,file.driver=blkdebug,"
-                               f"file.config={fault},file.image.driver=file,"
-                               f"file.image.filename={older.dest}"))
+    source, dest = older.guests(dest_extra=(
+        "-drive", f"if=virtio,id=vda,format=raw,file.driver=blkdebug,file.config={fault},"
+        f"file.image.driver=file,file.image.filename={older.dest}"))
     with Scene(workdir, binary("10.0"), source, dest_guest=dest) as scene:
         one_sentence(scene.try_migrate(*DELTA), 1, "the destination's disks cannot be hashed: ",
                      "disk 'vda' cannot be read")
@@ -180,3 +184,92 @@ def test_what_does_not_go_with_it(workdir):
             result = scene.a.drover("migrate", "--qmp", "/nowhere", "--to", scene.b.address,
                                     "--dest-qmp", "/nowhere", *more)
             one_sentence(result, 2, '"disks_delta" is of whole disks that move')
+
+
+@pytest.mark.parametrize("what", (
+    "cancel", pytest.param("dest", marks=pytest.mark.slow),
+    pytest.param("daemon", marks=pytest.mark.slow)))
+def test_ended_while_the_disk_is_hashed(workdir, what):
+    older = Older(workdir, "raw")
+    source, dest = older.guests(dest_extra=(
+        "-object", "throttle-group,id=slow,x-bps-read=1048576",
+        "-drive", "if=virtio,id=vda,format=raw,file.driver=throttle,file.throttle-group=slow,"
+        f"file.file.driver=file,file.file.filename={older.dest}"))
+    with Scene(workdir, binary("10.0"), source, dest_guest=dest) as scene:
+        move = scene.migrate(*DELTA)
+        wait_until(lambda: any(d.get("hashing") and d["percent"] > 0 for d in
+                               ((scene.a.job() or {}).get("progress") or {}).get("disks", ())),
+                   "the disk to be hashed")
+        if what == "cancel":
+            assert scene.a.drover("cancel", scene.a.job()["job"]).status == 0
+        elif what == "dest":
+            scene.dest.kill()
+        else:
+            scene.b.crash_and_restart()
+        result = move.wait()
+        one_sentence(result, 4 if what == "cancel" else 1, "cancelled" if what == "cancel" else "")
+        scene.check_runs_at_source(dest_gone=True)
+        assert scene.a.sockets_left() == [] and scene.b.alive()
+
+
+def test_somebody_else_writes_to_it(workdir):
+    """To the destination's disk, when it was hashed already."""
+    older = Older(workdir, "raw")
+    with scene_with(workdir, binary("10.0"), older) as scene:
+        move = begun(scene, "--bandwidth", "512K")
+        with older.dest.open("r+b") as image:
+            image.seek(10 * MIB)
+            image.write(b"x" * MIB)
+        one_sentence(move.wait(), 1, "disk 'vda' has changed since it was hashed, at byte 10485760")
+        scene.check_runs_at_source(dest_gone=True)
+
+
+@pytest.mark.slow
+def test_many_disks(workdir, any_qemu):
+    """More connections than QEMU takes by itself."""
+    paths = [[disks.make(workdir / f"{end}{i}.img", MIB, "raw") for i in range(21)]
+             for end in ("src", "dst")]
+    for both in zip(*paths):
+        for path in both:
+            disks.fill(path, 0, MIB, "raw")
+    source, dest = (GUEST.variant(extra=sum((disks.drive(path, f"d{i}", "raw")
+                                             for i, path in enumerate(end)), ())) for end in paths)
+    with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
+        result = scene.try_migrate(*DELTA, "--keep-source")
+        assert result.status == 0, result.stderr + scene.said()
+        assert result.json["disk"]["reused_bytes"] == 21 * MIB
+        check_runs_there(scene)
+
+
+# What a destination's daemon says to job.prepare, job.hashed and job.leaves that makes no sense.
+LIES = (
+    ("does not compare disks", {"vm": {}, "disks": 1}),
+    ("does not compare disks", {"vm": {}, "disks": 1, "delta_block": 4096}),
+    ("does not compare disks", {"vm": {}, "disks": 1, "delta_block": "x"}),
+    ("sends 32 bytes of digests, where those of 384 blocks were asked for",
+     {"vm": {}, "disks": 1, "delta_block": 65536}, {"hashed": [-1, {}, "x", 5], "done": False},
+     {"hashed": 7, "done": True}, {"leaves": "A" * 43 + "="}),
+    ("sends 0 bytes of digests", {"vm": {}, "disks": 1, "delta_block": 65536}, {"done": True},
+     {"leaves": []}),
+)
+
+
+def test_a_destination_that_lies(workdir):
+    pki = make_pki(workdir / "pki", "a=127.0.0.1", "m=127.0.0.1")
+    disk = disks.make(workdir / "vda.img", 24 * MIB)
+    guest = GUEST.variant(extra=disks.drive(disk, "vda"))
+    with Machine(binary("10.0"), guest, name="src") as source, Daemon(workdir, "a", pki / "a") as a:
+        source.wait_ready()
+        for says, *answers in LIES:
+            with LyingHost(pki / "m") as host:
+                move = a.running("migrate", "--qmp", source.drover_qmp, "--to", host.address,
+                                 "--dest-qmp", "/dest.qmp", "--drop-timeout", "2", *DELTA)
+                with move:
+                    host.accept().welcome()
+                    for answer in answers:
+                        host.message({"id": host.hear()["id"], "ok": answer})
+                    asked = host.hear()
+                    assert asked["call"] == "job.abort"
+                    host.message({"id": asked["id"], "ok": {"state": "failed"}})
+                    one_sentence(move.wait(), 1, says)
+            assert source.running() and a.alive(), says

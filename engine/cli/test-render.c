@@ -44,6 +44,9 @@ test_progress(void)
         {COPYING(PROGRESS), 5, "co..."},
         {COPYING(PROGRESS), 1, "c"},
         {COPYING("{\"total\":0,\"percent\":0,\"raw_rate\":0,\"remaining\":0}"), 80, "copying"},
+        {COPYING("{\"disks\":[{\"name\":\"a\",\"percent\":100,\"ready\":true},"
+                 "{\"name\":\"b\",\"percent\":35,\"hashing\":true}]}"),
+         80, "copying  disk b hashed there 35.0%"},
         {COPYING("null"), 80, "copying"},
         {COPYING("{}"), 80, "copying"},
         {COPYING("[]"), 80, "copying"},

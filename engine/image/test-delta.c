@@ -262,7 +262,7 @@ test_holes(void)
 static void
 test_any(void)
 {
-    for (guint run = 0; run < 300; run++) {
+    for (guint run = 0; run < 100; run++) {
         g_autoptr(GRand) rand = g_rand_new_with_seed(run);
         World world;
         begin(&world);

@@ -80,8 +80,8 @@ all_hashed(GObject *source, GAsyncResult *result, gpointer data)
     dest_fail(self, error);
 }
 
-static void
-begin_hashing(LiveDest *self)
+void
+dest_delta_hash(LiveDest *self)
 {
     g_autoptr(GTask) task = NULL;
     Hashing *hashing = g_new(Hashing, 1);
@@ -114,7 +114,7 @@ new_disk(LiveDest *self, const DrvDisk *disk, guint index, GError **error)
 }
 
 static gboolean
-begin(LiveDest *self, GPtrArray *disks, GError **error)
+plan(LiveDest *self, GPtrArray *disks, GError **error)
 {
     guint64 bytes = 0;
     for (guint i = 0; i < disks->len; i++)
@@ -134,18 +134,17 @@ begin(LiveDest *self, GPtrArray *disks, GError **error)
             return FALSE;
         g_ptr_array_add(self->delta->disks, disk);
     }
-    begin_hashing(self);
     return TRUE;
 }
 
 void
-dest_delta_begin(gpointer owner)
+dest_delta_plan(gpointer owner)
 {
     LiveDest *self = owner;
     GError *error = NULL;
     GPtrArray *disks = dest_disks_wanted(self);
     if (disks == NULL || !drv_json_flag(self->asked, "disks_delta", FALSE) ||
-        begin(self, disks, &error))
+        plan(self, disks, &error))
         drv_steps_next(&self->steps);
     else
         drv_steps_fail(&self->steps, error);

@@ -157,7 +157,9 @@ disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
     JsonNode *where =
         qmp_args("type", "s", "unix", "data", "o", qmp_args("path", "s", path, NULL), NULL);
     g_unlink(path);
-    qmp_client_execute_async(self->qmp, "nbd-server-start", qmp_args("addr", "o", where, NULL),
+    /* QEMU from 9.1 on takes 100 connections unless told otherwise: deltas have several a disk. */
+    qmp_client_execute_async(self->qmp, "nbd-server-start",
+                             qmp_args("addr", "o", where, "max-connections", "i", 0, NULL),
                              QMP_TIMEOUT_MS, self->steps.cancellable, server_started,
                              dest_ticket(self));
 }
@@ -285,8 +287,10 @@ dest_disks_prepared(LiveDest *self)
     self->disks->channels =
         drv_channel_set_new(drv_services_transfer(self->base.services), count, DRV_CODEC_NONE,
                             DRV_CLASS_CONTROL, NULL, channels_changed, self);
-    if (self->delta != NULL)
+    if (self->delta != NULL) {
         drv_channel_set_use_codec(self->disks->channels, dest_delta_codec, self->delta);
+        dest_delta_hash(self);
+    }
     return count;
 }
 

@@ -263,7 +263,7 @@ static const DrvStep prepare_steps[] = {
     {"the guest does not fit the destination's NUMA nodes", dest_place},
     {"the destination's disks cannot be written to", dest_disks_export},
     {"the destination's disks may not be overwritten", dest_disks_check},
-    {"the destination's disks cannot be compared with", dest_delta_begin},
+    {"the destination's disks cannot be compared with", dest_delta_plan},
     {"the destination's QEMU does not stay paused", step_stay_paused},
     {"the destination's QEMU refuses the migration capabilities", step_set_capabilities},
     {"the destination's QEMU refuses the migration parameters", step_set_parameters},

@@ -123,9 +123,10 @@ void dest_disks_free(DestDisks *disks);
 /* The source's, of DrvDisk; NULL: none. */
 GPtrArray *dest_disks_wanted(LiveDest *self);
 
-/* dest-delta.c: '--disks-delta'. A step that has them hashed, and does not wait for it; into how
- * large blocks; the codec of disk 'index'. */
-void dest_delta_begin(gpointer owner);
+/* dest-delta.c: '--disks-delta'. A step that sees whether it can be; begins to hash them, for the
+ * source to wait for; how large the blocks are; the codec of disk 'index'. */
+void dest_delta_plan(gpointer owner);
+void dest_delta_hash(LiveDest *self);
 guint32 dest_delta_block(const DestDelta *delta);
 DrvChannelCodec *dest_delta_codec(guint index, gpointer delta);
 /* NULL is allowed. */

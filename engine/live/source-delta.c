@@ -93,6 +93,12 @@ fetch(LiveSource *self)
 {
     LiveDisks *disks = self->disks;
     while (disks->fetching < CALLS && disks->fetch_disk < disks->mirrors->len) {
+        const DrvDeltaKnown *known = live_mirror_at(self, disks->fetch_disk)->known;
+        if (disks->fetch_block >= drv_delta_known_blocks(known)) {
+            disks->fetch_disk++;
+            disks->fetch_block = 0;
+            continue;
+        }
         Asked *asked = g_new(Asked, 1);
         JsonObject *args = json_object_new();
         *asked = (Asked){live_ticket(self), disks->fetch_disk, disks->fetch_block};
@@ -101,11 +107,6 @@ fetch(LiveSource *self)
         json_object_set_int_member(args, "first", (gint64)asked->first);
         disks->fetching++;
         disks->fetch_block += LIVE_LEAVES;
-        if (disks->fetch_block >=
-            drv_delta_known_blocks(live_mirror_at(self, disks->fetch_disk)->known)) {
-            disks->fetch_disk++;
-            disks->fetch_block = 0;
-        }
         drv_peer_call(self->peer, "job.leaves", args, leaves_told, asked);
     }
     if (disks->fetching == 0) {
