@@ -193,11 +193,14 @@ def test_another_name_for_the_same_place(workdir, any_qemu):
 
 @pytest.mark.parametrize("case, words", (
     ("size", "has 25165824 bytes at the source and 8388608 at the destination"),
+    pytest.param("larger", "has 25165824 bytes at the source and 25166336 at the destination",
+                 marks=pytest.mark.slow),
     ("readonly", "'vda' is read-only at the destination"),
     ("none", "the destination's QEMU has no disk 'vda'"),
 ))
 def test_a_disk_that_does_not_fit(workdir, any_qemu, case, words):
-    pair = Pair(workdir, "vda", dest_size=8 * MIB if case == "size" else SIZE)
+    sizes = {"size": 8 * MIB, "larger": SIZE + 512}
+    pair = Pair(workdir, "vda", dest_size=sizes.get(case, SIZE))
     source, dest = guests([pair])
     if case == "readonly":
         dest = dest.variant(extra=disks.drive(pair.dest, "vda", more=",readonly=on"))
@@ -207,6 +210,24 @@ def test_a_disk_that_does_not_fit(workdir, any_qemu, case, words):
         before = settings(scene.source)
         one_sentence(scene.try_migrate(*MIRROR), 1, words)
         check_undone(scene, before, dest_gone=False)
+
+
+@pytest.mark.slow    # to derive the keys takes qemu-img its time
+def test_an_encrypted_disk(workdir, pki):
+    """It is not laid down for all to read, and moves into one that is encrypted as well."""
+    pair = Pair(workdir, "vda", data=MIB)
+    key = ("-object", "secret,id=key,data=abc")
+    locked = [disks.encrypted(workdir / f"{name}.img", SIZE) for name in ("locked", "other")]
+    source, other = (GUEST.variant(extra=disks.drive(path, "vda", more=",encrypt.key-secret=key") + key)
+                     for path in locked)
+    _, plain = guests([pair])
+    with Scene(workdir, binary("10.0"), source, dest_guest=plain, pki=pki) as scene:
+        before = settings(scene.source)
+        one_sentence(scene.try_migrate(*MIRROR), 1, "disk 'vda' is encrypted at the source and would not be")
+        check_undone(scene, before, dest_gone=False)
+    with Scene(workdir, binary("10.0"), source, dest_guest=other, pki=pki) as scene:
+        assert scene.try_migrate(*MIRROR).status == 0
+        scene.check_runs_at_dest()
 
 
 def test_another_server_is_left_alone(workdir, any_qemu):

@@ -282,16 +282,16 @@ def test_no_room(workdir, pki, small_place):
         one_sentence(a.drover(*words), 1, "disk 'two': ", "cannot be made", "No space left on device")
         assert names(small_place) == []
         warned = a.drover(*words, "--dest", f"two={workdir / 'there.img'}")
-    assert warned.status == 0 and f"warning: {small_place} has 6" in warned.stdout, warned
-    assert names(small_place) == ["one.img"]
+        assert warned.status == 0 and f"warning: {small_place} has 6" in warned.stdout, warned
+        assert names(small_place) == ["one.img"]
+        (small_place / "one.img").unlink()
+        subprocess.run(["mount", "-o", "remount,ro", small_place], check=True)
+        one_sentence(a.drover(*words), 1, "disk 'one': ", "cannot be made: Read-only file system")
 
 
 @pytest.mark.slow    # to derive the key takes qemu-img its time
 def test_encrypted(workdir, pki, there):
-    key = ("--object", "secret,id=key,data=abc")
-    path = workdir / "vda.img"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *key, "-o",
-                    "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10", path, str(SIZE)], check=True)
+    path = disks.encrypted(workdir / "vda.img", SIZE)
     disk = ("-object", "secret,id=key,data=abc", "-drive",
             f"if=virtio,id=vda,format=qcow2,file={path},encrypt.key-secret=key")
     with hosts(workdir, pki) as (a, b), machine(qemu.newest(), disk) as vm:

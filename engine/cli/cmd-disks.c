@@ -22,8 +22,8 @@ G_STATIC_ASSERT(G_N_ELEMENTS(options) == COUNT);
     "Lists a VM's disks: where they are, how large, and whether 'migrate --disks mirror' moves\n"  \
     "them. With --to also what there is of them at another host; with --create, what is absent\n"  \
     "there is made: blank, of the same size, format and options, for the QEMU that is going to\n"  \
-    "wait for the VM. What is there is never written to. Exit status: 0 done, 1 failed, 2 wrong\n" \
-    "use, 4 cancelled; where it is not 0, nothing was made."
+    "wait for the VM. All are made or none, and what is there is never written to. Exit status:\n" \
+    "0 done, 1 failed, 2 wrong use, 4 cancelled."
 
 typedef struct {
     char *text[COUNT];

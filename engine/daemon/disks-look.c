@@ -125,7 +125,7 @@ want(Disks *self, guint i, GError **error)
     json_object_set_string_member(o, "format", format);
     json_object_set_int_member(o, "size", (gint64)disk->size);
     json_object_set_int_member(o, "data", (gint64)drv_disk_image_allocated(image, !keep));
-    if (image->encrypted)
+    if (disk->encrypted)
         json_object_set_boolean_member(o, "encrypted", TRUE);
     if (image->options != NULL && g_str_equal(format, "qcow2"))
         json_object_set_string_member(o, "options", image->options);
@@ -300,7 +300,7 @@ static void
 add_medium(JsonObject *o, const DrvDisk *disk, const DrvDiskImage *image)
 {
     const DrvDiskFile *file = image->files->len > 0 ? image->files->pdata[0] : NULL;
-    g_auto(GStrv) left = drv_disk_image_left(image);
+    g_auto(GStrv) left = drv_disk_image_left(image, disk->encrypted);
     json_object_set_string_member(o, "node", disk->node);
     json_object_set_string_member(o, "format", disk->format);
     json_object_set_int_member(o, "size", (gint64)disk->size);

@@ -114,9 +114,10 @@ parse(JsonObject *inserted)
     image->files = g_ptr_array_new_with_free_func(free_file);
     add_files(image->files, top);
     image->snapshots = length(drv_json_array(top, "snapshots"));
-    image->bitmaps = length(drv_json_array(data, "bitmaps"));
-    image->encrypted = drv_json_flag(inserted, "encrypted", FALSE) ||
-                       g_str_equal(drv_json_string(inserted, "drv", ""), "luks");
+    /* Of these QEMU knows also such as are not kept; in the image there may be some that it has not
+     * loaded. */
+    image->bitmaps = MAX(length(drv_json_array(inserted, "dirty-bitmaps")),
+                         length(drv_json_array(data, "bitmaps")));
     if (g_str_equal(drv_json_string(specific, "type", ""), "qcow2"))
         image->options = qcow2_options(top, data);
     return image;
@@ -133,18 +134,18 @@ drv_disk_images_parse(JsonNode *answer)
 }
 
 GStrv
-drv_disk_image_left(const DrvDiskImage *image)
+drv_disk_image_left(const DrvDiskImage *image, gboolean encrypted)
 {
     g_autoptr(GStrvBuilder) left = g_strv_builder_new();
     g_autofree char *snapshots = g_strdup_printf("%u snapshot%s inside the image", image->snapshots,
                                                  image->snapshots == 1 ? "" : "s");
-    g_autofree char *bitmaps = g_strdup_printf("%u bitmap%s kept in the image", image->bitmaps,
+    g_autofree char *bitmaps = g_strdup_printf("%u bitmap%s of what was changed", image->bitmaps,
                                                image->bitmaps == 1 ? "" : "s");
     if (image->snapshots > 0)
         g_strv_builder_add(left, snapshots);
     if (image->bitmaps > 0)
         g_strv_builder_add(left, bitmaps);
-    if (image->encrypted)
+    if (encrypted)
         g_strv_builder_add(left, "the encryption: the other image has to have its own");
     return g_strv_builder_end(left);
 }

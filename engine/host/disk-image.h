@@ -17,8 +17,7 @@ typedef struct {
 typedef struct {
     GPtrArray *files; /* of DrvDiskFile: itself, then its backing files; empty without a medium */
     guint snapshots;  /* inside it */
-    guint bitmaps;    /* kept in it */
-    gboolean encrypted;
+    guint bitmaps;    /* that QEMU has for it, or that are kept in it */
     /* What differs from what qemu-img gives a qcow2, for its option -o; NULL: nothing. */
     char *options;
 } DrvDiskImage;
@@ -31,7 +30,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvDiskImage, drv_disk_image_free)
 GPtrArray *drv_disk_images_parse(JsonNode *answer);
 
 /* What a mirror does not bring along, a phrase each; often none. Owned by the caller. */
-GStrv drv_disk_image_left(const DrvDiskImage *image);
+GStrv drv_disk_image_left(const DrvDiskImage *image, gboolean encrypted);
 
 /* Bytes that the disk takes up, with its backing files ('chain') or without. */
 guint64 drv_disk_image_allocated(const DrvDiskImage *image, gboolean chain);

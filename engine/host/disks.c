@@ -85,6 +85,8 @@ take_medium(DrvDisk *disk, JsonObject *inserted, GError **error)
     disk->format = text(inserted, "drv");
     disk->medium = TRUE;
     disk->backing = qmp_get_int(inserted, "backing_file_depth", &depth) && depth > 0;
+    qmp_get_bool(inserted, "encrypted", &disk->encrypted);
+    disk->encrypted |= g_str_equal(disk->format, "luks");
     if (size >= 0 && *disk->node != '\0') {
         disk->size = (guint64)size;
         return TRUE;
@@ -163,6 +165,7 @@ drv_disks_to_json(GPtrArray *disks)
         json_object_set_string_member(object, "node", disk->node);
         json_object_set_string_member(object, "format", disk->format);
         json_object_set_boolean_member(object, "backing", disk->backing);
+        json_object_set_boolean_member(object, "encrypted", disk->encrypted);
         json_object_set_int_member(object, "size", (gint64)disk->size);
         json_array_add_object_element(array, object);
     }
@@ -183,6 +186,7 @@ disk_from_json(JsonObject *object)
     disk->format = text(object, "format");
     disk->size = (guint64)size;
     qmp_get_bool(object, "backing", &disk->backing);
+    qmp_get_bool(object, "encrypted", &disk->encrypted);
     disk->medium = TRUE;
     return disk;
 }
@@ -274,6 +278,12 @@ fits(const DrvDisk *disk, const DrvDisk *other, gboolean keep_chain, GError **er
                     "disk '%s' has a backing file at the source and none at the destination: make "
                     "its image there with 'qemu-img create -b' from a copy of that file, or move "
                     "all of it with '--disks-chain flatten'",
+                    disk->name);
+    else if (disk->encrypted && !other->encrypted)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_MISMATCH,
+                    "disk '%s' is encrypted at the source and would not be at the destination: "
+                    "start its QEMU with an encrypted image there ('qemu-img create -o "
+                    "encrypt.format=luks', with a key of its own)",
                     disk->name);
     else
         return TRUE;

@@ -18,6 +18,7 @@ typedef struct {
     gboolean read_only; /* ... which is not written to */
     gboolean removable; /* a CD drive, say */
     gboolean backing;   /* it has a backing file */
+    gboolean encrypted; /* its image is; QEMU has the key */
 } DrvDisk;
 
 /* More are refused. */
@@ -42,5 +43,6 @@ GPtrArray *drv_disks_from_json(JsonArray *array, GError **error);
 
 /* The disk of 'there' for each of 'disks', in their order (borrowed from 'there'; free the array).
  * DRV_ERROR_MISMATCH names the disk and what to do when one is missing, has no medium, is read-only
- * or of another size; or, with 'keep_chain', lacks the backing file that it has here. */
+ * or of another size; or lacks the encryption or, with 'keep_chain', the backing file that it has
+ * here. */
 GPtrArray *drv_disks_pair(GPtrArray *disks, GPtrArray *there, gboolean keep_chain, GError **error);

@@ -182,6 +182,37 @@ test_pair_refused(void)
                    "none at the destination");
 }
 
+/* What was encrypted is not laid down for all to read. */
+static void
+test_pair_encrypted(void)
+{
+    static const char plain[] = "[{\"device\":\"d\",\"inserted\":{\"node-name\":\"#b\","
+                                "\"drv\":\"qcow2\",\"encrypted\":false,"
+                                "\"image\":{\"virtual-size\":4096}}}]";
+    static const char qcow2[] = "[{\"device\":\"d\",\"inserted\":{\"node-name\":\"#b\","
+                                "\"drv\":\"qcow2\",\"encrypted\":true,"
+                                "\"image\":{\"virtual-size\":4096}}}]";
+    static const char luks[] = "[{\"device\":\"d\",\"inserted\":{\"node-name\":\"#b\","
+                               "\"drv\":\"luks\",\"image\":{\"virtual-size\":4096}}}]";
+    static const struct {
+        const char *here, *there;
+        gboolean good;
+    } cases[] = {
+        {qcow2, plain, FALSE}, {luks, plain, FALSE}, {qcow2, luks, TRUE},
+        {luks, qcow2, TRUE},   {plain, qcow2, TRUE},
+    };
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) here = parsed(cases[i].here);
+        g_autoptr(GPtrArray) written = sent(here);
+        g_autoptr(GPtrArray) there = parsed(cases[i].there);
+        g_autoptr(GPtrArray) pairs = drv_disks_pair(written, there, FALSE, &error);
+        g_assert_true((pairs != NULL) == cases[i].good);
+        if (pairs == NULL)
+            g_assert_nonnull(strstr(error->message, "disk 'd' is encrypted at the source"));
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -192,5 +223,6 @@ main(int argc, char **argv)
     g_test_add_func("/disks/pair", test_pair);
     g_test_add_func("/disks/pair/by-node", test_pair_by_node);
     g_test_add_func("/disks/pair/refused", test_pair_refused);
+    g_test_add_func("/disks/pair/encrypted", test_pair_encrypted);
     return g_test_run();
 }

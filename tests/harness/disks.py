@@ -38,6 +38,14 @@ def make(path, size, fmt="qcow2"):
     return path
 
 
+def encrypted(path, size):
+    """An empty qcow2 image with the key 'abc'; its path."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=key,data=abc", "-o",
+                    "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10", path, str(size)],
+                   check=True)
+    return path
+
+
 def fill(path, offset, length, fmt="qcow2", seed=1):
     """Writes bytes that cannot be compressed."""
     data = path.with_suffix(".data")
