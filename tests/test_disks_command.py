@@ -306,7 +306,7 @@ def test_encrypted(workdir, pki, there):
 
 HANGS = """#!/bin/sh
 case "$*" in
-*create*-f\\ qcow2*) [ -e {go} ] || {{ touch {begun}; exec sleep 30; }} ;;
+*create*-f\\ qcow2*) [ -e {go} ] || {{ echo $$ > {begun}.new; mv {begun}.new {begun}; exec sleep 30; }} ;;
 esac
 exec {real} "$@"
 """
@@ -348,9 +348,10 @@ def test_the_source_is_killed(workdir, pki, there):
 
 
 def test_the_destination_is_killed(workdir, pki, there):
-    """What it was making has no name yet, and the next one cleans up."""
+    """What it was making has no name yet, and the next one cleans up when qemu-img is gone, too."""
     with under_way(workdir, pki, there) as (_, b, run, again):
         b.kill()
+        os.kill(int((workdir / "begun").read_text()), signal.SIGKILL)
         one_sentence(run.wait(), 1, "the link broke, and it is not known what became of them")
         assert len(names(there)) == 2
         b.start()

@@ -192,10 +192,11 @@ drv_blanks_look(GPtrArray *blanks, char *const *folders, GError **error)
 
 /* --- making --- */
 
+/* By its descriptor: under the name there might be another by now, or a link, as the folder is not
+ * ours alone. */
 static gboolean
 create(const DrvBlank *blank, const gint *cancelled, GError **error)
 {
-    g_autofree char *path = g_strdup_printf(DRV_TOOL_FD_PATH "/%s", blank->temp);
     g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, blank->size);
     const char *argv[16] = {"qemu-img", "create", "-q", "-f", blank->format};
     guint count = 5;
@@ -209,12 +210,12 @@ create(const DrvBlank *blank, const gint *cancelled, GError **error)
         argv[count++] = "-F";
         argv[count++] = blank->backing_format;
     }
-    argv[count++] = path;
+    argv[count++] = DRV_TOOL_FD_PATH;
     argv[count] = size;
     const DrvToolCall call = {
         .argv = argv,
-        .fd = blank->dir,
-        .shown = blank->folder,
+        .fd = blank->temp_fd,
+        .shown = blank->path,
         .limit_ms = DRV_TOOL_BRIEF_MS,
         .cancelled = cancelled,
     };
