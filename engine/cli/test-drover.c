@@ -311,7 +311,7 @@ test_man(Fixture *f, gconstpointer data)
 {
     static const char *const commands[] = {"",        "migrate", "predict", "jobs",   "show",
                                            "watch",   "cancel",  "resolve", "tunnel", "status",
-                                           "convert", "copy",    "audit"};
+                                           "convert", "copy",    "audit",   "disks",  "numa"};
     g_autofree char *man = NULL;
     guint options = 0;
     g_assert_true(g_file_get_contents(g_getenv("DROVER_MAN"), &man, NULL, NULL));
@@ -634,6 +634,25 @@ test_predict(Fixture *f, gconstpointer data)
     run_end(&run, 1, NULL, "drover: no room (nothing was predicted, and nothing was changed)\n");
 }
 
+static void
+test_disks(Fixture *f, gconstpointer data)
+{
+    Run run;
+    run_start(&run, f,
+              "disks --qmp a.qmp --to b:1 --create --dest vda=/x --dest a=b=/y --chain keep");
+    fake_wait_count(&f->fake->shows, 1);
+    fake_backend_patch(f->fake, "new-1",
+                       "{\"state\":\"failed\",\"final\":true,"
+                       "\"error\":{\"message\":\"no room\"}}");
+    run_end(&run, 1, NULL, "no room\n");
+    g_autofree char *expected =
+        g_strdup_printf("{\"qmp\":\"%s/a.qmp\",\"to\":\"b:1\",\"chain\":\"keep\","
+                        "\"create\":true,\"dest\":{\"vda\":\"/x\",\"a=b\":\"/y\"}}",
+                        f->dir);
+    g_autofree char *spec = drv_json_text(f->fake->spec);
+    g_assert_cmpstr(spec, ==, expected);
+}
+
 #define TUNNEL "tunnel --listen l.sock --to 10.0.0.2:7000 --connect /run/c.sock "
 
 static void
@@ -758,6 +777,7 @@ main(int argc, char **argv)
     ADD("jobs", test_jobs);
     ADD("watch-newest", test_watch_newest);
     ADD("predict", test_predict);
+    ADD("disks", test_disks);
     ADD("tunnel", test_tunnel);
     ADD("tunnel-foreground", test_tunnel_foreground);
     ADD("terminal", test_terminal);
