@@ -91,6 +91,25 @@ def test_what_lies_in_the_file_needs_no_server(workdir, raw, form):
     assert (workdir / "c").read_bytes() == raw.read_bytes()
 
 
+@pytest.mark.parametrize("options,alone", [
+    ("cluster_size=64k", True), ("cluster_size=256k", True), ("lazy_refcounts=on,cluster_size=2M", True),
+    ("cluster_size=4k", False), ("extended_l2=on", False), ("preallocation=metadata", False),
+    ("compat=0.10", False), ("refcount_bits=1", False)])
+def test_a_new_qcow2(workdir, raw, options, alone):
+    """A simple one is written without a server; what is not so simple is left to QEMU."""
+    env = tool_instead(workdir, "qemu-nbd", f'touch {workdir / "used"}; exec $real "$@"')
+    told = convert(raw, workdir / "b", "--format", "raw", "--dest-format", "qcow2", "-o", options,
+                   "--json", env=env).json
+    assert told["digest"] == images.digest(raw)
+    assert images.identical(raw, "raw", workdir / "b", "qcow2")
+    assert run("qemu-img", "check", workdir / "b").returncode == 0
+    assert (workdir / "used").exists() != alone
+    at = 5 * MIB  # and QEMU goes on with it
+    run("qemu-io", "-c", f"write -P 3 {at} 70k", workdir / "b")
+    run("qemu-io", "-c", f"read -P 3 {at} 70k", workdir / "b")
+    assert run("qemu-img", "check", workdir / "b").returncode == 0
+
+
 def test_compressed_clusters_among_others(workdir, raw):
     source = images.convert(raw, workdir / "b", "qcow2")
     for at in (20, 30):
@@ -368,7 +387,7 @@ def test_killed_before_it_has_connected(workdir, raw):
     slow = own / "qemu-nbd"
     slow.write_text(f"#!/bin/sh\necho $$ > {told}.new && mv {told}.new {told}\nexec sleep 600\n")
     slow.chmod(0o755)
-    with Running("convert", raw, workdir / "b", "--format", "raw", "--dest-format", "qcow2",
+    with Running("convert", raw, workdir / "b", "--format", "raw", "--dest-format", "vdi",
                  prefix=("env", f"PATH={own}:{os.environ['PATH']}")) as command:
         wait_until(told.exists, "qemu-nbd")
         process = os.pidfd_open(int(told.read_text()))

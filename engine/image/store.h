@@ -86,8 +86,8 @@ typedef struct {
 /* DRV_ERROR_QEMU with QEMU's words. */
 DrvStore *drv_store_nbd(const DrvStoreNbdParams *params, GError **error);
 
-/* The same, read-only, for an image that is all in the one file 'fd' (taken) and locked: what lies
- * in that as it is, is read there. 'size' is the virtual disk's. */
+/* The same as _nbd(), read-only, for an image that is all in the one file 'fd' (taken) and locked:
+ * what lies in that as it is, is read there. 'size' is the virtual disk's. */
 DrvStore *drv_store_mapped(int fd, const DrvStoreNbdParams *params, guint64 size, GError **error);
 
 /* What somebody serves over NBD at the unix socket 'socket': not ours to end, and only read. It is
@@ -97,3 +97,7 @@ DrvStore *drv_store_export(const char *socket, const char *shown, guint users, G
 gboolean drv_store_export_greet(DrvStore *store, const char *name, GError **error);
 /* Any thread: whatever is asked of such a store fails from now on, also what is under way. */
 void drv_store_export_break(DrvStore *store);
+
+/* An empty qcow2 as qemu-img has made it in 'fd' (taken): it can be written once, each byte only
+ * once, and is an image when it has been flushed. NULL where that must be left to QEMU. */
+DrvStore *drv_store_qcow2(int fd, guint64 size, guint users, const char *shown);

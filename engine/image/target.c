@@ -224,6 +224,12 @@ open_temp(DrvTarget *target, const DrvTargetParams *params, GError **error)
                                       params->users, TRUE, target->shown);
         return TRUE;
     }
+    if (g_str_equal(params->format, "qcow2") && !params->resume && !params->compress &&
+        !target->base)
+        target->store = drv_store_qcow2(fcntl(target->lock, F_DUPFD_CLOEXEC, 0), params->size,
+                                        params->users, target->shown);
+    if (target->store != NULL)
+        return TRUE;
     g_autofree char *path = g_strdup_printf(DRV_TOOL_FD_PATH "/%s", target->temp);
     int direct = drv_direct_open(target->lock, TRUE);
     if (direct >= 0)

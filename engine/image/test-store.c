@@ -185,6 +185,66 @@ test_cannot_write(Fixture *f, gconstpointer data)
                     "the image cannot be written at byte 262144: File too large");
 }
 
+/* --- a new qcow2 --- */
+
+#define CLUSTER (64u << 10)
+
+static gboolean
+run(const char *command)
+{
+    g_auto(GStrv) argv = NULL;
+    int status = -1;
+    g_assert_true(g_shell_parse_argv(command, NULL, &argv, NULL));
+    return g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, NULL,
+                        NULL, NULL, NULL, &status, NULL) &&
+           status == 0;
+}
+
+/* So many clusters that their refcounts take two blocks: something in each, backwards. */
+static void
+test_large_qcow2(void)
+{
+    const guint64 size = G_GUINT64_CONSTANT(5) << 30, count = 33000;
+    g_autofree char *program = g_find_program_in_path("qemu-img");
+    g_autoptr(GError) error = NULL;
+    if (program == NULL) {
+        g_test_skip("no qemu-img here");
+        return;
+    }
+    int fd = memfd_create("image", MFD_CLOEXEC); /* for no disk's sake */
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", getpid(), fd);
+    g_autofree char *create = g_strdup_printf("qemu-img create -q -f qcow2 %s 5G", path);
+    g_autofree char *check = g_strdup_printf("qemu-img check -f qcow2 %s", path);
+    g_autofree char *first = g_strdup_printf("qemu-io -c 'read -P 7 %u 512' %s", CLUSTER, path);
+    g_assert_true(run(create));
+    DrvStore *store = drv_store_qcow2(dup(fd), size, 1, "the image");
+    guint8 bytes[512];
+    memset(bytes, 7, sizeof bytes);
+    g_assert_nonnull(store);
+    for (guint64 i = count; i > 0; i--)
+        g_assert_true(drv_store_write(store, 0, i * CLUSTER, bytes, sizeof bytes, &error));
+    g_assert_true(drv_store_settle(store, 0, &error));
+    g_assert_true(drv_store_flush(store, 0, &error));
+    g_assert_true(drv_store_flush(store, 0, &error)); /* once more changes nothing */
+    g_assert_true(drv_store_close(store, &error));
+    g_assert_true(run(check));
+    g_assert_true(run(first));
+    close(fd);
+}
+
+static void
+test_no_qcow2(void)
+{
+    g_autofree char *path = g_strdup("test-store-XXXXXX");
+    int fd = g_mkstemp(path);
+    for (gsize size = 0; size <= 200000; size += 100000) {
+        g_assert_cmpint(ftruncate(fd, (off_t)size), ==, 0);
+        g_assert_null(drv_store_qcow2(dup(fd), 1 << 20, 1, "the image"));
+    }
+    close(fd);
+    g_assert_cmpint(g_unlink(path), ==, 0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -204,5 +264,7 @@ main(int argc, char **argv)
             g_test_add(name, Fixture, GUINT_TO_POINTER(way), set_up, tests[i].run, tear_down);
         }
     }
+    g_test_add_func("/image/store/qcow2/large", test_large_qcow2);
+    g_test_add_func("/image/store/qcow2/none", test_no_qcow2);
     return g_test_run();
 }
