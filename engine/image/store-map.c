@@ -3,8 +3,11 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/image/tool.h"
 
+#include <fcntl.h>
 #include <gio/gio.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -30,15 +33,18 @@ typedef struct {
 
 /* An image in more pieces is read through qemu-nbd alone. */
 #define EXTENTS_MAX (1u << 20)
+#define TOLD_MAX 4096
 
 /* --- the map --- */
 
 /* One line is one extent: "[{ ... }," "{ ... }]". NULL, or owned by the caller. */
 static JsonObject *
-parse_line(const char *line)
+parse_line(const char *line, gsize len)
 {
-    line += strspn(line, "[ ");
-    gsize len = strlen(line);
+    while (len > 0 && strchr("[ ", *line) != NULL) {
+        line++;
+        len--;
+    }
     while (len > 0 && strchr(",] ", line[len - 1]) != NULL)
         len--;
     return drv_json_parse_object(line, len, NULL);
@@ -66,34 +72,64 @@ add_extent(GArray *extents, JsonObject *told, guint64 file_size, guint64 size)
     return TRUE;
 }
 
+/* Those lines of 'text' that are whole. */
 static gboolean
-read_map(GInputStream *pipe, GArray *extents, guint64 file_size, guint64 size)
+take_lines(GString *text, GArray *extents, guint64 file_size, guint64 size)
 {
-    g_autoptr(GDataInputStream) lines = g_data_input_stream_new(pipe);
-    char *next;
-    while ((next = g_data_input_stream_read_line(lines, NULL, NULL, NULL)) != NULL) {
-        g_autofree char *line = next;
-        g_autoptr(JsonObject) told = parse_line(line);
+    gsize used = 0;
+    const char *end;
+    while ((end = memchr(text->str + used, '\n', text->len - used)) != NULL) {
+        gsize len = (gsize)(end - text->str) - used;
+        g_autoptr(JsonObject) told = parse_line(text->str + used, len);
         if (told == NULL || !add_extent(extents, told, file_size, size))
             return FALSE;
+        used += len + 1;
     }
-    return extents->len > 0 && g_array_index(extents, Extent, extents->len - 1).end == size;
+    g_string_erase(text, 0, (gssize)used);
+    return text->len < TOLD_MAX;
 }
 
-/* NULL where QEMU tells nothing that is of use. */
+static gboolean
+read_map(int fd, GArray *extents, guint64 file_size, guint64 size)
+{
+    gint64 until_us = g_get_monotonic_time() + (gint64)DRV_TOOL_BRIEF_MS * 1000;
+    g_autoptr(GString) text = g_string_new(NULL);
+    char part[16384];
+    gssize got;
+    do {
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        gint64 left_us = MAX(until_us - g_get_monotonic_time(), 0);
+        got = poll(&ready, 1, (int)(left_us / 1000)) == 1 ? read(fd, part, sizeof part) : -1;
+        if (got > 0)
+            g_string_append_len(text, part, got);
+    } while (got > 0 && take_lines(text, extents, file_size, size));
+    return got == 0 && text->len == 0 && extents->len > 0 &&
+           g_array_index(extents, Extent, extents->len - 1).end == size;
+}
+
+/* NULL where QEMU tells nothing that is of use, or not in time. */
 static GArray *
 map(const DrvStoreNbdParams *params, guint64 file_size, guint64 size)
 {
     g_autoptr(GArray) extents = g_array_new(FALSE, FALSE, sizeof(Extent));
-    g_autoptr(GSubprocess) process = g_subprocess_new(
-        G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_SILENCE, NULL, "qemu-img", "map",
-        "--output=json", "-f", params->format, params->path, NULL);
-    if (process == NULL)
+    g_autoptr(GSubprocessLauncher) launcher =
+        g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_STDERR_SILENCE);
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) != 0)
         return NULL;
-    gboolean good = read_map(g_subprocess_get_stdout_pipe(process), extents, file_size, size);
-    if (!good)
+    g_subprocess_launcher_take_stdout_fd(launcher, fds[1]);
+    g_autoptr(GSubprocess) process =
+        g_subprocess_launcher_spawn(launcher, NULL, "qemu-img", "map", "--output=json", "-f",
+                                    params->format, params->path, NULL);
+    g_clear_object(&launcher); /* and its end of the pipe */
+    gboolean good = process != NULL && read_map(fds[0], extents, file_size, size);
+    close(fds[0]);
+    if (good)
+        return g_subprocess_wait_check(process, NULL, NULL) ? g_steal_pointer(&extents) : NULL;
+    /* One that hangs in the kernel does not even die: it is not waited for. */
+    if (process != NULL)
         g_subprocess_force_exit(process);
-    return g_subprocess_wait_check(process, NULL, NULL) && good ? g_steal_pointer(&extents) : NULL;
+    return NULL;
 }
 
 /* --- the store --- */
