@@ -76,6 +76,13 @@ def holdings(daemon):
     return anonymous, len(os.listdir(proc / "fd"))
 
 
+def wakeups(daemon):
+    """How often its threads have waited for something and were woken, so far."""
+    tasks = pathlib.Path(f"/proc/{daemon.pid}/task").iterdir()
+    return sum(int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(),
+                             re.M)[1]) for task in tasks)
+
+
 def fill_journal(daemon, count, spec="{}"):
     """With finished jobs, while the daemon is not running."""
     journal = sqlite3.connect(daemon.state / "journal.db")
@@ -147,6 +154,54 @@ def test_sixteen_at_once(workdir):
         finally:
             for machine in (m for pair in pairs for m in pair):
                 machine.close()
+
+
+SESSIONS, LANES = 12, 4   # as many lanes as one host may have
+
+
+@pytest.mark.slow
+def test_idle_sessions(workdir):
+    """Twelve sessions between two daemons, by as many addresses of one: what an idle lane takes is a
+    descriptor, some memory, and a sign of life each second."""
+    addresses = [f"127.0.0.{i + 1}" for i in range(SESSIONS)]
+    pki = make_pki(workdir / "pki", "a=127.0.0.1", "b=" + ",".join(addresses))
+    config = workdir / "a.conf"
+    config.write_text(f"[transfer]\nlanes = {LANES}\n")
+    with Daemon(workdir, "a", pki / "a", config=config) as a, \
+            Daemon(workdir, "b", pki / "b", listen="0.0.0.0:0") as b:
+        before = [holdings(d) for d in (a, b)]
+        port = b.address.rsplit(":", 1)[1]
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(workdir / "there"))
+            listener.listen(1)
+            api = Api(a.api)
+            jobs = []
+            for i, address in enumerate(addresses):  # one by one: so many at once are refused
+                jobs.append(api.ask("POST", "/v1/tunnels",
+                                    {"listen": str(workdir / f"here{i}"), "to": f"{address}:{port}",
+                                     "connect": str(workdir / "there")})["job"])
+                wait_until(lambda: api.ask("GET", f"/v1/jobs/{jobs[-1]}")["state"] == "copying",
+                           f"tunnel {i} to serve", 60)
+
+            def lanes(daemon):
+                return holdings(daemon)[1] - before[0 if daemon is a else 1][1]
+
+            wait_until(lambda: lanes(b) >= SESSIONS * LANES, "the lanes", 120)
+            begun, first = time.monotonic(), [wakeups(d) for d in (a, b)]
+            wait_until(lambda: time.monotonic() - begun > 5, "some time to pass")
+            seconds = time.monotonic() - begun
+            each = [(wakeups(d) - f) / seconds / (SESSIONS * LANES) for d, f in zip((a, b), first)]
+            now = [holdings(d) for d in (a, b)]
+            memory = [(n[0] - was[0]) / (SESSIONS * LANES) for n, was in zip(now, before)]
+            print(f"\nan idle lane, at each end: {memory[0]:.0f} and {memory[1]:.0f} KiB, woken "
+                  f"{each[0]:.1f} and {each[1]:.1f} times a second")
+            for job in jobs:
+                api.ask("POST", f"/v1/jobs/{job}/cancel")
+        # A listening socket for each tunnel at the one end.
+        assert [n[1] - was[1] <= SESSIONS * (LANES + 2) for n, was in zip(now, before)] == [True] * 2, now
+        assert max(memory) < 512, memory
+        assert max(each) < 6, each
+        wait_until(lambda: max(lanes(d) for d in (a, b)) < 16, "the lanes to be gone", 60)
 
 
 def test_ten_thousand_finished_jobs(workdir):

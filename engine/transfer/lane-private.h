@@ -115,6 +115,9 @@ void lane_take_control(DrvLane *lane, const DrvFrameHeader *header, const guint8
  * lanes keep another's from coming. Strangers are few, and so are the lanes that a host may have.
  */
 DrvChunk *lane_take_buffer(DrvLane *lane);
+/* Something was sent: looks from time to time whether the peer's TCP says that it has it, until it
+ * has all. */
+void lane_watch_stall(DrvLane *lane);
 /* How errors call the other end. Borrowed. */
 const char *lane_label(DrvLane *lane);
 

@@ -105,6 +105,7 @@ written(DrvOp *op, gint32 result)
         lane_die(lane, error, FALSE);
         return;
     }
+    lane_watch_stall(lane);
     lane_tx_pump(lane);
 }
 

@@ -211,6 +211,13 @@ forget_unsent(DrvLane *lane)
     setsockopt(lane->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
 }
 
+void
+lane_watch_stall(DrvLane *lane)
+{
+    if (lane->connects && lane->state == LANE_UP && lane->stall.index == 0)
+        drv_worker_timer(lane->worker, &lane->stall, g_get_monotonic_time() + STALL_CHECK_US);
+}
+
 /* Has the session connect another lane in this one's place while this one may still come to itself:
  * whichever is first is taken. */
 static void
@@ -219,9 +226,10 @@ stall_check(DrvTimer *timer)
     DrvLane *lane = timer->owner;
     struct tcp_info info = {0};
     socklen_t len = sizeof info;
-    drv_worker_timer(lane->worker, &lane->stall, g_get_monotonic_time() + STALL_CHECK_US);
     if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
         return;
+    if (info.tcpi_unacked > 0 || lane->tx.op.busy)
+        lane_watch_stall(lane);
     gint64 limit = MAX(STALL_US, 3 * (gint64)info.tcpi_rtt);
     if (info.tcpi_unacked > 0 && info.tcpi_backoff > 0 &&
         (gint64)info.tcpi_last_ack_recv * 1000 > limit)
@@ -259,8 +267,6 @@ go_up(DrvLane *lane)
     drv_worker_timer_stop(lane->worker, &lane->deadline);
     drv_worker_timer(lane->worker, &lane->ping, g_get_monotonic_time() + DRV_LANE_PING_US);
     measure_rtt(lane);
-    if (lane->connects)
-        drv_worker_timer(lane->worker, &lane->stall, g_get_monotonic_time() + STALL_CHECK_US);
     if (!drv_session_lane_up(lane->session, lane)) {
         /* It ended while we were connecting: the peer is not left waiting for us. */
         lane_tx_own(lane, DRV_FRAME_BYE, NULL, 0);
