@@ -6,6 +6,7 @@
 #include "engine/host/config.h"
 #include "engine/host/notify.h"
 #include "engine/host/pki.h"
+#include "engine/host/sandbox.h"
 #include "engine/daemon/jobs.h"
 
 #include <glib-unix.h>
@@ -274,6 +275,17 @@ root_of_host(void)
 #endif
 }
 
+/* In some container it may not be possible; guests are moved all the same. */
+static void
+enter_sandbox(const DrvConfig *config)
+{
+    g_autoptr(GError) error = NULL;
+    if (config->sandbox && !drv_sandbox_enter(&error))
+        g_warning("droverd keeps rights that it does not need: %s ('sandbox=off' under [daemon] in "
+                  "the configuration file says that this is meant)",
+                  error->message);
+}
+
 static gboolean
 start(Daemon *daemon, GError **error)
 {
@@ -355,6 +367,7 @@ main(int argc, char **argv)
     }
     set_log_level(daemon.config->log_level);
     g_log_set_writer_func(write_log, GINT_TO_POINTER(daemon.config->log_level), NULL);
+    enter_sandbox(daemon.config);
     daemon.loop = g_main_loop_new(NULL, FALSE);
     if (!start(&daemon, &error)) {
         g_printerr("droverd: %s\n", error->message);

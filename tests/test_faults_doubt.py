@@ -123,7 +123,9 @@ def test_resolved_there_and_found_out_here(workdir):
 @pytest.mark.parametrize("status, state", ((0, "failed"), (1, "in-doubt")))
 def test_the_fence_decides_or_does_not(workdir, status, state):
     fence = workdir / "fence"
-    fence.write_text(f"#!/bin/sh\necho \"$@\" >> {workdir}/fenced\nexit {status}\n")
+    # What droverd may not, its children may not (docs/security.md).
+    fence.write_text(f"#!/bin/sh\nunshare -U true 2> {workdir}/tried\n"
+                     f"echo \"$@\" >> {workdir}/fenced\nexit {status}\n")
     fence.chmod(0o755)
     config = f"[migration]\nfence-command = {fence} --really\n"
     with Scene(workdir, binary("10.0"), relay=True, hold="dest:committed", config=config) as scene:
@@ -133,6 +135,7 @@ def test_the_fence_decides_or_does_not(workdir, status, state):
         wait_until((workdir / "fenced").exists, "the fence")
         job = scene.a.wait_job(state)
         wait_until(lambda: (workdir / "fenced").read_text() == f"--really {scene.to}\n", "the fence")
+        assert "Operation not permitted" in (workdir / "tried").read_text()
         if status == 0:
             scene.check_runs_at_source()
         else:

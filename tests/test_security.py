@@ -4,6 +4,7 @@ import grp
 import json
 import os
 import pathlib
+import re
 import socket
 import stat
 import subprocess
@@ -219,3 +220,48 @@ def test_the_capabilities_of_the_unit_are_enough(workdir):
         ended = find(scene.b, "ended", kind="migrate", role="dest", state="done")
         assert ended["peer"] == "a"
         find(scene.a, "ended", kind="migrate", role="source", state="done")
+
+
+def statuses(host):
+    """Of all its threads: the lines of /proc/PID/status by their names."""
+    return [dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines()
+                 if ":\t" in line)
+            for task in pathlib.Path(f"/proc/{host.pid}/task").iterdir()]
+
+
+def capability(name):
+    """Its number, by the kernel's header."""
+    header = pathlib.Path("/usr/include/linux/capability.h").read_text()
+    return int(re.search(rf"#define {name}\s+(\d+)", header)[1])
+
+
+def listed_capabilities():
+    """What docs/security.md leaves it, as a mask."""
+    table = (ROOT / "docs/security.md").read_text().split("## What droverd may do on its host")[1]
+    names = [name for line in table.splitlines() if line.startswith("| `CAP_")
+             for name in re.findall("CAP_[A-Z_]+", line.split("|")[1])]
+    return sum(1 << capability(name) for name in names)
+
+
+def test_what_is_given_up(workdir, pki):
+    with configured(workdir, pki, "a", "") as a:
+        for status in statuses(a):
+            assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1", status["Name"]
+            for of in ("CapEff", "CapPrm", "CapInh", *(("CapBnd",) if os.geteuid() == 0 else ())):
+                assert int(status[of], 16) & ~listed_capabilities() == 0, (status["Name"], of)
+    with configured(workdir, pki, "b", "[daemon]\nsandbox = off\n") as b:
+        assert {(s["Seccomp"], s["NoNewPrivs"]) for s in statuses(b)} == {("0", "0")}
+        assert {s["CapBnd"] for s in statuses(b)} == {
+            re.search(r"CapBnd:\t(\w+)", pathlib.Path("/proc/self/status").read_text())[1]}
+
+
+def test_the_unit_refuses_the_same():
+    unit = (ROOT / "dist/droverd.service").read_text()
+    code = (ROOT / "engine/host/sandbox.c").read_text()
+    listed = re.search(r"refused\[\] = \{(.*?)NULL\};", code, re.DOTALL)[1]
+    names = [name for line in unit.splitlines() if line.startswith("SystemCallFilter=~")
+             for name in line.split("~", 1)[1].split()]
+    assert names == re.findall(r'"(\w+)"', listed) and len(names) > 40
+    kept = re.search(r"kept\[\] = \{(.*?)\};", code, re.DOTALL)[1]
+    assert set(re.findall("CAP_[A-Z_]+", kept)) == \
+        {"CAP_" + name[1:].upper() for name in bounding_set().split(",")[1:]} | {"CAP_IPC_LOCK"}

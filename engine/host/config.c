@@ -52,6 +52,7 @@ static const Setting settings[] = {
     {"daemon", "log-level", KIND_LEVEL, AT(log_level), "LEVEL", "error, warning, info or debug"},
     {"daemon", "images", KIND_FOLDERS, AT(images)},
     {"daemon", "api-group", KIND_GROUP, AT(api_group)},
+    {"daemon", "sandbox", KIND_AUTO, AT(sandbox), .standard = TRUE},
     {"transfer", "threads", KIND_NUMBER, AT(threads), .min = 1, .max = 64, .zero = "automatic"},
     {"transfer", "lanes", KIND_NUMBER, AT(lanes), .min = 1, .max = 16, .zero = "automatic"},
     {"transfer", "bandwidth", KIND_NUMBER, AT(bandwidth), .min = 65536,

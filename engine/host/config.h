@@ -16,6 +16,8 @@
  *   images=DIR:DIR      the folders that disk images may be copied from and to; default: any but
  *                       those where the system keeps its own files
  *   api-group=GROUP     its members may use the API, too; default: the daemon's user and root alone
+ *   sandbox=off|auto    auto (default): capabilities and system calls that neither droverd nor what
+ *                       it starts needs are given up
  *
  *   [transfer]
  *   threads=N           data threads, 1 to 64; 0 (default): drover chooses from the cores
@@ -60,6 +62,7 @@ typedef struct {
     DrvLogLevel log_level;
     char **images;    /* NULL: not given */
     gint64 api_group; /* its id, or -1 */
+    gboolean sandbox;
 
     gint64 threads;
     gint64 lanes;

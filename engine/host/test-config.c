@@ -128,6 +128,7 @@ test_access(void)
     g_assert_null(config->allow_from);
     g_assert_null(config->allow_to);
     g_assert_cmpint(config->sessions, ==, 16);
+    g_assert_true(config->sandbox);
     g_autofree char *path = write_config("[daemon]\napi-group=root\n[incoming]\nallow=alpha, "
                                          "beta.example.org  10.0.0.1\nsessions=256\n[outgoing]\n"
                                          "allow=\n");
