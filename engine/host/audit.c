@@ -23,6 +23,9 @@ struct _DrvAudit {
     char *last_path;
     int fd;
     DrvAuditEnd end;
+    off_t
+        torn_at;  /* what is behind this is no whole entry, and could not be cut off; -1: nothing */
+    guint64 lost; /* entries that could not be written, and are not told of yet */
 };
 
 static void
@@ -231,24 +234,67 @@ make_line(DrvAuditEnd *end, const char *event, JsonObject *what)
     return g_strdup_printf("%.*s" TAIL "%s\"}\n", (int)body, text, digest);
 }
 
+/* Whole or not at all. FALSE with errno set. */
+static gboolean
+append(DrvAudit *audit, const char *line)
+{
+    if (audit->torn_at >= 0 && ftruncate(audit->fd, audit->torn_at) != 0)
+        return FALSE;
+    audit->torn_at = -1;
+    off_t before = lseek(audit->fd, 0, SEEK_END);
+    if (before < 0)
+        return FALSE;
+    if (write_all(audit->fd, line, strlen(line)))
+        return TRUE;
+    int err = errno;
+    if (ftruncate(audit->fd, before) != 0) {
+        audit->torn_at = before;
+        g_warning("\"%s\" cannot be cut back to its last whole entry: %s", audit->path,
+                  g_strerror(errno));
+    }
+    errno = err;
+    return FALSE;
+}
+
+/* Takes 'what', and gives the line. FALSE with errno set. */
+static gboolean
+write_entry(DrvAudit *audit, const char *event, JsonObject *what, char **line)
+{
+    DrvAuditEnd end = audit->end;
+    *line = make_line(&end, event, what);
+    json_object_unref(what);
+    if (!append(audit, *line))
+        return FALSE;
+    audit->end = end;
+    return TRUE;
+}
+
+/* That something is missing is to be seen in the log as well as in the warnings. */
+static void
+tell_of_gap(DrvAudit *audit)
+{
+    g_autofree char *line = NULL;
+    JsonObject *what = json_object_new();
+    json_object_set_int_member(what, "lost", (gint64)audit->lost);
+    if (write_entry(audit, "log-gap", what, &line))
+        audit->lost = 0;
+}
+
 void
 drv_audit_add(DrvAudit *audit, const char *event, JsonObject *what)
 {
-    DrvAuditEnd end = audit->end;
-    g_autofree char *line = make_line(&end, event, what);
-    g_autofree char *last = g_strdup_printf("%" G_GUINT64_FORMAT " %s\n", end.entries, end.digest);
+    g_autofree char *line = NULL;
     g_autoptr(GError) why = NULL;
-    off_t before = lseek(audit->fd, 0, SEEK_END);
-    json_object_unref(what);
-    if (before < 0 || !write_all(audit->fd, line, strlen(line))) {
+    if (audit->lost > 0)
+        tell_of_gap(audit);
+    if (!write_entry(audit, event, what, &line)) {
         g_warning("the audit log \"%s\" cannot be written: %s: it lacks this entry: %s",
-                  audit->path, g_strerror(errno), line);
-        if (before >= 0 && ftruncate(audit->fd, before) != 0)
-            g_warning("\"%s\" cannot be cut back to its last whole entry: %s", audit->path,
-                      g_strerror(errno));
+                  audit->path, g_strerror(errno), g_strchomp(line));
+        audit->lost++;
         return;
     }
-    audit->end = end;
+    g_autofree char *last =
+        g_strdup_printf("%" G_GUINT64_FORMAT " %s\n", audit->end.entries, audit->end.digest);
     if (!g_file_set_contents_full(audit->last_path, last, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600,
                                   &why))
         g_warning("the audit log's end cannot be noted: %s", why->message);
@@ -316,6 +362,7 @@ drv_audit_open(const char *state_dir, GError **error)
     audit->path = g_build_filename(state_dir, "audit.log", NULL);
     audit->last_path = g_strconcat(audit->path, ".last", NULL);
     audit->fd = -1;
+    audit->torn_at = -1;
     if (!open_file(audit, error))
         return NULL;
     end_init(&audit->end);

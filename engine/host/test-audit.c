@@ -2,7 +2,9 @@
 #include "engine/host/audit.h"
 
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "common/error.h"
 #include "common/json.h"
@@ -214,6 +216,84 @@ test_damaged(Place *place, gconstpointer data)
     g_assert_cmpuint(kept, ==, 1);
 }
 
+/* Room for so many bytes a file; NULL: for all again. */
+static void
+limit_files(const rlim_t *bytes)
+{
+    struct rlimit limit;
+    g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+    limit.rlim_cur = bytes != NULL ? *bytes : limit.rlim_max;
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+}
+
+/* No entry is written by half, the next one says that some are missing, and what is there holds. */
+static void
+test_full(Place *place, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *text = NULL;
+    DrvAuditEnd end;
+    signal(SIGXFSZ, SIG_IGN);
+    g_autoptr(DrvAudit) audit = drv_audit_open(place->dir, &error);
+    g_assert_no_error(error);
+    const rlim_t some = strlen(place->text) + 100;
+    for (guint i = 0; i < 3; i++) {
+        g_test_expect_message(G_LOG_DOMAIN, G_LOG_LEVEL_WARNING,
+                              "*cannot be written: File too large: it lacks this entry: {*web2*}");
+        limit_files(&some);
+        add(audit, "begun", "web2");
+        limit_files(NULL);
+        g_test_assert_expected_messages();
+        g_clear_pointer(&text, g_free);
+        g_assert_true(g_file_get_contents(place->path, &text, NULL, NULL));
+        g_assert_cmpstr(text, ==, place->text);
+    }
+    add(audit, "begun", "web3");
+    g_assert_true(drv_audit_verify(place->path, place->end.digest, &end, &error));
+    g_assert_no_error(error);
+    g_assert_cmpuint(end.entries, ==, place->end.entries + 2);
+    g_clear_pointer(&text, g_free);
+    g_assert_true(g_file_get_contents(place->path, &text, NULL, NULL));
+    g_assert_null(strstr(text, "web2"));
+    g_assert_nonnull(strstr(text, "\"event\":\"log-gap\",\"lost\":3"));
+    g_assert_nonnull(strstr(text, "web3"));
+}
+
+/* The entry is there, and only its being the last one is not noted: by the next it is. */
+static void
+test_end_not_noted(Place *place, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *last = g_strconcat(place->path, ".last", NULL);
+    DrvAuditEnd end;
+    g_autoptr(DrvAudit) audit = drv_audit_open(place->dir, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(g_remove(last), ==, 0);
+    g_assert_cmpint(g_mkdir(last, 0700), ==, 0);
+    g_test_expect_message(G_LOG_DOMAIN, G_LOG_LEVEL_WARNING,
+                          "the audit log's end cannot be noted*");
+    add(audit, "begun", "web2");
+    g_test_assert_expected_messages();
+    g_assert_cmpint(g_rmdir(last), ==, 0);
+    add(audit, "begun", "web3");
+    g_assert_true(drv_audit_verify(place->path, NULL, &end, &error));
+    g_assert_no_error(error);
+    g_assert_cmpuint(end.entries, ==, place->end.entries + 2);
+}
+
+/* Errors name the file. */
+static void
+test_no_file(Place *place, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    g_assert_cmpint(g_remove(place->path), ==, 0);
+    g_assert_cmpint(g_mkdir(place->path, 0700), ==, 0);
+    g_assert_null(drv_audit_open(place->dir, &error));
+    g_assert_error(error, DRV_ERROR, DRV_ERROR_IO);
+    g_assert_nonnull(strstr(error->message, "audit.log\" cannot be opened: Is a directory"));
+    g_assert_cmpint(g_rmdir(place->path), ==, 0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -226,5 +306,8 @@ main(int argc, char **argv)
     ADD("replaced", test_replaced);
     ADD("torn", test_torn);
     ADD("damaged", test_damaged);
+    ADD("full", test_full);
+    ADD("end-not-noted", test_end_not_noted);
+    ADD("no-file", test_no_file);
     return g_test_run();
 }
