@@ -197,6 +197,35 @@ def test_a_log_that_was_edited(workdir, pki):
         assert "was cut or replaced" in find(a, "log-damaged")["error"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_full_disk_under_the_log(workdir, pki):
+    with configured(workdir, pki, "a", "") as a:
+        a.stop()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", a.state],
+                          check=False).returncode:
+            pytest.skip("no tmpfs can be mounted here")
+        try:
+            a.start()
+            cancel_nothing(a)
+            with open(a.state / "filler", "wb", buffering=0) as filler, pytest.raises(OSError):
+                while True:
+                    filler.write(bytes(4096))
+            log = a.state / "audit.log"
+            while "cannot be written: No space left on device: it lacks this entry" not in a.said():
+                cancel_nothing(a)  # what is asked is answered all the same
+            before = len(entries(a))
+            lost = a.said().count("it lacks this entry")
+            (a.state / "filler").unlink()
+            cancel_nothing(a)
+            assert find(a, "log-gap")["lost"] == lost and len(entries(a)) == before + 2
+            assert a.drover("audit", "verify", log).status == 0
+            a.crash_and_restart()
+            assert "does not hold together" not in a.said()
+        finally:
+            a.kill()
+            subprocess.run(["umount", "-l", a.state], check=True)
+
+
 def bounding_set():
     """The unit's, as setpriv has it."""
     unit = (ROOT / "dist/droverd.service").read_text()
@@ -220,6 +249,50 @@ def test_the_capabilities_of_the_unit_are_enough(workdir):
         ended = find(scene.b, "ended", kind="migrate", role="dest", state="done")
         assert ended["peer"] == "a"
         find(scene.a, "ended", kind="migrate", role="source", state="done")
+
+
+def end_of(socket_path):
+    """Listens there."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(socket_path))
+    listener.listen(8)
+    listener.settimeout(30)
+    return listener
+
+
+def connect(path):
+    near = socket.socket(socket.AF_UNIX)
+    near.settimeout(30)
+    near.connect(str(path))
+    return near
+
+
+def test_tunnels_by_folders(workdir, pki):
+    """Each end has its own list; links lead to where they lead."""
+    for name in ("from", "to", "other"):
+        (workdir / name).mkdir()
+    with configured(workdir, pki, "a", f"[outgoing]\ntunnels = {workdir}/from\n") as a, \
+            configured(workdir, pki, "b", f"[incoming]\ntunnels = {workdir}/to\n") as b, \
+            end_of(workdir / "to/in.sock") as inside, end_of(workdir / "other/out.sock"):
+        (workdir / "to/link").symlink_to(workdir / "other/out.sock")
+
+        def tunnel(listen, connect_to):
+            return a.drover("tunnel", "--listen", workdir / listen, "--to", b.address, "--connect",
+                            workdir / connect_to)
+
+        one_sentence(tunnel("other/x.sock", "to/in.sock"), 1, "under [outgoing]",
+                     "is in none of the folders that tunnels may begin in")
+        assert tunnel("from/good.sock", "to/in.sock").status == 0
+        with connect(workdir / "from/good.sock") as near, inside.accept()[0] as far:
+            near.sendall(b"through")
+            assert far.recv(100) == b"through"
+        for n, where in enumerate(("other/out.sock", "to/link")):
+            assert tunnel(f"from/{n}.sock", where).status == 0
+            with connect(workdir / f"from/{n}.sock") as near:
+                assert near.recv(1) == b""
+            refusal = f"{where} is in none of the folders that tunnels of other hosts may lead to"
+            assert refusal in a.said()
+        assert any("under [incoming]" in e["error"] for e in entries(b) if e["event"] == "refused")
 
 
 def statuses(host):

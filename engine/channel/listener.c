@@ -38,6 +38,12 @@ fill_address(const char *path, struct sockaddr_un *address, GError **error)
 int
 drv_unix_connect(const char *path, GError **error)
 {
+    return drv_unix_connect_named(path, path, error);
+}
+
+int
+drv_unix_connect_named(const char *path, const char *name, GError **error)
+{
     struct sockaddr_un address;
     if (!fill_address(path, &address, error))
         return -1;
@@ -49,7 +55,7 @@ drv_unix_connect(const char *path, GError **error)
                            : err == ECONNREFUSED ? ": nobody listens there any more"
                            : err == EACCES       ? ": droverd has no permission to use it"
                                                  : "";
-        g_set_error(error, DRV_ERROR, DRV_ERROR_UNREACHABLE, "cannot connect to %s: %s%s", path,
+        g_set_error(error, DRV_ERROR, DRV_ERROR_UNREACHABLE, "cannot connect to %s: %s%s", name,
                     g_strerror(err), hint);
         if (fd >= 0)
             close(fd);

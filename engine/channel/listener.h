@@ -22,3 +22,5 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvListener, drv_listener_free)
 /* Connects to a unix socket; the descriptor is the caller's, blocking as io_uring wants it. -1 on
  * error. A unix socket's connect ends at once or not at all, so this does not block. */
 int drv_unix_connect(const char *path, GError **error);
+/* The same for a socket that errors are to call otherwise. */
+int drv_unix_connect_named(const char *path, const char *name, GError **error);

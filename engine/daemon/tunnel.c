@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "common/json.h"
 #include "engine/channel/listener.h"
+#include "engine/daemon/tunnel-allow.h"
 #include "engine/host/address.h"
 #include "engine/job/allow.h"
 
@@ -244,6 +245,8 @@ drv_tunnel_new(DrvServices *services, const char *id, JsonObject *spec, GError *
     if (!check_path("listen", listen, error) || !check_path("connect", connect, error) ||
         !drv_address_parse(to, &host, &port, error))
         return NULL;
+    if (!drv_tunnel_allow_from(drv_services_config(services)->tunnels_from, listen, error))
+        return NULL;
     Tunnel *self = g_new0(Tunnel, 1);
     g_autofree char *text = drv_json_text(spec);
     DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_SOURCE, text);
@@ -279,6 +282,18 @@ is_our_own(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && who.pid == getpid();
 }
 
+static int
+connect_allowed(DrvServices *services, const char *path, GError **error)
+{
+    int there = drv_tunnel_allow_to(drv_services_config(services)->tunnels_to, path, error);
+    if (there < 0)
+        return -1;
+    g_autofree char *opened = g_strdup_printf("/proc/self/fd/%d", there);
+    int fd = drv_unix_connect_named(opened, path, error);
+    close(there);
+    return fd;
+}
+
 static DrvChannelSet *
 open_far_end(DrvServices *services, GPtrArray *ends, DrvPeer *peer, JsonObject *args,
              JsonObject **ok, GError **error)
@@ -289,7 +304,7 @@ open_far_end(DrvServices *services, GPtrArray *ends, DrvPeer *peer, JsonObject *
                             "a tunnel needs the absolute path of a socket");
         return NULL;
     }
-    int fd = drv_unix_connect(path, error);
+    int fd = connect_allowed(services, path, error);
     if (fd < 0)
         return NULL;
     if (is_our_own(fd)) {

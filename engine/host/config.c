@@ -34,7 +34,7 @@ typedef struct {
     const char *arg, *help; /* of the option named like the key; NULL: in the file only */
     gboolean required;
     gint64 min, max, standard;
-    const char *zero; /* 0 is allowed as well, and means this */
+    const char *zero; /* 0, or nothing, is allowed as well, and means this */
 } Setting;
 
 #define AT(field) G_STRUCT_OFFSET(DrvConfig, field)
@@ -67,7 +67,9 @@ static const Setting settings[] = {
     {"migration", "fence-command", KIND_COMMAND, AT(fence_command)},
     {"incoming", "allow", KIND_NAMES, AT(allow_from)},
     {"incoming", "sessions", KIND_NUMBER, AT(sessions), .min = 1, .max = 256, .standard = 16},
+    {"incoming", "tunnels", KIND_FOLDERS, AT(tunnels_to), .zero = "none"},
     {"outgoing", "allow", KIND_NAMES, AT(allow_to)},
+    {"outgoing", "tunnels", KIND_FOLDERS, AT(tunnels_from), .zero = "none"},
 };
 
 static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
@@ -107,6 +109,8 @@ drv_config_free(DrvConfig *config)
     g_strfreev(config->images);
     g_strfreev(config->allow_from);
     g_strfreev(config->allow_to);
+    g_strfreev(config->tunnels_to);
+    g_strfreev(config->tunnels_from);
     g_free(config);
 }
 
@@ -189,7 +193,7 @@ take_folders(const Setting *s, const Origin *origin, const char *value, char ***
              GError **error)
 {
     g_auto(GStrv) folders = g_strsplit(value, ":", -1);
-    for (guint i = 0; folders[i] != NULL || i == 0; i++) {
+    for (guint i = 0; folders[i] != NULL || (i == 0 && s->zero == NULL); i++) {
         if (folders[i] == NULL || !g_path_is_absolute(folders[i]) ||
             !g_file_test(folders[i], G_FILE_TEST_IS_DIR))
             return refuse(s, origin, value,

@@ -45,10 +45,14 @@
  *   allow=NAME...       the hosts, by the names in their certificates, that may begin something
  *                       here: bring a guest, open a tunnel, measure the link. Nothing after
  *                       the equals sign: none may. Default: every host with a certificate of the CA
+ *   tunnels=DIR:DIR     the folders of the sockets that other hosts' tunnels may lead to. Nothing
+ *                       after the equals sign: none. Default: any but those by which this host is
+ *                       administered
  *   sessions=N          sessions that one host may have open here, 1 to 256; default 16
  *
  *   [outgoing]
  *   allow=NAME...       the hosts to which something may be sent from here; likewise
+ *   tunnels=DIR:DIR     the folders in which tunnels from here may listen; likewise. Default: any
  */
 typedef enum { DRV_LOG_ERROR, DRV_LOG_WARNING, DRV_LOG_INFO, DRV_LOG_DEBUG } DrvLogLevel;
 
@@ -79,6 +83,9 @@ typedef struct {
     char **allow_from;
     char **allow_to;
     gint64 sessions; /* that one host may open here */
+    /* Folders; NULL: nobody has said, empty: none. */
+    char **tunnels_to;   /* of sockets here that other hosts' tunnels lead to */
+    char **tunnels_from; /* of sockets here that our own begin at */
 
     gboolean show_version; /* --version: nothing else was checked */
 } DrvConfig;

@@ -129,9 +129,11 @@ test_access(void)
     g_assert_null(config->allow_to);
     g_assert_cmpint(config->sessions, ==, 16);
     g_assert_true(config->sandbox);
+    g_assert_null(config->tunnels_to);
+    g_assert_null(config->tunnels_from);
     g_autofree char *path = write_config("[daemon]\napi-group=root\n[incoming]\nallow=alpha, "
-                                         "beta.example.org  10.0.0.1\nsessions=256\n[outgoing]\n"
-                                         "allow=\n");
+                                         "beta.example.org  10.0.0.1\nsessions=256\n"
+                                         "tunnels=/:/tmp\n[outgoing]\nallow=\ntunnels=\n");
     g_assert_true(drv_config_load(config, path, &error));
     g_assert_no_error(error);
     g_assert_cmpint(config->api_group, ==, 0);
@@ -139,6 +141,10 @@ test_access(void)
     g_assert_true(g_strv_equal((const char *const *)config->allow_from, from));
     g_assert_nonnull(config->allow_to);
     g_assert_cmpint(config->sessions, ==, 256);
+    g_assert_cmpuint(g_strv_length(config->tunnels_to), ==, 2);
+    g_assert_cmpstr(config->tunnels_to[1], ==, "/tmp");
+    g_assert_nonnull(config->tunnels_from);
+    g_assert_cmpuint(g_strv_length(config->tunnels_from), ==, 0);
     g_assert_cmpuint(g_strv_length(config->allow_to), ==, 0);
     g_remove(path);
 }
@@ -224,6 +230,8 @@ test_bad_files(void)
         {"[daemon]\napi-group=\n", "the name of a group of this host"},
         {"[incoming]\nallow=a b/c d\n", ", line 2: allow is 'b/c': it must be names of hosts as in "
                                         "their certificates, with blanks in between"},
+        {"[incoming]\ntunnels=run\n", ", line 2: tunnels is 'run': it must be absolute paths of "
+                                      "folders that are there"},
         {"[incoming]\nsessions=0\n",
          ", line 2: sessions is '0': it must be a whole number from 1 to 256"},
         {"[outgoing]\nallow=*\n", ", line 2: allow is '*': it must be names of hosts"},

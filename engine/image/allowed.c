@@ -12,8 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static gboolean
-is_below(const char *path, const char *folder)
+gboolean
+drv_allowed_is_below(const char *path, const char *folder)
 {
     g_autofree char *real = realpath(folder, NULL);
     gsize len = real != NULL ? strlen(real) : 0;
@@ -30,7 +30,7 @@ is_of_system(const char *real)
                                          "/lib64", "/proc", "/root",     "/run", "/sbin",
                                          "/sys",   "/usr",  "/var/spool"};
     for (guint i = 0; i < G_N_ELEMENTS(system); i++) {
-        if (is_below(real, system[i]))
+        if (drv_allowed_is_below(real, system[i]))
             return TRUE;
     }
     return g_str_equal(real, "/") || strstr(real, "/.") != NULL;
@@ -56,7 +56,7 @@ check(char *const *folders, const char *real, const char *path, GError **error)
     if (folders[0] == NULL)
         return check_unset(real, path, error);
     for (guint i = 0; folders[i] != NULL; i++) {
-        if (is_below(real, folders[i]))
+        if (drv_allowed_is_below(real, folders[i]))
             return TRUE;
     }
     g_autofree char *list = g_strjoinv(":", (char **)folders);

@@ -11,6 +11,10 @@
  * keeps its own files, or below a hidden folder.
  */
 
+/* Whether a path without links is a folder's, or in it; "/" has all. One that is not there has
+ * nothing. */
+gboolean drv_allowed_is_below(const char *real, const char *folder);
+
 /* The path without links, "." and "..", of an existing file; owned by the caller.
  * DRV_ERROR_STATE where it may not lead. */
 char *drv_allowed_file(char *const *folders, const char *path, GError **error);
