@@ -63,6 +63,8 @@ fake_show(gpointer self, const char *id, GError **error)
         return NULL;
     JsonObject *job = find(fake, id);
     fake->shows++;
+    g_free(fake->shown);
+    fake->shown = g_strdup(id);
     if (job != NULL)
         return drv_json_take_object(json_object_ref(job));
     g_set_error(error, DRV_ERROR, DRV_ERROR_NOT_FOUND, "there is no job %s", id);
@@ -218,6 +220,7 @@ fake_backend_free(FakeBackend *fake)
     g_ptr_array_unref(fake->jobs);
     g_clear_pointer(&fake->spec, json_object_unref);
     g_clear_error(&fake->refusal);
+    g_free(fake->shown);
     g_free(fake->asked);
     g_free(fake->run_on);
     g_free(fake);
@@ -290,6 +293,15 @@ fake_wait_count(const guint *counter, guint n)
 {
     guint timer = g_timeout_add_seconds(GIVE_UP_S, give_up, NULL);
     while (*counter < n)
+        g_main_context_iteration(NULL, TRUE);
+    g_source_remove(timer);
+}
+
+void
+fake_wait_shown(const FakeBackend *fake, const char *id)
+{
+    guint timer = g_timeout_add_seconds(GIVE_UP_S, give_up, NULL);
+    while (g_strcmp0(fake->shown, id) != 0)
         g_main_context_iteration(NULL, TRUE);
     g_source_remove(timer);
 }

@@ -14,6 +14,7 @@ typedef struct {
     guint started;    /* how many of those there were */
     guint cancels;
     guint shows;      /* how often one job was asked for */
+    char *shown;      /* the last that was; owned */
     gboolean forgets; /* jobs that are cancelled are gone at once */
     char *run_on;     /* of the last resolve; owned */
     char *asked;      /* what, job and error of the last thing that was asked for; owned */
@@ -41,3 +42,5 @@ void fake_backend_refuse(FakeBackend *fake, int code, const char *message);
 void fake_wait(const gboolean *flag);
 /* The same for a counter that reaches 'n'. */
 void fake_wait_count(const guint *counter, guint n);
+/* The same until a job is asked for. (Somebody who watched one before may still count.) */
+void fake_wait_shown(const FakeBackend *fake, const char *id);

@@ -627,9 +627,8 @@ test_predict(Fixture *f, gconstpointer data)
     run_end(&run, 0, "web1 to 10.0.0.2:7000: it will\n", "queued\ndone\n");
     g_assert_cmpfloat(drv_json_number(f->fake->spec, "downtime_ms", 0), ==, 1000);
 
-    f->fake->shows = 0;
     run_start(&run, f, PREDICT);
-    fake_wait_count(&f->fake->shows, 1);
+    fake_wait_shown(f->fake, "new-2");
     fake_backend_patch(f->fake, "new-2", FAILED);
     run_end(&run, 1, NULL, "drover: no room (nothing was predicted, and nothing was changed)\n");
 }
@@ -668,9 +667,8 @@ test_tunnel(Fixture *f, gconstpointer data)
     g_assert_cmpstr(drv_json_string(f->fake->spec, "listen", NULL), ==, listen);
     g_assert_cmpuint(f->fake->cancels, ==, 0);
 
-    f->fake->shows = 0;
     run_start(&run, f, TUNNEL);
-    fake_wait_count(&f->fake->shows, 1);
+    fake_wait_shown(f->fake, "new-2");
     fake_backend_patch(f->fake, "new-2", FAILED);
     run_end(&run, 1, NULL, "drover: tunnel new-2 failed: no room\n");
 }
