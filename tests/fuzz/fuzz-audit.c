@@ -86,8 +86,8 @@ LLVMFuzzerTestOneInput(const guint8 *data, size_t size)
     if (size < 2)
         return 0;
     if (dir == NULL) {
-        dir = g_strdup("/dev/shm/drover-fuzz-XXXXXX");
-        g_assert(g_mkdtemp(dir) != NULL);
+        dir = g_dir_make_tmp("drover-fuzz-XXXXXX", NULL);
+        g_assert(dir != NULL);
         g_log_set_handler(NULL, G_LOG_LEVEL_WARNING, hush, NULL);
     }
     g_autofree char *path = g_build_filename(dir, "audit.log", NULL);

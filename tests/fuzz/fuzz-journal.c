@@ -23,7 +23,7 @@ static const char *const columns[] = {"id",     "role",        "state",         
                                       "active", "error_class", "error_message", "created_us"};
 
 typedef struct {
-    char dir[64], path[96];
+    char *dir, *path;
     char *bytes; /* of a journal with two jobs */
     gsize len;
 } Place;
@@ -59,9 +59,9 @@ place_get(void)
 {
     static Place place;
     if (place.bytes == NULL) {
-        g_strlcpy(place.dir, "/dev/shm/drover-fuzz-XXXXXX", sizeof place.dir);
-        g_assert(g_mkdtemp(place.dir) != NULL);
-        g_snprintf(place.path, sizeof place.path, "%s/journal.db", place.dir);
+        place.dir = g_dir_make_tmp("drover-fuzz-XXXXXX", NULL);
+        g_assert(place.dir != NULL);
+        place.path = g_build_filename(place.dir, "journal.db", NULL);
         g_autoptr(DrvJournal) journal = drv_journal_open(place.dir, NULL);
         g_assert(journal != NULL);
         add(journal, "good");
