@@ -11,7 +11,7 @@ struct _DrvJournal {
     DrvJournalFile file;
     sqlite3_stmt *stmts[SQL_LAST];
     gboolean broken; /* a commit ended nobody knows how */
-    gboolean told;   /* of a job that makes no sense */
+    gboolean told;   /* of jobs that make no sense */
 };
 
 gboolean
@@ -325,33 +325,37 @@ read_record(DrvJournal *journal, sqlite3_stmt *stmt, GError **error)
     return check_texts(journal, rec, error) ? g_steal_pointer(&rec) : NULL;
 }
 
-/* One guest must not be lost for what has become of another's job. It is said once, and not each
- * time that somebody lists the jobs. */
+/* One guest must not be lost for what has become of another's job. */
 static void
-leave_out(DrvJournal *journal, const GError *why)
+leave_out(sqlite3_stmt *stmt, const GError *why)
 {
-    if (!journal->told)
-        g_warning("%s; the other jobs go on", why->message);
-    journal->told = TRUE;
+    const char *id = (const char *)sqlite3_column_text(stmt, 0);
+    g_autofree char *shown = g_strescape(id != NULL ? id : "", NULL);
+    g_warning("job \"%.40s\" is left out: %s; the other jobs go on", shown, why->message);
 }
 
 /* Reads the rows of a bound SELECT into a new array. A row that makes no sense fails with 'strict',
- * and is left out else. */
+ * and is left out else; the first time that there are any this is said, and not each time that
+ * somebody lists the jobs. */
 static GPtrArray *
 read_records(DrvJournal *journal, sqlite3_stmt *stmt, gboolean strict, GError **error)
 {
     g_autoptr(GPtrArray) records =
         g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_record_free);
     g_autoptr(GError) why = NULL;
+    guint left_out = 0;
     while (why == NULL && sqlite3_step(stmt) == SQLITE_ROW) {
         DrvJobRecord *rec = read_record(journal, stmt, &why);
-        if (rec != NULL)
+        if (rec != NULL) {
             g_ptr_array_add(records, rec);
-        else if (!strict) {
-            leave_out(journal, why);
+        } else if (!strict) {
+            if (!journal->told)
+                leave_out(stmt, why);
             g_clear_error(&why);
+            left_out++;
         }
     }
+    journal->told |= left_out > 0;
     if (sqlite3_reset(stmt) != SQLITE_OK && why == NULL)
         drv_journal_file_fail(&journal->file, &why);
     if (why == NULL)

@@ -331,6 +331,26 @@ test_damaged_job(Fixture *f, gconstpointer unused)
     }
 }
 
+/* Each of them is named. */
+static void
+test_damaged_jobs(Fixture *f, gconstpointer unused)
+{
+    DrvJournal *journal = open_ok(f);
+    g_autoptr(GError) error = NULL;
+    drv_job_record_free(add(journal, "one", DRV_ROLE_SOURCE));
+    drv_job_record_free(add(journal, "two", DRV_ROLE_SOURCE));
+    drv_journal_close(journal);
+    make_db(f, "UPDATE jobs SET state='dancing'");
+    journal = open_ok(f);
+    g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "job \"two\" is left out: *\"dancing\"*");
+    g_test_expect_message(NULL, G_LOG_LEVEL_WARNING, "job \"one\" is left out: *\"dancing\"*");
+    g_autoptr(GPtrArray) records = drv_journal_list(journal, 0, TRUE, &error);
+    g_test_assert_expected_messages();
+    g_assert_no_error(error);
+    g_assert_cmpuint(records->len, ==, 0);
+    drv_journal_close(journal);
+}
+
 /* Pages of a real journal overwritten: found at start, before a job depends on it. */
 static void
 test_damaged(Fixture *f, gconstpointer unused)
@@ -492,6 +512,7 @@ main(int argc, char **argv)
     ADD(not_a_journal);
     ADD(newer_format);
     ADD(damaged_job);
+    ADD(damaged_jobs);
     ADD(damaged);
     ADD(one_daemon);
     ADD(list);
