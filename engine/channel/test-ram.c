@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "common/cursor.h"
 #include "common/error.h"
 #include "engine/channel/ram-place.h"
 #include "engine/channel/ram-send.h"
@@ -6,7 +7,9 @@
 #include "engine/channel/test-rig.h"
 #include "engine/channel/test-source.h"
 
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -475,6 +478,87 @@ test_hostile(void)
     }
 }
 
+static void
+put_head(DrvCursor *out, guint64 number, guint64 after, guint64 digest)
+{
+    drv_cursor_put_u64(out, number);
+    drv_cursor_put_u64(out, after);
+    drv_cursor_put_u64(out, digest);
+}
+
+static void
+put_record(DrvCursor *out, DrvRecordKind kind, guint8 flags)
+{
+    drv_cursor_put_u8(out, (guint8)kind);
+    drv_cursor_put_u8(out, flags);
+    drv_cursor_put_u16(out, 0);
+}
+
+static gboolean
+is_taken(gpointer data)
+{
+    int unread = -1;
+    g_assert_no_errno(ioctl(((Scene *)data)->pipe->fd[0], SIOCOUTQ, &unread));
+    return unread == 0;
+}
+
+static void
+send_batch(Scene *s, const DrvCursor *batch, const guint8 *bytes)
+{
+    g_assert_true(drv_cursor_ok(batch));
+    g_assert_cmpint(send(s->pipe->fd[0], bytes, batch->pos, 0), ==, batch->pos);
+    rig_wait(is_taken, s);
+}
+
+static gboolean
+is_filled(gpointer data)
+{
+    return ((volatile guint8 *)((Scene *)data)->dest[MAIN])[5 * PAGE] == 0xab;
+}
+
+/* What a batch has for QEMU waits for all batches before it, whatever its pages had to wait for:
+ * here for one that then turns out to be wrong. */
+static void
+test_qemu_waits(void)
+{
+    Scene s;
+    guint8 bytes[256];
+    scene_init(&s, 1, 1, FALSE);
+    s.pipe = rig_pipe_coded(&s.rig, DRV_CODEC_NONE, drv_codec_opaque_new(),
+                            drv_ram_placer_codec(s.placer));
+    DrvCursor out = drv_cursor_writer(bytes, sizeof bytes);
+    put_head(&out, 1, 0, 0);
+    put_record(&out, DRV_RECORD_BLOCK, 0x04); /* its bytes came before */
+    drv_cursor_put_u64(&out, layout[MAIN].pages * PAGE);
+    drv_cursor_put_u8(&out, (guint8)strlen(layout[MAIN].id));
+    drv_cursor_put_bytes(&out, layout[MAIN].id, strlen(layout[MAIN].id));
+    send_batch(&s, &out, bytes);
+
+    out = drv_cursor_writer(bytes, sizeof bytes);
+    put_head(&out, 3, 1, 0);
+    put_record(&out, DRV_RECORD_ZERO, 0);
+    drv_cursor_put_u32(&out, 5);
+    drv_cursor_put_u32(&out, 1);
+    drv_cursor_put_u8(&out, 0xab);
+    put_record(&out, DRV_RECORD_OPAQUE, 0);
+    drv_cursor_put_u32(&out, 7);
+    drv_cursor_put_bytes(&out, "devices", 7);
+    send_batch(&s, &out, bytes);
+    rig_wait(is_filled, &s);
+
+    out = drv_cursor_writer(bytes, sizeof bytes);
+    put_head(&out, 2, 1, 1);
+    put_record(&out, DRV_RECORD_DUP, 0);
+    drv_cursor_put_u32(&out, 6);
+    drv_cursor_put_u16(&out, 0);
+    drv_cursor_put_u32(&out, 7);
+    send_batch(&s, &out, bytes);
+    rig_wait(has_failed, &s);
+    g_assert_error(s.failed, DRV_ERROR, DRV_ERROR_MISMATCH);
+    g_assert_cmpint(recv(s.pipe->fd[1], bytes, sizeof bytes, MSG_DONTWAIT), <=, 0);
+    scene_clear(&s);
+}
+
 /* Ends in the middle, with batches on their way. */
 static void
 test_abandoned(void)
@@ -518,6 +602,7 @@ main(int argc, char **argv)
     g_test_add_func("/ram/placed", test_placed);
     g_test_add_func("/ram/spoilt", test_spoilt);
     g_test_add_func("/ram/hostile", test_hostile);
+    g_test_add_func("/ram/qemu-waits", test_qemu_waits);
     g_test_add_func("/ram/abandoned", test_abandoned);
     return g_test_run();
 }
