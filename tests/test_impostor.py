@@ -189,7 +189,8 @@ AS_SOURCE = {
     "ahead": (batch(head(lambda n, after, digest: (n + (1 << 40), after, digest))),
               "which is far ahead of all others"),
     "block-number": (batch(field(2, ">H", 7), kinds=(BLOCK,)), "names RAM block 7 where number"),
-    "block-name": (batch(field(13, ">B", ord("x")), kinds=(BLOCK,)), "Unknown ramblock"),
+    # Found by QEMU, or first by the daemon: left to QEMU, pages make more of a batch than fits.
+    "block-name": (batch(field(13, ">B", ord("x")), kinds=(BLOCK,)), "the destination"),
     "kept": (batch(record(KEPT, ">II", 5, 1 << 30)), "speaks of kept page 1073741824 where"),
     "dup": (batch(record(DUP, ">IHI", 5, 0, 9)), NOT_THERE),
     "dup-outside": (batch(record(DUP, ">IHI", 5, 0, 1 << 31)), "a duplicate of a page that cannot be read"),
@@ -409,6 +410,10 @@ def test_a_destination_lies_about_the_guest(stage, layout):
 
 # ---- anything ----
 
+WAYS = (("--mode", "direct"), ("--mode", "relay"), ("--mode", "direct", "--multifd", "2"),
+        ("--mode", "direct", "--verify", "memory"))
+
+
 class Mutator:
     """One byte of one frame is another: of its header, or of what is in it (and then the checksum fits)."""
 
@@ -440,15 +445,14 @@ class Mutator:
 def mutate(workdir, pki, seed):
     """Whatever comes of it: the guest is whole, and runs in one place."""
     mutator = Mutator(seed)
-    mode = "direct" if seed % 3 else "relay"
     with Stage(workdir, pki) as stage, stage.dest() as dest:
-        result = stage.migrate(mutator, dest, "--mode", mode, timeout=10)
+        result = stage.migrate(mutator, dest, *WAYS[seed % len(WAYS)], timeout=10)
         assert mutator.did, f"seed {seed}: it came to nothing: {result.stderr}"
         stage.check_either(dest, result, f"seed {seed}: {mutator.did}")
 
 
 # None of these has to wait for a message that nobody could read.
-QUICK = (0, 1, 2, 4, 15)
+QUICK = (11, 42, 44, 45, 58)
 
 
 @pytest.mark.parametrize("seed", QUICK)
