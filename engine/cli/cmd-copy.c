@@ -7,6 +7,10 @@
 static const DrvOption options[] = {
     {"to", "to", DRV_OPTION_TEXT, .required = TRUE},
     {"dest", "dest", DRV_OPTION_TEXT, .required = TRUE},
+    {"qmp", "qmp", DRV_OPTION_PATH},
+    {"disk", "disk", DRV_OPTION_TEXT},
+    {"bitmap", "bitmap", DRV_OPTION_TEXT},
+    {"scratch", "scratch", DRV_OPTION_PATH},
     {"format", "format", DRV_OPTION_TEXT},
     {"dest-format", "dest_format", DRV_OPTION_TEXT},
     {"delta", "delta", DRV_OPTION_CHOICE, .choices = {"auto", "off"}},
@@ -18,14 +22,34 @@ static const DrvOption options[] = {
     {"drop-timeout", "drop_timeout_s", DRV_OPTION_SECONDS, .min = 1, .max = 86400},
 };
 
-enum { TO, DEST, FORMAT, DEST_FORMAT, DELTA, SINCE, BASE, LANES, BANDWIDTH, DROP_TIMEOUT, COUNT };
+enum {
+    TO,
+    DEST,
+    QMP,
+    DISK,
+    BITMAP,
+    SCRATCH,
+    FORMAT,
+    DEST_FORMAT,
+    DELTA,
+    SINCE,
+    BASE,
+    LANES,
+    BANDWIDTH,
+    DROP_TIMEOUT,
+    COUNT
+};
 
 G_STATIC_ASSERT(G_N_ELEMENTS(options) == COUNT);
 
 #define HELP                                                                                       \
     "Copies the disk image IMAGE of a stopped VM to the host whose droverd is at --to, where it\n" \
-    "appears at --dest when it is complete. What is there already, of an older version or of a\n"  \
-    "copy that was cut short, is not sent again. Interrupt it once to cancel. Exit status: 0\n"    \
+    "appears at --dest when it is complete; or, with --qmp and --disk, a disk of a running VM "    \
+    "as\n"                                                                                         \
+    "it is at one moment, without the VM noticing. What is there already, of an older version "    \
+    "or\n"                                                                                         \
+    "of a copy that was cut short, is not sent again. Interrupt it once to cancel. Exit status: "  \
+    "0\n"                                                                                          \
     "done, 1 failed, 2 wrong use, 3 not known, 4 cancelled."
 
 typedef struct {
@@ -43,6 +67,15 @@ parse(DrvCli *cli, Given *given, int *argc, char ***argv, GError **error)
         {"to", 0, 0, G_OPTION_ARG_STRING, &text[TO], "The destination's droverd", "ADDR:PORT"},
         {"dest", 0, 0, G_OPTION_ARG_FILENAME, &text[DEST], "The path of the image over there",
          "PATH"},
+        {"qmp", 0, 0, G_OPTION_ARG_FILENAME, &text[QMP],
+         "Of a running VM, one of whose disks is copied instead of IMAGE", "SOCKET"},
+        {"disk", 0, 0, G_OPTION_ARG_STRING, &text[DISK],
+         "Which one: the id of its drive or device, or its node's name", "ID"},
+        {"bitmap", 0, 0, G_OPTION_ARG_STRING, &text[BITMAP],
+         "Begin this bitmap in the disk's qcow2 image, for --since another time", "NAME"},
+        {"scratch", 0, 0, G_OPTION_ARG_FILENAME, &text[SCRATCH],
+         "Where what the VM overwrites meanwhile is kept; droverd's state directory if not given",
+         "FOLDER"},
         {"format", 0, 0, G_OPTION_ARG_STRING, &text[FORMAT],
          "IMAGE's; as QEMU sees it where not given", "FORMAT"},
         {"dest-format", 0, 0, G_OPTION_ARG_STRING, &text[DEST_FORMAT],
@@ -69,8 +102,8 @@ parse(DrvCli *cli, Given *given, int *argc, char ***argv, GError **error)
          NULL},
         G_OPTION_ENTRY_NULL,
     };
-    return drv_cli_parse(cli, entries, "IMAGE --to ADDR:PORT --dest PATH", HELP, 1, 1, argc, argv,
-                         error);
+    return drv_cli_parse(cli, entries, "IMAGE|--qmp SOCKET --disk ID --to ADDR:PORT --dest PATH",
+                         HELP, 0, 1, argc, argv, error);
 }
 
 /* The daemon's working directory is another, and the other host has none of ours. */
@@ -78,8 +111,10 @@ static JsonObject *
 make_spec(const Given *given, const char *image, GError **error)
 {
     g_autoptr(JsonObject) spec = json_object_new();
-    g_autofree char *absolute = g_canonicalize_filename(image, NULL);
-    json_object_set_string_member(spec, "image", absolute);
+    if (image != NULL) {
+        g_autofree char *absolute = g_canonicalize_filename(image, NULL);
+        json_object_set_string_member(spec, "image", absolute);
+    }
     for (guint i = 0; i < COUNT; i++) {
         if (!drv_option_take(&options[i], given->text[i], spec, error))
             return NULL;
@@ -125,7 +160,7 @@ drv_cmd_copy(DrvCli *cli, int argc, char **argv)
     g_autoptr(GError) error = NULL;
     int status = -1;
     if (parse(cli, &given, &argc, &argv, &error))
-        status = copy(cli, &given, argv[1], &error);
+        status = copy(cli, &given, argc > 1 ? argv[1] : NULL, &error);
     for (guint i = 0; i < COUNT; i++)
         g_free(given.text[i]);
     g_strfreev(given.options);

@@ -24,7 +24,11 @@ static const struct {
     gboolean required;
     gint64 min, max, standard; /* of numbers; 0 is the default's and allowed where 'standard' is */
 } members[] = {
-    {"image", PATH, AT(image), .required = TRUE},
+    {"image", PATH, AT(image)},
+    {"qmp", PATH, AT(qmp)},
+    {"disk", TEXT, AT(disk)},
+    {"bitmap", TEXT, AT(bitmap)},
+    {"scratch", PATH, AT(scratch)},
     {"to", TEXT, AT(to), .required = TRUE},
     {"dest", PATH, AT(dest), .required = TRUE},
     {"format", TEXT, AT(format)},
@@ -45,6 +49,10 @@ drv_copy_spec_free(DrvCopySpec *spec)
     if (spec == NULL)
         return;
     g_free(spec->image);
+    g_free(spec->qmp);
+    g_free(spec->disk);
+    g_free(spec->bitmap);
+    g_free(spec->scratch);
     g_free(spec->to);
     g_free(spec->dest);
     g_free(spec->format);
@@ -62,6 +70,15 @@ drv_copy_spec_is(const char *text)
     g_autoptr(JsonObject) object =
         text != NULL ? drv_json_parse_object(text, strlen(text), NULL) : NULL;
     return object != NULL && g_str_equal(drv_json_string(object, KIND, ""), COPY);
+}
+
+char *
+drv_copy_spec_qmp(const char *text)
+{
+    g_autoptr(JsonObject) object =
+        text != NULL ? drv_json_parse_object(text, strlen(text), NULL) : NULL;
+    gboolean copy = object != NULL && g_str_equal(drv_json_string(object, KIND, ""), COPY);
+    return copy ? g_strdup(drv_json_string(object, "qmp", NULL)) : NULL;
 }
 
 void
@@ -150,6 +167,31 @@ check_known(JsonObject *object, GError **error)
     return TRUE;
 }
 
+/* What belongs to an image and what to a guest's disk. */
+static gboolean
+check_source(const DrvCopySpec *spec, GError **error)
+{
+    if ((spec->image != NULL) == (spec->qmp != NULL))
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "either an image is copied or a disk of a running guest: give IMAGE, or --qmp "
+                    "and --disk");
+    else if ((spec->qmp != NULL) != (spec->disk != NULL))
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "--qmp and --disk go together: give the QMP socket of the guest's QEMU, and "
+                    "which of its disks is to be copied");
+    else if (spec->qmp == NULL && (spec->bitmap != NULL || spec->scratch != NULL))
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "--bitmap and --scratch are for disks of running guests: give --qmp and "
+                    "--disk, or leave them out");
+    else if (spec->qmp != NULL && (spec->format != NULL || spec->since != NULL))
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "--format and --since are for images that no QEMU has open: leave them out "
+                    "with --qmp");
+    else
+        return TRUE;
+    return FALSE;
+}
+
 static gboolean
 check_since(const DrvCopySpec *spec, GError **error)
 {
@@ -181,7 +223,7 @@ drv_copy_spec_from_json(JsonObject *object, GError **error)
         if (!take(spec, i, json_object_get_member(object, members[i].name), error))
             return NULL;
     }
-    if (!check_since(spec, error) ||
+    if (!check_source(spec, error) || !check_since(spec, error) ||
         !drv_address_parse(spec->to, &spec->host, &spec->port, error) ||
         !drv_convert_check(spec->format, spec->dest_format, spec->options,
                            spec->compress && spec->dest_format != NULL, error))

@@ -6,7 +6,11 @@
 /* What a user asks of a copy, checked. It is what POST /v1/copies takes, what the journal keeps,
  * and what the job is run from after a restart. */
 typedef struct {
-    char *image;       /* "image": absolute path; required */
+    char *image;       /* "image": absolute path; or */
+    char *qmp;         /* "qmp": of a running guest's QEMU, absolute path, whose ... */
+    char *disk;        /* "disk": ... is copied as it is at one moment */
+    char *bitmap;      /* "bitmap": to begin in that disk's image then; or NULL */
+    char *scratch;     /* "scratch": folder for what the guest overwrites; NULL: droverd's own */
     char *to;          /* "to": ADDR:PORT of the destination daemon; required */
     char *dest;        /* "dest": absolute path over there; required */
     char *format;      /* "format": the image's; NULL: as QEMU sees it */
@@ -30,6 +34,9 @@ DrvCopySpec *drv_copy_spec_parse(const char *text, GError **error);
 void drv_copy_spec_free(DrvCopySpec *spec);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvCopySpec, drv_copy_spec_free)
 
+/* Which guest's QMP socket a journal's record says that it holds; owned by the caller. NULL: none,
+ * or it is no copy's. */
+char *drv_copy_spec_qmp(const char *text);
 /* Whether a journal's record is that of a copy, by its spec. */
 gboolean drv_copy_spec_is(const char *text);
 /* Marks a spec so. */

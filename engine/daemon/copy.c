@@ -9,8 +9,10 @@
 #include "engine/image/source.h"
 #include "engine/job/allow.h"
 #include "engine/daemon/copy-dest.h"
+#include "engine/daemon/disk-view.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +25,10 @@
  * it has, so what was sent already is read and hashed but not sent once more. The same goes for a
  * restart of this daemon.
  *
+ * Of a disk of a running guest a view is opened first (disk-view.h), and taken back at last,
+ * however it went. It is lost with this daemon, so the next one takes it back and lets the copy
+ * fail.
+ *
  * Nothing waits for a thread: it holds the job, and when it ends in a job that is over, that is
  * all.
  */
@@ -33,10 +39,12 @@ typedef struct {
     DrvJob base;
     DrvCopySpec *spec;
 
+    DrvDiskView *view; /* NULL: an image is copied */
     DrvStore *store;
-    char *format;    /* the source's */
-    GThread *thread; /* the one that runs, or NULL */
-    GError *failure; /* the thread's */
+    char *format;     /* the source's */
+    GThread *thread;  /* the one that runs, or NULL */
+    gboolean opening; /* ... and connects to the view */
+    GError *failure;  /* the thread's */
     DrvCopyCount count;
     char *digest;
     int fd; /* our end of the pair while an attempt lasts; -1 */
@@ -58,10 +66,12 @@ static void connect_peer(Copy *self);
 
 /* --- the end --- */
 
+/* Or about to be. */
 static gboolean
 is_over(Copy *self)
 {
-    return drv_state_is_final(drv_job_state(&self->base));
+    DrvJobState state = drv_job_state(&self->base);
+    return drv_state_is_final(state) || state == DRV_STATE_ROLLING_BACK;
 }
 
 static void
@@ -119,6 +129,24 @@ abort_far_end(Copy *self)
     drv_peer_call(self->peer, "copy.abort", args, aborted, NULL);
 }
 
+static void
+end_as_failed(Copy *self)
+{
+    gboolean failed = self->base.error != NULL || self->base.rec->error_message != NULL;
+    drv_job_end(&self->base, failed ? DRV_STATE_FAILED : DRV_STATE_CANCELLED);
+}
+
+/* QEMU (7.2) that is told to stop its NBD server while somebody connects waits for that connection,
+ * and serves it no more, nor its guest. So it is told when all of ours are there, or given up. */
+static void
+take_back(Copy *self)
+{
+    if (self->view == NULL)
+        end_as_failed(self);
+    else if (!self->opening)
+        drv_disk_view_undo(self->view, FALSE);
+}
+
 /* 'error' is taken. */
 static void
 fail(Copy *self, GError *error)
@@ -134,7 +162,7 @@ fail(Copy *self, GError *error)
         if (!cancelled)
             drv_job_set_error(&self->base, error);
         drv_job_move_anyway(&self->base, DRV_STATE_ROLLING_BACK);
-        drv_job_end(&self->base, cancelled ? DRV_STATE_CANCELLED : DRV_STATE_FAILED);
+        take_back(self);
     }
     g_error_free(error);
 }
@@ -159,6 +187,8 @@ make_result(Copy *self)
     json_object_set_int_member(disk, "unread_bytes", (gint64)self->count.unread);
     json_object_set_object_member(o, "disk", disk);
     json_object_set_string_member(o, "digest", self->digest);
+    if (self->spec->bitmap != NULL)
+        json_object_set_string_member(o, "bitmap", self->spec->bitmap);
     return o;
 }
 
@@ -176,7 +206,10 @@ pass_to_done(Copy *self)
             return;
         }
     }
-    drv_job_end(&self->base, DRV_STATE_DONE);
+    if (self->view != NULL)
+        drv_disk_view_undo(self->view, TRUE);
+    else
+        drv_job_end(&self->base, DRV_STATE_DONE);
 }
 
 static void
@@ -329,6 +362,8 @@ sent(gpointer data)
     else if (self->failure == NULL ||
              g_error_matches(self->failure, DRV_ERROR, DRV_ERROR_UNREACHABLE))
         ask_finish(self);
+    else if (self->view != NULL)
+        drv_disk_view_broken(self->view, g_error_copy(self->failure));
     else
         fail(self, g_error_copy(self->failure));
     return G_SOURCE_REMOVE;
@@ -468,6 +503,7 @@ static const DrvPeerOps peer_ops = {
 static void
 connect_peer(Copy *self)
 {
+    self->count.total = self->store->size;
     self->peer = drv_peers_get(drv_services_peers(self->base.services), self->spec->host,
                                self->spec->port, (guint)self->spec->lanes);
     drv_peer_listen(self->peer, &peer_ops, self);
@@ -483,17 +519,21 @@ source_opened(gpointer data)
     g_autoptr(DrvJob) job = data;
     Copy *self = (Copy *)job;
     join(self);
-    if (is_over(self))
-        return G_SOURCE_REMOVE;
-    const char *made = self->spec->dest_format != NULL ? self->spec->dest_format : self->format;
-    GError *error = g_steal_pointer(&self->failure);
-    if (error != NULL ||
-        !drv_convert_check(NULL, made, self->spec->options, self->spec->compress, &error)) {
-        fail(self, error);
+    self->opening = FALSE;
+    if (is_over(self)) {
+        if (self->view != NULL)
+            take_back(self);
         return G_SOURCE_REMOVE;
     }
-    self->count.total = self->store->size;
-    connect_peer(self);
+    const char *made = self->spec->dest_format != NULL ? self->spec->dest_format : self->format;
+    GError *error = g_steal_pointer(&self->failure);
+    if (error != NULL && self->view != NULL)
+        drv_disk_view_broken(self->view, error);
+    else if (error != NULL ||
+             !drv_convert_check(NULL, made, self->spec->options, self->spec->compress, &error))
+        fail(self, error);
+    else
+        connect_peer(self);
     return G_SOURCE_REMOVE;
 }
 
@@ -501,20 +541,83 @@ static gpointer
 open_source(gpointer data)
 {
     Copy *self = data;
-    self->store = drv_source_open(self->spec->image, self->spec->format,
-                                  drv_copy_folders(self->base.services), drv_scan_threads() + 1,
-                                  self->spec->since, &self->format, &self->failure);
+    guint users = drv_scan_threads() + 1;
+    if (self->view != NULL)
+        self->store = drv_disk_view_store(self->view, users, &self->failure);
+    else
+        self->store = drv_source_open(self->spec->image, self->spec->format,
+                                      drv_copy_folders(self->base.services), users,
+                                      self->spec->since, &self->format, &self->failure);
     g_idle_add(source_opened, self);
     return NULL;
+}
+
+static void
+start_opening(Copy *self)
+{
+    self->opening = TRUE;
+    drv_job_ref(&self->base);
+    self->thread = g_thread_new("copy-open", open_source, self);
 }
 
 static void
 begin(Copy *self)
 {
     self->tick = g_timeout_add(TICK_MS, tick, self);
-    drv_job_ref(&self->base);
-    self->thread = g_thread_new("copy-open", open_source, self);
+    if (self->view != NULL)
+        drv_disk_view_open(self->view);
+    else
+        start_opening(self);
 }
+
+/* --- a disk of a running guest --- */
+
+static void
+view_opened(DrvJob *job)
+{
+    Copy *self = (Copy *)job;
+    self->format = g_strdup(drv_disk_view_format(self->view));
+    start_opening(self);
+}
+
+static void
+view_failed(DrvJob *job, GError *error)
+{
+    fail((Copy *)job, error);
+}
+
+/* The image is good, whatever became of the view. */
+static void
+note_left(DrvJob *job, const char *left)
+{
+    const char *text = job->rec->result;
+    g_autoptr(JsonObject) result =
+        left != NULL && text != NULL ? drv_json_parse_object(text, strlen(text), NULL) : NULL;
+    if (result == NULL)
+        return;
+    json_object_set_string_member(result, "left", left);
+    g_free(job->rec->result);
+    job->rec->result = drv_json_text(result);
+}
+
+static void
+view_undone(DrvJob *job, const char *left)
+{
+    Copy *self = (Copy *)job;
+    g_autoptr(DrvJob) keep = drv_job_ref(job);
+    if (drv_job_state(job) != DRV_STATE_ROLLING_BACK) {
+        note_left(job, left);
+        drv_job_end(job, DRV_STATE_DONE);
+        return;
+    }
+    if (left != NULL && job->error != NULL)
+        g_prefix_error(&job->error, "%s; ", left);
+    else if (left != NULL)
+        job->error = g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU, left);
+    end_as_failed(self);
+}
+
+static const DrvDiskViewOps view_ops = {view_opened, view_failed, view_undone};
 
 /* --- the job --- */
 
@@ -536,12 +639,17 @@ copy_resume(DrvJob *job)
     DrvJobState state = drv_job_state(job);
     if (state == DRV_STATE_QUEUED) {
         copy_start(job);
+    } else if (self->view != NULL && (state == DRV_STATE_PREPARING || state == DRV_STATE_COPYING)) {
+        /* As if the other end were away: what it has stays there. */
+        fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                                       "droverd has ended while the guest's disk was copied: start "
+                                       "the copy again, what is there already is not sent again"));
     } else if (state == DRV_STATE_PREPARING || state == DRV_STATE_COPYING) {
         self->attempts = 1; /* the other end may be on its way back, too */
         self->lost_us = g_get_monotonic_time();
         begin(self);
     } else if (state == DRV_STATE_ROLLING_BACK) {
-        drv_job_end(job, job->rec->error_message != NULL ? DRV_STATE_FAILED : DRV_STATE_CANCELLED);
+        take_back(self);
     } else {
         pass_to_done(self);
     }
@@ -604,6 +712,7 @@ copy_free(DrvJob *job)
     if (self->store != NULL)
         g_thread_unref(g_thread_new("copy-close", close_store, self->store));
     drv_shaper_unref(self->shaper);
+    drv_disk_view_free(self->view);
     drv_copy_spec_free(self->spec);
     g_clear_error(&self->failure);
     if (self->fd >= 0)
@@ -623,6 +732,16 @@ static const DrvJobOps copy_ops = {
     .goes_on = TRUE,
 };
 
+/* The view does not outlive this daemon. */
+static const DrvJobOps view_copy_ops = {
+    .kind = "copy",
+    .start = copy_start,
+    .resume = copy_resume,
+    .cancel = copy_cancel,
+    .progress = copy_progress,
+    .free = copy_free,
+};
+
 DrvJob *
 drv_copy_new(DrvServices *services, DrvJobRecord *rec, DrvCopySpec *spec)
 {
@@ -631,10 +750,12 @@ drv_copy_new(DrvServices *services, DrvJobRecord *rec, DrvCopySpec *spec)
     self->fd = -1;
     self->shaper = drv_shaper_new((guint64)spec->bandwidth, g_get_monotonic_time());
     if (rec->vm == NULL)
-        rec->vm = g_path_get_basename(spec->image);
+        rec->vm = spec->qmp != NULL ? g_strdup(spec->disk) : g_path_get_basename(spec->image);
     if (rec->peer == NULL)
         rec->peer = g_strdup(spec->to);
-    drv_job_init(&self->base, &copy_ops, services, rec, TRUE);
+    drv_job_init(&self->base, spec->qmp != NULL ? &view_copy_ops : &copy_ops, services, rec, TRUE);
+    if (spec->qmp != NULL)
+        self->view = drv_disk_view_new(&self->base, spec, &view_ops);
     return &self->base;
 }
 

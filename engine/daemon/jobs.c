@@ -322,19 +322,39 @@ launch(DrvJobs *jobs, DrvJob *job)
     return g_strdup(job->rec->id);
 }
 
+/* QEMU has one NBD server, and serves one client a QMP socket. */
 static gboolean
-is_moving(DrvJobs *jobs, const DrvJobSpec *spec, GError **error)
+is_being_copied(DrvJobs *jobs, const char *qmp, GError **error)
 {
+    for (guint i = 0; i < jobs->jobs->len; i++) {
+        const DrvJob *job = jobs->jobs->pdata[i];
+        g_autofree char *other = drv_copy_spec_qmp(job->rec->spec);
+        if (g_strcmp0(other, qmp) != 0)
+            continue;
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "a disk of the VM at %s is being copied by job %s: wait for it to end, or end "
+                    "it with 'drover cancel %s'",
+                    qmp, job->rec->id, job->rec->id);
+        return TRUE;
+    }
+    return FALSE;
+}
+
+static gboolean
+is_moving(DrvJobs *jobs, const char *qmp, GError **error)
+{
+    if (is_being_copied(jobs, qmp, error))
+        return TRUE;
     for (guint i = 0; i < jobs->jobs->len; i++) {
         DrvJob *job = jobs->jobs->pdata[i];
         g_autoptr(DrvJobSpec) other = job->journaled && job->rec->role == DRV_ROLE_SOURCE
                                           ? drv_job_spec_parse(job->rec->spec, NULL)
                                           : NULL;
-        if (other != NULL && g_str_equal(other->qmp, spec->qmp)) {
+        if (other != NULL && g_str_equal(other->qmp, qmp)) {
             g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
                         "the VM at %s is already migrating as job %s ('%s'): 'drover watch %s' "
                         "follows it",
-                        spec->qmp, job->rec->id, drv_state_name(job->rec->state), job->rec->id);
+                        qmp, job->rec->id, drv_state_name(job->rec->state), job->rec->id);
             return TRUE;
         }
     }
@@ -348,7 +368,7 @@ drv_jobs_migrate(DrvJobs *jobs, JsonObject *object, GError **error)
         json_object_set_int_member(object, "drop_timeout_s",
                                    drv_services_config(jobs->services)->drop_timeout_s);
     g_autoptr(DrvJobSpec) spec = drv_job_spec_from_json(object, error);
-    if (spec == NULL || is_moving(jobs, spec, error))
+    if (spec == NULL || is_moving(jobs, spec->qmp, error))
         return NULL;
     g_autofree char *text = drv_job_spec_to_text(spec);
     g_autofree char *id = new_id();
@@ -375,7 +395,7 @@ drv_jobs_predict(DrvJobs *jobs, JsonObject *object, GError **error)
 {
     g_autofree char *id = new_id();
     g_autoptr(DrvJobSpec) spec = drv_predict_spec(object, error);
-    if (spec == NULL || is_moving(jobs, spec, error))
+    if (spec == NULL || is_moving(jobs, spec->qmp, error))
         return NULL;
     g_autoptr(DrvJob) job = drv_predict_new(jobs->services, id, g_steal_pointer(&spec), error);
     return job != NULL ? launch(jobs, job) : NULL;
@@ -388,7 +408,7 @@ drv_jobs_copy(DrvJobs *jobs, JsonObject *object, GError **error)
         json_object_set_int_member(object, "drop_timeout_s",
                                    drv_services_config(jobs->services)->drop_timeout_s);
     g_autoptr(DrvCopySpec) spec = drv_copy_spec_from_json(object, error);
-    if (spec == NULL)
+    if (spec == NULL || (spec->qmp != NULL && is_moving(jobs, spec->qmp, error)))
         return NULL;
     drv_copy_spec_mark(object);
     g_autofree char *text = drv_json_text(object);

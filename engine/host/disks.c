@@ -136,6 +136,37 @@ drv_disks_parse(JsonNode *answer, GError **error)
     return g_steal_pointer(&disks);
 }
 
+static gboolean
+is_called(const DrvDisk *disk, guint how, const char *id)
+{
+    if (how == 0)
+        return g_str_equal(disk->drive, id);
+    if (how == 2)
+        return g_str_equal(disk->node, id);
+    g_autofree char *device = device_id(disk->qdev);
+    return g_strcmp0(device, id) == 0 || g_str_equal(disk->qdev, id);
+}
+
+const DrvDisk *
+drv_disks_find(GPtrArray *disks, const char *id)
+{
+    for (guint how = 0; how < 3 && *id != '\0'; how++)
+        for (guint i = 0; i < disks->len; i++)
+            if (is_called(disks->pdata[i], how, id))
+                return disks->pdata[i];
+    return NULL;
+}
+
+char *
+drv_disks_list(GPtrArray *disks)
+{
+    GString *list = g_string_new(NULL);
+    for (guint i = 0; i < disks->len; i++)
+        g_string_append_printf(list, "%s%s", i > 0 ? ", " : "",
+                               ((const DrvDisk *)disks->pdata[i])->name);
+    return g_string_free(list, FALSE);
+}
+
 gboolean
 drv_disk_is_written(const DrvDisk *disk)
 {

@@ -31,6 +31,12 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvDisk, drv_disk_free)
  * too many, DRV_ERROR_QEMU when one cannot be understood. */
 GPtrArray *drv_disks_parse(JsonNode *answer, GError **error);
 
+/* The one that 'id' means: a drive's id, a device's (or its path in QEMU), a node's name, looked
+ * for in this order; borrowed. NULL: none. */
+const DrvDisk *drv_disks_find(GPtrArray *disks, const char *id);
+/* Their names, for people: "vda, vdb". */
+char *drv_disks_list(GPtrArray *disks);
+
 /* Whether it is to be moved: others hold nothing that the guest could have written. */
 gboolean drv_disk_is_written(const DrvDisk *disk);
 /* Why it is not moved: "no medium", "read-only". */

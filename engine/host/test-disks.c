@@ -56,6 +56,33 @@ at(GPtrArray *disks, guint i)
 }
 
 static void
+test_find(void)
+{
+    static const struct {
+        const char *id;
+        int disk;
+    } cases[] = {
+        {"virtio0", 0},
+        {"vda", 1},
+        {"/machine/peripheral/vda/virtio-backend", 1},
+        {"n0", 1},
+        {"n1", 2},
+        {"/machine/peripheral-anon/device[1]", 2},
+        {"cd", 3},
+        {"floppy", 4},
+        {"", -1},
+        {"vd", -1},
+        {"virtio-backend", -1},
+    };
+    g_autoptr(GPtrArray) disks = parsed(answer);
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++)
+        g_assert_true(drv_disks_find(disks, cases[i].id) ==
+                      (cases[i].disk < 0 ? NULL : at(disks, (guint)cases[i].disk)));
+    g_autofree char *list = drv_disks_list(disks);
+    g_assert_cmpstr(list, ==, "virtio0, vda, n1, cd, floppy");
+}
+
+static void
 test_parse(void)
 {
     g_autoptr(GPtrArray) disks = parsed(answer);
@@ -218,6 +245,7 @@ main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/disks/parse", test_parse);
+    g_test_add_func("/disks/find", test_find);
     g_test_add_func("/disks/parse/refused", test_parse_refused);
     g_test_add_func("/disks/json", test_json);
     g_test_add_func("/disks/pair", test_pair);

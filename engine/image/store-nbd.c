@@ -37,11 +37,13 @@ typedef struct {
     struct nbd_handle **handles; /* one for each user */
     int *sockets;                /* theirs once more, of somebody else's server; -1: none */
     char *bitmap;                /* its name as a context of NBD; NULL: none */
+    gboolean plain;              /* nothing but reads, and none beyond a multiple of PLAIN_PIECE */
     gsize least; /* what a request's length must be a multiple of: a compressed cluster, or 1 */
 } Nbd;
 
 /* How many bytes one NBD request may have. */
 #define PIECE (2u << 20)
+#define PLAIN_PIECE (64u << 10)
 /* The only flag of a bitmap's context. */
 #define DIRTY 1
 #define ZERO_PIECE (G_GUINT64_CONSTANT(1) << 30)
@@ -64,8 +66,9 @@ nbd_store_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize
 {
     Nbd *self = (Nbd *)store;
     gsize rest = len % self->least, whole = len - rest;
+    gsize piece = self->plain ? PLAIN_PIECE : PIECE;
     for (gsize done = 0; done < whole;) {
-        gsize part = MIN(whole - done, PIECE);
+        gsize part = MIN(whole - done, piece - (offset + done) % piece);
         if (nbd_pread(self->handles[user], bytes + done, part, offset + done, 0) < 0)
             return failed(error);
         done += part;
@@ -440,16 +443,23 @@ drv_store_export(const char *socket, const char *shown, guint users, GError **er
 
 /* libnbd has a descriptor of its own of the socket, which it closes when it likes. */
 static gboolean
-greet(struct nbd_handle *nbd, int socket, const char *name, GError **error)
+greet(struct nbd_handle *nbd, int socket, const char *name, gboolean plain, GError **error)
 {
     int fd = fcntl(socket, F_DUPFD_CLOEXEC, 0);
     if (fd < 0) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s", g_strerror(errno));
         return FALSE;
     }
-    return (nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
+    return (nbd_set_request_structured_replies(nbd, !plain) == 0 &&
+            nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
             nbd_set_export_name(nbd, name) == 0 && nbd_connect_socket(nbd, fd) == 0) ||
            failed(error);
+}
+
+void
+drv_store_export_plain(DrvStore *store)
+{
+    ((Nbd *)store)->plain = TRUE;
 }
 
 gboolean
@@ -459,8 +469,9 @@ drv_store_export_greet(DrvStore *store, const char *name, GError **error)
     gboolean good = TRUE;
     for (guint i = 0; good && i < store->users; i++) {
         self->handles[i] = nbd_create();
-        good = self->handles[i] != NULL ? greet(self->handles[i], self->sockets[i], name, error)
-                                        : failed(error);
+        good = self->handles[i] != NULL
+                   ? greet(self->handles[i], self->sockets[i], name, self->plain, error)
+                   : failed(error);
     }
     if (good && take_sizes(self, error))
         return TRUE;

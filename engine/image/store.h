@@ -93,6 +93,8 @@ DrvStore *drv_store_mapped(int fd, const DrvStoreNbdParams *params, guint64 size
 /* What somebody serves over NBD at the unix socket 'socket': not ours to end, and only read. It is
  * connected to, and not of use before it has been greeted, which blocks. */
 DrvStore *drv_store_export(const char *socket, const char *shown, guint users, GError **error);
+/* Before that: it is to be asked for nothing but reads, and none beyond a multiple of 64 KiB. */
+void drv_store_export_plain(DrvStore *store);
 /* Asks for what is served under that name. */
 gboolean drv_store_export_greet(DrvStore *store, const char *name, GError **error);
 /* Any thread: whatever is asked of such a store fails from now on, also what is under way. */

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/daemon/disk-view-private.h"
+
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/job/qemu-identity.h"
+
+#include <glib/gstdio.h>
+#include <unistd.h>
+
+/*
+ * Takes a view out of a guest's QEMU again, by what is in the journal alone: the daemon that made
+ * it may be gone, and may have come anywhere near as far. So every step is tried, most refusals
+ * mean that there is nothing to be done, and what QEMU says in the end of its nodes is what counts.
+ *
+ * The one step that could do harm is to give the device its disk back: had somebody put another
+ * node there in the meantime (a snapshot, say), what the guest has written since would be lost. It
+ * is done only where our filter is what the device has.
+ */
+#define BUSY_RETRY_MS 1000
+/* Whoever has taken the QMP socket while no daemon was there is waited for that long. */
+#define BUSY_MS 60000
+
+static void
+done(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    DrvDiskView *self = view_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply == NULL)
+        g_debug("taking a disk's view back: %s", error->message);
+    drv_steps_next(&self->steps);
+}
+
+/* 'args' is taken. */
+static void
+ask(DrvDiskView *self, const char *command, JsonNode *args, GAsyncReadyCallback callback)
+{
+    if (self->qmp != NULL) {
+        qmp_client_execute_async(self->qmp, command, args, VIEW_QMP_MS, self->steps.cancellable,
+                                 callback, view_ticket(self));
+        return;
+    }
+    g_clear_pointer(&args, json_node_unref);
+    drv_steps_next(&self->steps); /* QEMU has ended, and all of it with it */
+}
+
+/* --- reaching QEMU --- */
+
+static void step_connect(gpointer owner);
+
+static gboolean
+connect_again(gpointer data)
+{
+    DrvDiskView *self = data;
+    self->retry = 0;
+    step_connect(self);
+    return G_SOURCE_REMOVE;
+}
+
+static void
+connected(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QmpClient) client = qmp_client_connect_finish(result, &error);
+    DrvDiskView *self = view_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    gboolean busy = g_error_matches(error, QMP_ERROR, QMP_ERROR_BUSY);
+    if (busy && g_get_monotonic_time() < self->busy_until) {
+        self->retry = g_timeout_add(BUSY_RETRY_MS, connect_again, self);
+        return;
+    }
+    if (client != NULL && drv_qemu_is_remembered(self->job->detail, client, NULL))
+        view_use_qmp(self, g_steal_pointer(&client));
+    /* One that does not listen, or is another, has nothing of ours. */
+    if (error != NULL && !g_error_matches(error, QMP_ERROR, QMP_ERROR_NOT_FOUND) &&
+        !g_error_matches(error, QMP_ERROR, QMP_ERROR_REFUSED))
+        self->left = g_strdup_printf(
+            "the guest's QEMU may still have the view of disk '%s' (%s): give its device "
+            "the disk back with qom-set, and remove the nodes '%s', '%s' and '%s'",
+            self->spec->disk, error->message, self->node, self->filter, self->scratch);
+    drv_steps_next(&self->steps);
+}
+
+static void
+step_connect(gpointer owner)
+{
+    DrvDiskView *self = owner;
+    if (self->qmp != NULL)
+        drv_steps_next(&self->steps);
+    else
+        qmp_client_connect_async(self->spec->qmp, VIEW_CONNECT_MS, self->steps.cancellable,
+                                 connected, view_ticket(self));
+}
+
+/* --- one thing after the other --- */
+
+static void
+step_server(gpointer owner)
+{
+    DrvDiskView *self = owner;
+    if (drv_json_flag(view_record(self), "server", FALSE))
+        ask(self, "nbd-server-stop", NULL, done);
+    else
+        drv_steps_next(&self->steps);
+}
+
+static void
+remove_node(DrvDiskView *self, const char *name)
+{
+    ask(self, "blockdev-del", qmp_args("node-name", "s", name, NULL), done);
+}
+
+static void
+step_access(gpointer owner)
+{
+    DrvDiskView *self = owner;
+    remove_node(self, self->node);
+}
+
+static gboolean
+has_filter(DrvDiskView *self, JsonNode *blocks)
+{
+    const char *qdev = drv_json_string(view_record(self), "qdev", "");
+    JsonArray *all = qmp_node_array(blocks);
+    for (guint i = 0; all != NULL && i < json_array_get_length(all); i++) {
+        JsonObject *block = qmp_node_object(json_array_get_element(all, i));
+        const char *node = qmp_get_string(qmp_get_object(block, "inserted"), "node-name");
+        if (g_strcmp0(qmp_get_string(block, "qdev"), qdev) == 0)
+            return g_strcmp0(node, self->filter) == 0;
+    }
+    return FALSE;
+}
+
+static void
+disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    DrvDiskView *self = view_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (!has_filter(self, reply)) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    JsonObject *view = view_record(self);
+    ask(self, "qom-set",
+        qmp_args("path", "s", drv_json_string(view, "qdev", ""), "property", "s", "drive", "value",
+                 "s", drv_json_string(view, "node", ""), NULL),
+        done);
+}
+
+static void
+step_restore(gpointer owner)
+{
+    ask(owner, "query-block", NULL, disks_known);
+}
+
+static void
+step_filter(gpointer owner)
+{
+    DrvDiskView *self = owner;
+    remove_node(self, self->filter);
+}
+
+static void
+step_scratch(gpointer owner)
+{
+    DrvDiskView *self = owner;
+    remove_node(self, self->scratch);
+}
+
+static void
+step_bitmap(gpointer owner)
+{
+    DrvDiskView *self = owner;
+    JsonObject *view = view_record(self);
+    if (self->keep_bitmap || !drv_json_flag(view, "bitmap", FALSE))
+        drv_steps_next(&self->steps);
+    else
+        ask(self, "block-dirty-bitmap-remove",
+            qmp_args("node", "s", drv_json_string(view, "node", ""), "name", "s",
+                     self->spec->bitmap, NULL),
+            done);
+}
+
+static void
+nodes_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    DrvDiskView *self = view_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    JsonArray *nodes = qmp_node_array(reply);
+    for (guint i = 0; nodes != NULL && i < json_array_get_length(nodes); i++) {
+        const char *name =
+            qmp_get_string(qmp_node_object(json_array_get_element(nodes, i)), "node-name");
+        if (self->left == NULL &&
+            (g_strcmp0(name, self->node) == 0 || g_strcmp0(name, self->filter) == 0))
+            self->left = g_strdup_printf("the node '%s' cannot be removed from the guest's QEMU, "
+                                         "as somebody else has put it to use: remove it "
+                                         "with blockdev-del when that is over",
+                                         name);
+    }
+    drv_steps_next(&self->steps);
+}
+
+static void
+step_check(gpointer owner)
+{
+    ask(owner, "query-named-block-nodes", qmp_args("flat", "b", TRUE, NULL), nodes_known);
+}
+
+static const DrvStep undo_steps[] = {
+    {"connect", step_connect},
+    {"stop serving", step_server},
+    {"remove the view", step_access},
+    {"give the disk back", step_restore},
+    {"remove the filter", step_filter},
+    {"remove the scratch file", step_scratch},
+    {"remove the bitmap", step_bitmap},
+    {"look what is left", step_check},
+    {NULL, NULL},
+};
+
+static void
+undone(gpointer owner, GError *error)
+{
+    DrvDiskView *self = owner;
+    g_clear_error(&error); /* no step fails */
+    view_drop_qmp(self);
+    g_unlink(self->socket);
+    /* Had QEMU not closed it yet, it is to take no room. */
+    if (self->scratch_fd >= 0 && self->left == NULL && ftruncate(self->scratch_fd, 0) != 0)
+        g_debug("the scratch file cannot be emptied");
+    if (self->left != NULL)
+        g_warning("job %s: %s", self->job->rec->id, self->left);
+    self->ops->undone(self->job, self->left);
+}
+
+static gboolean
+begin(gpointer data)
+{
+    DrvDiskView *self = data;
+    g_autoptr(DrvDiskView) keep = g_rc_box_acquire(self);
+    self->retry = 0;
+    if (view_record(self) != NULL)
+        drv_steps_start(&self->steps, undo_steps, self, undone);
+    else
+        undone(self, NULL);
+    return G_SOURCE_REMOVE;
+}
+
+void
+drv_disk_view_undo(DrvDiskView *view, gboolean keep_bitmap)
+{
+    if (view->undoing)
+        return;
+    view->undoing = TRUE;
+    view->keep_bitmap = keep_bitmap;
+    view->busy_until = g_get_monotonic_time() + (gint64)BUSY_MS * 1000;
+    drv_steps_drop(&view->steps);
+    view->retry = g_idle_add(begin, view);
+}
