@@ -3,6 +3,7 @@
 #include "common/json.h"
 #include "engine/cli/common.h"
 #include "engine/cli/follow.h"
+#include "engine/cli/migrate-off.h"
 #include "engine/cli/options.h"
 
 #define DEFAULT_DOWNTIME_MS 300 /* the daemon's, too */
@@ -58,14 +59,18 @@ G_STATIC_ASSERT(G_N_ELEMENTS(options) == COUNT);
     "Moves a running VM: its QEMU is the one at --qmp, and goes on as the one that waits at\n"     \
     "--dest-qmp, on the host whose droverd is at --to. Interrupt it once to cancel: the VM "       \
     "stays\n"                                                                                      \
-    "at the source. Exit status: 0 it runs at the destination, 1 failed, 2 wrong use, 3 in "       \
-    "doubt\n"                                                                                      \
-    "or not known, 4 cancelled."
+    "at the source. A VM that is off moves with --off and a --disk for each of its images, "       \
+    "which\n"                                                                                      \
+    "are copied; those here stay. Exit status: 0 it runs at the destination, 1 failed, 2 wrong\n"  \
+    "use, 3 in doubt or not known, 4 cancelled."
 
 typedef struct {
     char *text[COUNT];
     gboolean keep_source, disks_overwrite, disks_delta, json;
     char *reconnect;
+    gboolean off;
+    char **disks;
+    char *dest_dir, *format;
 } Given;
 
 static gboolean
@@ -112,10 +117,19 @@ parse(DrvCli *cli, Given *given, int argc, char **argv, GError **error)
          "Leave the source's QEMU there, stopped", NULL},
         {"reconnect", 0, 0, G_OPTION_ARG_STRING, &given->reconnect,
          "How long to wait for a droverd that went away (30)", "S"},
+        {"off", 0, 0, G_OPTION_ARG_NONE, &given->off,
+         "The VM is off: move its disk images, with --disk", NULL},
+        {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &given->disks,
+         "With --off, for each disk: its image, and where it is to be over there", "IMAGE[=PATH]"},
+        {"dest-dir", 0, 0, G_OPTION_ARG_FILENAME, &given->dest_dir,
+         "With --off: the folder over there for those without a PATH", "FOLDER"},
+        {"format", 0, 0, G_OPTION_ARG_STRING, &given->format,
+         "With --off: the images', as QEMU sees it where not given", "FORMAT"},
         G_OPTION_ENTRY_NULL,
     };
-    return drv_cli_parse(cli, entries, "--qmp SOCKET --to ADDR:PORT --dest-qmp SOCKET", HELP, 0, 0,
-                         &argc, &argv, error);
+    return drv_cli_parse(cli, entries,
+                         "--to ADDR:PORT --qmp SOCKET --dest-qmp SOCKET|--off --disk IMAGE", HELP,
+                         0, 0, &argc, &argv, error);
 }
 
 static JsonObject *
@@ -156,14 +170,67 @@ migrate(DrvCli *cli, const Given *given, GError **error)
                             drv_json_number(spec, "downtime_ms", DEFAULT_DOWNTIME_MS));
 }
 
+/* An option that would be without effect is a mistake. */
+static gboolean
+check_off(const Given *given, GError **error)
+{
+    static const int shared[] = {TO, NAME, LANES, BANDWIDTH, DROP_TIMEOUT};
+    const char *wrong = given->keep_source       ? "keep-source"
+                        : given->disks_overwrite ? "disks-overwrite"
+                                                 : NULL;
+    if (!given->off) {
+        wrong = given->disks != NULL      ? "disk"
+                : given->dest_dir != NULL ? "dest-dir"
+                : given->format != NULL   ? "format"
+                                          : NULL;
+        if (wrong != NULL)
+            g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                        "--%s is for a VM that is off: give --off, too, or leave it out", wrong);
+        return wrong == NULL;
+    }
+    for (int i = 0; i < COUNT && wrong == NULL; i++) {
+        gboolean allowed = given->text[i] == NULL;
+        for (guint k = 0; k < G_N_ELEMENTS(shared); k++)
+            allowed = allowed || i == shared[k];
+        wrong = allowed ? NULL : options[i].name;
+    }
+    if (wrong != NULL)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "--%s is for a VM whose QEMU runs: leave it out with --off", wrong);
+    return wrong == NULL;
+}
+
+static int
+migrate_off(DrvCli *cli, const Given *given, GError **error)
+{
+    const DrvOffParams params = {
+        .disks = given->disks,
+        .dest_dir = given->dest_dir,
+        .to = given->text[TO],
+        .name = given->text[NAME],
+        .format = given->format,
+        .lanes = given->text[LANES],
+        .bandwidth = given->text[BANDWIDTH],
+        .drop_timeout = given->text[DROP_TIMEOUT],
+        .reconnect = given->reconnect,
+        .json = given->json,
+    };
+    return drv_cli_migrate_off(cli, &params, error);
+}
+
 int
 drv_cmd_migrate(DrvCli *cli, int argc, char **argv)
 {
     Given given = {0};
     g_autoptr(GError) error = NULL;
-    int status = parse(cli, &given, argc, argv, &error) ? migrate(cli, &given, &error) : -1;
+    int status = -1;
+    if (parse(cli, &given, argc, argv, &error) && check_off(&given, &error))
+        status = given.off ? migrate_off(cli, &given, &error) : migrate(cli, &given, &error);
     for (guint i = 0; i < COUNT; i++)
         g_free(given.text[i]);
     g_free(given.reconnect);
+    g_strfreev(given.disks);
+    g_free(given.dest_dir);
+    g_free(given.format);
     return error != NULL ? drv_cli_fail(error) : status;
 }

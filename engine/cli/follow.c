@@ -145,6 +145,12 @@ drv_follow_free(DrvFollow *f)
     g_free(f);
 }
 
+gboolean
+drv_follow_interrupted(const DrvFollow *f)
+{
+    return f->interrupts > 0;
+}
+
 char *
 drv_follow_submit(DrvFollow *f, const char *path, JsonObject *spec, GError **error)
 {
@@ -247,6 +253,8 @@ JsonObject *
 drv_follow_run(DrvFollow *f, const char *id, gboolean until_serves, JsonObject **last,
                GError **error)
 {
+    if (g_strcmp0(f->id, id) != 0)
+        g_clear_pointer(&f->job, json_object_unref);
     g_free(f->id);
     f->id = g_strdup(id);
     f->until_serves = until_serves;

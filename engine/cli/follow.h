@@ -25,6 +25,9 @@ DrvFollow *drv_follow_new(DrvClient *client, const DrvFollowOptions *options);
 void drv_follow_free(DrvFollow *follow);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvFollow, drv_follow_free)
 
+/* Whether a job was to be cancelled by an interrupt: others that belong to it are, too. */
+gboolean drv_follow_interrupted(const DrvFollow *follow);
+
 /* Posts what begins a job, and gives the job's id, owned by the caller. Fails as drv_client_call()
  * does. */
 char *drv_follow_submit(DrvFollow *follow, const char *path, JsonObject *spec, GError **error);

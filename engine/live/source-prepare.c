@@ -106,6 +106,9 @@ can_migrate(const DrvVm *vm, GError **error)
                           "mixed up?"
                     : g_str_equal(vm->status, "postmigrate")
                         ? "its guest has been migrated away already"
+                    : g_str_equal(vm->status, "shutdown")
+                        ? "its guest has shut down: end it, and move its disks with 'drover "
+                          "migrate --off'"
                         : "bring it to 'running' or 'paused' first");
         return FALSE;
     }

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VM that is off, or as good as: 'drover migrate --off', and guests that are paused or have shut down."""
+import os
+import re
+import signal
+
+import pytest
+
+from harness import images
+from harness.handover import Hosts
+from harness.images import MIB
+from harness.scene import one_sentence, wait_until
+from test_disks import MIRROR, Pair, left_in_qemu, scene_with
+
+
+@pytest.fixture
+def hosts(workdir, pki):
+    with Hosts(workdir, pki, hold=False) as both:
+        yield both
+
+
+@pytest.fixture
+def there(workdir):
+    folder = workdir / "there"
+    folder.mkdir()
+    return folder
+
+
+def words(hosts, *args):
+    return ("migrate", "--off", "--to", hosts.b.address, "--json", *args)
+
+
+def migrate(hosts, *args, status=0):
+    result = hosts.a.drover(*words(hosts, *args))
+    assert result.status == status, (result, hosts.a.said(), hosts.b.said())
+    return result
+
+
+def said(result):
+    lines = [line for line in result.stderr.splitlines() if line.startswith("drover: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def big(path, size=24 * MIB):
+    path.write_bytes(os.urandom(size))
+    return path
+
+
+def test_all_disks(hosts, workdir, there):
+    one = images.make_raw(workdir / "one.raw")
+    two = images.convert(one, workdir / "two.qcow2", "qcow2")
+    where = ("--disk", one, "--disk", f"{two}={there / 'other'}", "--dest-dir", there)
+    report = migrate(hosts, *where, "--name", "web1").json
+    assert images.identical(one, "raw", there / "one.raw", "raw")
+    assert images.identical(two, "qcow2", there / "other", "qcow2")
+    assert (report["vm"], report["state"], report["error"]) == ("web1", "completed", None)
+    assert report["disk"]["bytes"] == 2 * one.stat().st_size
+    assert [(d["image"], d["dest"], d["state"], d["digest"]) for d in report["disks"]] == [
+        (str(one), str(there / "one.raw"), "completed", images.digest(one)),
+        (str(two), str(there / "other"), "completed", images.digest(one))]
+    assert one.exists() and two.exists()
+    again = hosts.a.drover("migrate", "--off", "--to", hosts.b.address, *where)
+    assert again.status == 0 and "2 disks are now at" in again.stdout, again
+    assert images.digest(one) in again.stdout and "0 B of data sent" in again.stdout, again.stdout
+
+
+def test_one_in_use_moves_nothing(hosts, workdir, there):
+    """Found before anything is waited for: what comes first has not arrived."""
+    first, used = big(workdir / "first"), images.convert(big(workdir / "x", MIB), workdir / "used", "qcow2")
+    with images.Holder(used, "qcow2", workdir / "s"):
+        result = migrate(hosts, "--disk", first, "--disk", used, "--dest-dir", there, "--bandwidth", "2M",
+                         status=1)
+    assert re.search(rf"{used}: .*lock.*; cancelled, too: {there}/first; the images here are as they were$",
+                     said(result)), result.stderr
+    assert [d["state"] for d in result.json["disks"]] == ["cancelled", "failed"]
+    wait_until(lambda: not list(there.iterdir()), "the other end to clean up")
+
+
+def test_one_fails_late(hosts, workdir, there):
+    small, large = big(workdir / "little", MIB), big(workdir / "large", 12 * MIB)
+    with images.small_disk(workdir, 8 * MIB) as full:
+        result = migrate(hosts, "--disk", small, "--disk", f"{large}={full / 'large'}", "--dest-dir",
+                         there, status=1)
+        assert not list(full.iterdir())
+    assert re.search(rf"{large}: .*No space left on device.*; arrived complete: {there}/little; the images",
+                     said(result)), result.stderr
+    assert result.json["state"] == "failed"
+    assert (there / "little").read_bytes() == small.read_bytes()
+
+
+def test_interrupt(hosts, workdir, there):
+    one, two = big(workdir / "one"), big(workdir / "two")
+    with hosts.a.running(*words(hosts, "--disk", one, "--disk", two, "--dest-dir", there, "--bandwidth",
+                                "2M")) as command:
+        wait_until(lambda: len(images.leftovers(there)) == 2, "both to be under way")
+        command.process.send_signal(signal.SIGINT)
+        result = command.wait()
+    assert result.status == 4 and result.json["state"] == "cancelled", result
+    assert [d["state"] for d in result.json["disks"]] == ["cancelled"] * 2
+    assert re.search(f"{one}: it was cancelled; cancelled, too: {there}/two; the images", said(result))
+    wait_until(lambda: not list(there.iterdir()), "the other end to clean up")
+
+
+def test_wrong_use(hosts, workdir):
+    off = ("--off", "--to", hosts.b.address)
+    for pattern, args in [
+            ("--disk is missing: give the image of each", off),
+            ("--qmp is for a VM whose QEMU runs: leave it out with --off", (*off, "--qmp", "q")),
+            ("--keep-source is for a VM whose QEMU runs", (*off, "--keep-source")),
+            ("--disk is for a VM that is off: give --off", ("--to", "x:1", "--disk", "a")),
+            ("--dest-dir is for a VM that is off", ("--to", "x:1", "--dest-dir", "/a")),
+            ("--dest-dir 'a' must be an absolute path", (*off, "--disk", "a", "--dest-dir", "a")),
+            ("two images would become '/t/a' over there",
+             (*off, "--disk", "/x/a", "--disk", "/y/a", "--dest-dir", "/t")),
+            ("--to.*(missing|must be|required)", ("--off", "--disk", "a")),
+    ]:
+        result = hosts.a.drover("migrate", *args)
+        assert result.status == 2 and re.search(pattern, said(result)), result
+    result = hosts.a.drover("migrate", *off, "--disk", workdir / "none")
+    assert result.status == 1 and "none cannot be used: No such file" in said(result)
+
+
+# ---- its QEMU is there, and its guest is not running ----
+
+def test_paused_with_its_disks(workdir):
+    """It arrives paused, with all that is on its disks."""
+    pair = Pair(workdir, "vda")
+    with scene_with(workdir, "10.0", pair) as scene:
+        scene.source.stop()
+        result = scene.try_migrate(*MIRROR, "--keep-source")
+        assert result.status == 0, result.stderr + scene.said()
+        assert scene.dest.status() == "paused"
+        pair.check_same()
+
+
+def test_shut_down(workdir):
+    """Nothing runs that could be moved: it is said what can be."""
+    pair = Pair(workdir, "vda")
+    with scene_with(workdir, "10.0", pair) as scene:
+        scene.source.qmp.command("set-action", {"reboot": "shutdown", "shutdown": "pause"})
+        scene.source.qmp.command("system_reset")
+        wait_until(lambda: scene.source.status() == "shutdown", "the guest to shut down")
+        result = scene.try_migrate(*MIRROR)
+        one_sentence(result, 1, "its guest has shut down: end it, and move its disks with",
+                     "'drover migrate --off'")
+        assert scene.source.status() == "shutdown" and left_in_qemu(scene.source) == ([], [], [])
