@@ -14,11 +14,23 @@ from harness.handover import make_hosts_pki  # pylint: disable=C0413
 QEMU_VERSIONS = ("7.2", "10.0")
 # For what takes long and is much the same with both: the older one is for scripts/test --all.
 SLOW_WITH_OLD = [pytest.param(QEMU_VERSIONS[0], marks=pytest.mark.slow), QEMU_VERSIONS[1]]
+SLOW_WITH_OLD_FILES = ("test_faults_cancel", "test_faults_doubt", "test_faults_qemu",
+                       "test_migrate_direct", "test_migrate_link", "test_migrate_options",
+                       "test_migrate_verify", "test_precopy_streams")
 slow_with_old = pytest.mark.parametrize("any_qemu", SLOW_WITH_OLD, indirect=True)
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: for scripts/test --all; others tell most of it")
+
+
+def pytest_collection_modifyitems(items):
+    """In those files the older QEMU's variant of what there is with the newer one, too."""
+    there = {item.nodeid for item in items}
+    for item in items:
+        newer = item.nodeid.replace(*QEMU_VERSIONS)
+        if item.path.stem in SLOW_WITH_OLD_FILES and newer != item.nodeid and newer in there:
+            item.add_marker(pytest.mark.slow)
 
 
 def binary(version):

@@ -309,6 +309,7 @@ def test_list_and_usage():
     assert none.returncode == 2 and "no cell matches 'no-such-cell'" in none.stderr
 
 
+@pytest.mark.slow
 def test_the_smallest_cell(workdir):
     """That it measures at all; what it measures on a busy machine is nobody's business."""
     if not qemu.qemus():

@@ -27,7 +27,8 @@ def settings(machine):
     return [machine.qmp.command(f"query-migrate-{what}") for what in ("parameters", "capabilities")]
 
 
-@pytest.mark.parametrize("version,mode", [pytest.param("7.2", "relay", marks=pytest.mark.slow), ("10.0", "direct")])
+@pytest.mark.slow
+@pytest.mark.parametrize("version,mode", [("7.2", "relay"), ("10.0", "direct")])
 def test_it_waits_until_the_timeout(workdir, version, mode):
     """Nothing is done that was not allowed; what ends it says why, with figures."""
     with Scene(workdir, binary(version), guest=WRITER) as scene:
@@ -94,7 +95,7 @@ def test_it_is_throttled(workdir, pki, version):
     assert 20 <= report["throttle_pct"] <= asked[-1] <= 99
 
 
-@slow_with_old
+@pytest.mark.slow
 def test_writing_is_held_back_where_there_is_a_dirty_ring(workdir, pki, any_qemu):
     """Only CPUs that write wait then; and none does any more when it is over."""
     guest = WRITER.variant(dirty_ring=4096)
@@ -112,7 +113,7 @@ def test_writing_is_held_back_where_there_is_a_dirty_ring(workdir, pki, any_qemu
     assert report["measures"][0]["why"].startswith("the guest is slowed down so that it can be moved")
 
 
-@slow_with_old
+@pytest.mark.slow
 def test_what_was_held_back_goes_on_as_before(workdir, any_qemu):
     """A roll-back after all: the guest is let go, and QEMU's settings are what they were."""
     with Scene(workdir, any_qemu, guest=WRITER.variant(dirty_ring=4096)) as scene:

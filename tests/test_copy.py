@@ -374,7 +374,8 @@ def test_link_is_cut(hosts, big, there):
     assert report["disk"]["data_bytes"] == 96 * MIB
 
 
-@pytest.mark.parametrize("form", ["raw", "qcow2", "qcow2-packed"])
+@pytest.mark.parametrize("form", [pytest.param("raw", marks=pytest.mark.slow), "qcow2",
+                                  pytest.param("qcow2-packed", marks=pytest.mark.slow)])
 def test_destination_is_killed(hosts, big, there, form):
     form, _, packed = form.partition("-")
     with start(hosts, big, there / "c", "--dest-format", form, "--bandwidth", "24M",
@@ -388,7 +389,8 @@ def test_destination_is_killed(hosts, big, there, form):
     assert report["disk"]["wire_bytes"] < (96 + 64) * 1.1 * MIB
 
 
-@pytest.mark.parametrize("stop", [False, True], ids=["kill", "stop"])
+@pytest.mark.parametrize("stop", [False, pytest.param(True, marks=pytest.mark.slow)],
+                         ids=["kill", "stop"])
 def test_source_goes_and_comes_back(hosts, big, there, stop):
     with start(hosts, big, there / "c", "--bandwidth", "24M") as command:
         wait_for_data(there, 80 * MIB, hosts)

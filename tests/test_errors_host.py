@@ -204,9 +204,10 @@ def fill(directory):
 
 
 @pytest.mark.parametrize("role, where, status", (
-    ("source", "source:copying", 1), ("source", "source:loaded", 1),
-    ("source", "source:committed", 0),
-    ("dest", "dest:copying", 1), ("dest", "dest:loaded", 1), ("dest", "dest:committed", 0)))
+    pytest.param("source", "source:copying", 1, marks=pytest.mark.slow), ("source", "source:loaded", 1),
+    pytest.param("source", "source:committed", 0, marks=pytest.mark.slow),
+    pytest.param("dest", "dest:copying", 1, marks=pytest.mark.slow), ("dest", "dest:loaded", 1),
+    pytest.param("dest", "dest:committed", 0, marks=pytest.mark.slow)))
 def test_the_disk_fills_up(workdir, role, where, status):
     """Whatever the journal cannot take: one guest, and the command ends. The journal catches up."""
     scene = Scene(workdir, qemu.oldest(), hold=where)

@@ -25,6 +25,7 @@ def test_with_the_oldest(where, fault, mode):
     cells.Cell(where, fault, mode, PAUSE, binary(QEMU_VERSIONS[0])).run()
 
 
+@pytest.mark.slow
 def test_soak():
     binary(QEMU_VERSIONS[-1])
     done = subprocess.run([sys.executable, "tests/soak", "--migrations", "5", "--seed", "5",

@@ -19,7 +19,7 @@ WITH_KERNEL = ("/ktls/detect", "/ktls/carries/kernel", "/ktls/worn-out/kernel", 
 
 
 @pytest.mark.parametrize("program, only", [
-    ("engine/transfer/test-transfer-ktls", ()),
+    pytest.param("engine/transfer/test-transfer-ktls", (), marks=pytest.mark.slow),
     pytest.param("engine/channel/test-channel-ktls", WITH_KERNEL, marks=pytest.mark.slow),
 ], ids=("transfer", "channel"))
 def test_kernel_that_has_it(workdir, program, only):

@@ -106,7 +106,7 @@ def wait_link_down(daemon, job):
         watch.wait_output("LINK DOWN")
 
 
-@pytest.mark.parametrize("how", ("stall", "blackhole"))
+@pytest.mark.parametrize("how", ("stall", pytest.param("blackhole", marks=pytest.mark.slow)))
 def test_silence(workdir, pki, how):
     """No reset, no end: nothing comes any more. It has to be noticed."""
     def during(relay):

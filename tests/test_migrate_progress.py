@@ -78,7 +78,7 @@ def run_on_terminal(argv, columns):
     return process.wait(30), stdout, got.decode()
 
 
-@pytest.mark.parametrize("columns", (200, 40))
+@pytest.mark.parametrize("columns", (pytest.param(200, marks=pytest.mark.slow), 40))
 def test_one_live_line_on_a_terminal(workdir, pki, columns):
     with scene(workdir, pki) as (hosts, source, dest):
         argv = command_line(*plain(source, dest, hosts, *SLOW), api=hosts.a.api)

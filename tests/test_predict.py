@@ -44,11 +44,13 @@ def check_ranges(result):
     assert 0 <= result["chance"] <= 1 and 0.5 <= result["sure"] <= 1
 
 
-CASES = [("tcg", 0, "page-sampling"), ("kvm", 0, "dirty-bitmap"), ("kvm", 4096, "dirty-ring")]
+CASES = [("tcg", 0, "page-sampling"), ("kvm", 0, "dirty-bitmap"),
+         pytest.param("kvm", 4096, "dirty-ring", marks=pytest.mark.slow)]
+NAMES = ("page-sampling", "dirty-bitmap", "dirty-ring")
 
 
 @slow_with_old
-@pytest.mark.parametrize("accel,ring,mode", CASES, ids=[mode for _, _, mode in CASES])
+@pytest.mark.parametrize("accel,ring,mode", CASES, ids=NAMES)
 def test_an_idle_guest(workdir, pki, any_qemu, accel, ring, mode):
     need_accel(accel)
     guest = IDLE.variant(accel=accel, dirty_ring=ring, memory=160)
@@ -76,7 +78,8 @@ def test_an_idle_guest(workdir, pki, any_qemu, accel, ring, mode):
 
 
 @slow_with_old
-@pytest.mark.parametrize("ring", (0, 4096), ids=("bitmap", "ring"))
+@pytest.mark.parametrize("ring", (0, pytest.param(4096, marks=pytest.mark.slow)),
+                         ids=("bitmap", "ring"))
 def test_a_busy_guest_on_a_slow_link(workdir, pki, any_qemu, ring):
     """It writes more than the link carries: that is seen, and said."""
     need_accel("kvm")
