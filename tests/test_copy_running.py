@@ -37,6 +37,16 @@ class Vm:
         guest = GUEST.variant(extra=(*how(self.image, "vda", fmt), *more))
         self.machine = Machine(qemu, guest, name="vm")
         self.qmp = self.machine.qmp
+        self._wait_for_firmware()
+
+    def _wait_for_firmware(self):
+        """It resets its disks, and a QEMU whose disk is read by somebody else then was seen to hang
+        (docs/qemu-notes.md)."""
+        try:
+            self.machine.wait_ready()
+        except BaseException:
+            self.machine.close()
+            raise
 
     def __enter__(self):
         return self
