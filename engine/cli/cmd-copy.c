@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/error.h"
-#include "engine/cli/common.h"
-#include "engine/cli/follow.h"
+#include "engine/cli/command.h"
 #include "engine/cli/options.h"
 
 static const DrvOption options[] = {
@@ -115,10 +114,8 @@ make_spec(const Given *given, const char *image, GError **error)
         g_autofree char *absolute = g_canonicalize_filename(image, NULL);
         json_object_set_string_member(spec, "image", absolute);
     }
-    for (guint i = 0; i < COUNT; i++) {
-        if (!drv_option_take(&options[i], given->text[i], spec, error))
-            return NULL;
-    }
+    if (!drv_options_take(options, COUNT, (const char *const *)given->text, spec, error))
+        return NULL;
     if (!g_path_is_absolute(given->text[DEST])) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
                     "--dest '%s' must be an absolute path on the other host", given->text[DEST]);
@@ -140,17 +137,7 @@ copy(DrvCli *cli, const Given *given, const char *image, GError **error)
     g_autoptr(JsonObject) spec = make_spec(given, image, error);
     if (spec == NULL || !drv_option_reconnect(given->reconnect, &how.reconnect_s, error))
         return -1;
-    g_autoptr(DrvClient) client = drv_cli_connect(cli, error);
-    if (client == NULL)
-        return -1;
-    g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
-    g_autofree char *id = drv_follow_submit(follow, "/v1/copies", spec, error);
-    if (id == NULL)
-        return -1;
-    g_autoptr(JsonObject) last = NULL;
-    g_autoptr(GError) why = NULL;
-    g_autoptr(JsonObject) job = drv_follow_run(follow, id, FALSE, &last, &why);
-    return drv_cli_tell_end(id, job != NULL ? job : last, why, given->json, 0);
+    return drv_command_run(cli, "/v1/copies", spec, &how, given->json, 0, error);
 }
 
 int

@@ -2,8 +2,7 @@
 #include <string.h>
 
 #include "common/error.h"
-#include "engine/cli/common.h"
-#include "engine/cli/follow.h"
+#include "engine/cli/command.h"
 #include "engine/cli/options.h"
 
 static const DrvOption options[] = {
@@ -85,10 +84,8 @@ static JsonObject *
 make_spec(const Given *given, GError **error)
 {
     g_autoptr(JsonObject) spec = json_object_new();
-    for (guint i = 0; i < COUNT; i++) {
-        if (!drv_option_take(&options[i], given->text[i], spec, error))
-            return NULL;
-    }
+    if (!drv_options_take(options, COUNT, (const char *const *)given->text, spec, error))
+        return NULL;
     if (given->text[DEST_DIR] != NULL && !check_absolute("dest-dir", given->text[DEST_DIR], error))
         return NULL;
     if (given->create)
@@ -119,20 +116,10 @@ check_to(const Given *given, GError **error)
 static int
 disks(DrvCli *cli, const Given *given, GError **error)
 {
-    /* A daemon that is restarted has forgotten it: there is nothing to wait for. */
-    const DrvFollowOptions how = {.cancels = TRUE, .reconnect_s = 1};
     g_autoptr(JsonObject) spec = check_to(given, error) ? make_spec(given, error) : NULL;
-    g_autoptr(DrvClient) client = spec != NULL ? drv_cli_connect(cli, error) : NULL;
-    if (client == NULL)
+    if (spec == NULL)
         return -1;
-    g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
-    g_autofree char *id = drv_follow_submit(follow, "/v1/disks", spec, error);
-    if (id == NULL)
-        return -1;
-    g_autoptr(JsonObject) last = NULL;
-    g_autoptr(GError) why = NULL;
-    g_autoptr(JsonObject) job = drv_follow_run(follow, id, FALSE, &last, &why);
-    return drv_cli_tell_end(id, job != NULL ? job : last, why, given->json, 0);
+    return drv_command_run(cli, "/v1/disks", spec, &drv_command_looks, given->json, 0, error);
 }
 
 int

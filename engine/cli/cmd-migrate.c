@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/error.h"
 #include "common/json.h"
-#include "engine/cli/common.h"
-#include "engine/cli/follow.h"
+#include "engine/cli/command.h"
 #include "engine/cli/migrate-off.h"
 #include "engine/cli/options.h"
 
@@ -136,10 +135,8 @@ static JsonObject *
 make_spec(const Given *given, GError **error)
 {
     g_autoptr(JsonObject) spec = json_object_new();
-    for (guint i = 0; i < COUNT; i++) {
-        if (!drv_option_take(&options[i], given->text[i], spec, error))
-            return NULL;
-    }
+    if (!drv_options_take(options, COUNT, (const char *const *)given->text, spec, error))
+        return NULL;
     if (given->keep_source)
         json_object_set_boolean_member(spec, "keep_source", TRUE);
     if (given->disks_overwrite)
@@ -156,18 +153,8 @@ migrate(DrvCli *cli, const Given *given, GError **error)
     g_autoptr(JsonObject) spec = make_spec(given, error);
     if (spec == NULL || !drv_option_reconnect(given->reconnect, &how.reconnect_s, error))
         return -1;
-    g_autoptr(DrvClient) client = drv_cli_connect(cli, error);
-    if (client == NULL)
-        return -1;
-    g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
-    g_autofree char *id = drv_follow_submit(follow, "/v1/migrate", spec, error);
-    if (id == NULL)
-        return -1;
-    g_autoptr(JsonObject) last = NULL;
-    g_autoptr(GError) why = NULL;
-    g_autoptr(JsonObject) job = drv_follow_run(follow, id, FALSE, &last, &why);
-    return drv_cli_tell_end(id, job != NULL ? job : last, why, given->json,
-                            drv_json_number(spec, "downtime_ms", DEFAULT_DOWNTIME_MS));
+    return drv_command_run(cli, "/v1/migrate", spec, &how, given->json,
+                           drv_json_number(spec, "downtime_ms", DEFAULT_DOWNTIME_MS), error);
 }
 
 /* An option that would be without effect is a mistake. */

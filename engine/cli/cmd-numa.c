@@ -3,8 +3,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
-#include "engine/cli/common.h"
-#include "engine/cli/follow.h"
+#include "engine/cli/command.h"
 #include "engine/cli/options.h"
 #include "engine/cli/render.h"
 
@@ -34,21 +33,10 @@ static int
 tell_guest(DrvCli *cli, const char *qmp, gboolean json, GError **error)
 {
     static const DrvOption option = {"qmp", "qmp", DRV_OPTION_PATH, .required = TRUE};
-    const DrvFollowOptions how = {.cancels = TRUE, .reconnect_s = 1};
     g_autoptr(JsonObject) spec = json_object_new();
     if (!drv_option_take(&option, qmp, spec, error))
         return -1;
-    g_autoptr(DrvClient) client = drv_cli_connect(cli, error);
-    if (client == NULL)
-        return -1;
-    g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
-    g_autofree char *id = drv_follow_submit(follow, "/v1/numa", spec, error);
-    if (id == NULL)
-        return -1;
-    g_autoptr(JsonObject) last = NULL;
-    g_autoptr(GError) why = NULL;
-    g_autoptr(JsonObject) job = drv_follow_run(follow, id, FALSE, &last, &why);
-    return drv_cli_tell_end(id, job != NULL ? job : last, why, json, 0);
+    return drv_command_run(cli, "/v1/numa", spec, &drv_command_looks, json, 0, error);
 }
 
 int

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/error.h"
 #include "common/json.h"
-#include "engine/cli/common.h"
-#include "engine/cli/follow.h"
+#include "engine/cli/command.h"
 #include "engine/cli/options.h"
 
 /* A part of what migrate takes, with the same meaning. */
@@ -54,30 +53,18 @@ static JsonObject *
 make_spec(char **text, GError **error)
 {
     g_autoptr(JsonObject) spec = json_object_new();
-    for (guint i = 0; i < COUNT; i++) {
-        if (!drv_option_take(&options[i], text[i], spec, error))
-            return NULL;
-    }
+    if (!drv_options_take(options, COUNT, (const char *const *)text, spec, error))
+        return NULL;
     return g_steal_pointer(&spec);
 }
 
 static int
 predict(DrvCli *cli, char **text, gboolean json, GError **error)
 {
-    /* A daemon that is restarted has forgotten it: there is nothing to wait for. */
-    const DrvFollowOptions how = {.cancels = TRUE, .reconnect_s = 1};
     g_autoptr(JsonObject) spec = make_spec(text, error);
-    g_autoptr(DrvClient) client = spec != NULL ? drv_cli_connect(cli, error) : NULL;
-    if (client == NULL)
+    if (spec == NULL)
         return -1;
-    g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
-    g_autofree char *id = drv_follow_submit(follow, "/v1/predict", spec, error);
-    if (id == NULL)
-        return -1;
-    g_autoptr(JsonObject) last = NULL;
-    g_autoptr(GError) why = NULL;
-    g_autoptr(JsonObject) job = drv_follow_run(follow, id, FALSE, &last, &why);
-    return drv_cli_tell_end(id, job != NULL ? job : last, why, json, 0);
+    return drv_command_run(cli, "/v1/predict", spec, &drv_command_looks, json, 0, error);
 }
 
 int

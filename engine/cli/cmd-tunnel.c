@@ -88,10 +88,8 @@ drv_cmd_tunnel(DrvCli *cli, int argc, char **argv)
         return drv_cli_fail(error);
     const char *given[G_N_ELEMENTS(options)] = {listen, to, connect};
     g_autoptr(JsonObject) spec = json_object_new();
-    for (guint i = 0; i < G_N_ELEMENTS(options); i++) {
-        if (!drv_option_take(&options[i], given[i], spec, &error))
-            return drv_cli_fail(error);
-    }
+    if (!drv_options_take(options, G_N_ELEMENTS(options), given, spec, &error))
+        return drv_cli_fail(error);
     g_autoptr(DrvClient) client = drv_cli_connect(cli, &error);
     int status = client != NULL ? run(client, spec, foreground, json, &error) : -1;
     return error != NULL ? drv_cli_fail(error) : status;

@@ -106,6 +106,17 @@ drv_option_take(const DrvOption *option, const char *text, JsonObject *spec, GEr
 }
 
 gboolean
+drv_options_take(const DrvOption *options, guint n, const char *const *texts, JsonObject *spec,
+                 GError **error)
+{
+    for (guint i = 0; i < n; i++) {
+        if (!drv_option_take(&options[i], texts[i], spec, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean
 drv_option_reconnect(const char *text, guint *seconds, GError **error)
 {
     static const DrvOption option = {"reconnect", "s", DRV_OPTION_SECONDS, .min = 1, .max = 86400};

@@ -29,5 +29,9 @@ typedef struct {
 gboolean drv_option_take(const DrvOption *option, const char *text, JsonObject *spec,
                          GError **error);
 
+/* The same for 'n' of them. */
+gboolean drv_options_take(const DrvOption *options, guint n, const char *const *texts,
+                          JsonObject *spec, GError **error);
+
 /* --reconnect, in seconds; its default where 'text' is NULL. */
 gboolean drv_option_reconnect(const char *text, guint *seconds, GError **error);
