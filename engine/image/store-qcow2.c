@@ -59,15 +59,6 @@ typedef struct {
     gboolean whole;  /* it has its tables: no more can be written */
 } Qcow2;
 
-static gboolean
-failed(GError **error)
-{
-    int why = errno;
-    g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s%s", g_strerror(why),
-                why == ENOSPC || why == EDQUOT ? " (make room, and start it again)" : "");
-    return FALSE;
-}
-
 static guint64
 clusters(guint64 bytes, guint64 cluster)
 {
@@ -98,7 +89,7 @@ place(Qcow2 *self, guint64 offset, gsize len, guint64 *at, gsize *part, GError *
     *part = (gsize)MIN(len, run * self->cluster - within);
     if (self->end > self->length) {
         self->length = self->end + AHEAD;
-        good = ftruncate(self->fd, (off_t)self->length) == 0 || failed(error);
+        good = ftruncate(self->fd, (off_t)self->length) == 0 || drv_store_errno(error);
     }
     g_mutex_unlock(&self->lock);
     return good;
@@ -135,7 +126,7 @@ put(const Qcow2 *self, guint64 at, const void *bytes, gsize len, GError **error)
     for (gsize done = 0; done < len;) {
         gssize n = pwrite(self->fd, (const guint8 *)bytes + done, len - done, (off_t)(at + done));
         if (n < 0 && errno != EINTR)
-            return failed(error);
+            return drv_store_errno(error);
         done += n > 0 ? (gsize)n : 0;
     }
     return TRUE;
@@ -196,7 +187,7 @@ qcow2_flush(DrvStore *store, guint user, GError **error)
         return FALSE;
     self->whole = TRUE;
     return (ftruncate(self->fd, (off_t)self->end) == 0 && fdatasync(self->fd) == 0) ||
-           failed(error);
+           drv_store_errno(error);
 }
 
 static gboolean

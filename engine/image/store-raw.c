@@ -40,15 +40,6 @@ typedef struct {
 /* Of a piece's pages, asked for whether they are in the page cache. */
 #define SAMPLES 5
 
-static gboolean
-failed(GError **error)
-{
-    int why = errno;
-    g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s%s", g_strerror(why),
-                why == ENOSPC || why == EDQUOT ? " (make room, and start it again)" : "");
-    return FALSE;
-}
-
 /* No VM can do it, as we hold QEMU's lock; others can. */
 static gboolean
 cut_short(GError **error)
@@ -65,7 +56,7 @@ read_cached(const Raw *self, guint64 offset, guint8 *bytes, gsize len, GError **
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return failed(error);
+            return drv_store_errno(error);
         if (got == 0) {
             if (len >= SECTOR)
                 return cut_short(error);
@@ -88,7 +79,7 @@ write_cached(const Raw *self, guint64 offset, const guint8 *bytes, gsize len, GE
         if (put < 0 && errno == EINTR)
             continue;
         if (put < 0)
-            return failed(error);
+            return drv_store_errno(error);
         bytes += put;
         offset += (guint64)put;
         len -= (gsize)put;
@@ -228,7 +219,7 @@ raw_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError **erro
         return TRUE;
     if (errno == EOPNOTSUPP || errno == EINVAL || errno == ENOSYS)
         return write_zeros(self, offset, len, error);
-    return failed(error);
+    return drv_store_errno(error);
 }
 
 static gboolean
@@ -256,7 +247,7 @@ raw_extent(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolean *
 static gboolean
 raw_flush(DrvStore *store, guint user, GError **error)
 {
-    return fdatasync(((Raw *)store)->fd) == 0 || failed(error);
+    return fdatasync(((Raw *)store)->fd) == 0 || drv_store_errno(error);
 }
 
 static gboolean
@@ -274,7 +265,7 @@ raw_close(DrvStore *store, GError **error)
     g_free(self->each);
     g_free(self);
     errno = why;
-    return result == 0 || failed(error);
+    return result == 0 || drv_store_errno(error);
 }
 
 static void

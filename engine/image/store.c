@@ -1,7 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/image/store.h"
 
+#include "common/error.h"
 #include "engine/image/direct.h"
+
+#include <errno.h>
+
+gboolean
+drv_store_errno(GError **error)
+{
+    int why = errno;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s%s", g_strerror(why),
+                why == ENOSPC || why == EDQUOT ? " (make room, and start it again)" : "");
+    return FALSE;
+}
 
 static gboolean
 within(const DrvStore *store, guint user, guint64 offset, guint64 len)

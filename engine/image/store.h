@@ -66,6 +66,9 @@ gboolean drv_store_flush(DrvStore *store, guint user, GError **error);
  * those that are given up, 'error' may be NULL. */
 gboolean drv_store_close(DrvStore *store, GError **error);
 
+/* For those that make stores: 'errno' as an error, with what to do about it. FALSE. */
+gboolean drv_store_errno(GError **error);
+
 /* The raw file or device behind 'fd' (taken). What the page cache has is read from there, all else,
  * and all that is written, goes past it where the file system allows that. */
 DrvStore *drv_store_raw(int fd, guint64 size, guint users, gboolean writable, const char *shown);
