@@ -76,10 +76,8 @@ let_go_answered(GObject *source, GAsyncResult *result, gpointer ticket)
     LiveSource *self = live_redeem(ticket, &keep);
     if (self == NULL)
         return;
-    if (reply == NULL) {
-        g_free(self->stranded);
-        self->stranded = g_strdup_printf("QEMU does not resume the guest: %s", error->message);
-    }
+    if (reply == NULL)
+        live_stranded(self, error);
     note_held(self, FALSE);
     drv_steps_next(&self->steps);
 }

@@ -281,6 +281,8 @@ void live_verify_free(LiveVerify *verify);
 
 /* source-rollback.c: undoes everything, ends in FAILED or CANCELLED. */
 void live_roll_back(LiveSource *self);
+/* The guest was told to go on, and does not. */
+void live_stranded(LiveSource *self, const GError *error);
 
 /* Gives everything back and leaves the daemon's list: the last thing a job does. */
 void live_finish(LiveSource *self, DrvJobState state);

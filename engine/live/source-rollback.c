@@ -157,6 +157,13 @@ step_settle(gpointer owner)
     ask_settled(self);
 }
 
+void
+live_stranded(LiveSource *self, const GError *error)
+{
+    g_free(self->stranded);
+    self->stranded = g_strdup_printf("QEMU does not resume the guest: %s", error->message);
+}
+
 static void
 resumed(GObject *source, GAsyncResult *result, gpointer ticket)
 {
@@ -168,8 +175,7 @@ resumed(GObject *source, GAsyncResult *result, gpointer ticket)
         return;
     if (reply == NULL) {
         note(self, "the guest cannot be resumed", error);
-        g_free(self->stranded);
-        self->stranded = g_strdup_printf("QEMU does not resume the guest: %s", error->message);
+        live_stranded(self, error);
     }
     drv_steps_next(&self->steps);
 }
