@@ -158,20 +158,39 @@ step_connect(gpointer owner)
                              step_connected, view_ticket(self));
 }
 
+/* What QEMU said to the command of a step: '*reply', owned by the caller, or '*error'. NULL: nobody
+ * is interested any more. */
+static DrvDiskView *
+hear(GObject *source, GAsyncResult *result, gpointer ticket, DrvDiskView **keep, JsonNode **reply,
+     GError **error)
+{
+    *reply = qmp_client_execute_finish(QMP_CLIENT(source), result, error);
+    DrvDiskView *self = view_redeem(ticket, keep);
+    if (self == NULL)
+        g_clear_error(error);
+    return self;
+}
+
+/* The step is done, or has failed; takes the error. */
+static void
+step_done(DrvDiskView *self, GError *error)
+{
+    if (error != NULL)
+        drv_steps_fail(&self->steps, error);
+    else
+        drv_steps_next(&self->steps);
+}
+
 /* The step is what QEMU says to one command; 'callback' NULL: nothing but whether it is done. */
 static void
 answered(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    DrvDiskView *self = view_redeem(ticket, &keep);
-    if (self == NULL)
-        g_clear_error(&error);
-    else if (reply == NULL)
-        drv_steps_fail(&self->steps, error);
-    else
-        drv_steps_next(&self->steps);
+    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    if (self != NULL)
+        step_done(self, error);
 }
 
 static void
@@ -283,15 +302,14 @@ static void
 disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    DrvDiskView *self = view_redeem(ticket, &keep);
+    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
     if (self == NULL)
-        g_clear_error(&error);
-    else if (reply == NULL || !take_disk(self, reply, &error))
-        drv_steps_fail(&self->steps, error);
-    else
-        drv_steps_next(&self->steps);
+        return;
+    if (reply != NULL)
+        take_disk(self, reply, &error);
+    step_done(self, error);
 }
 
 static void
@@ -316,17 +334,14 @@ static void
 bitmap_begun(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    DrvDiskView *self = view_redeem(ticket, &keep);
-    if (self == NULL) {
-        g_clear_error(&error);
-    } else if (reply == NULL) {
+    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    if (self == NULL)
+        return;
+    if (reply == NULL)
         not_ours(self, "bitmap", error);
-        drv_steps_fail(&self->steps, error);
-    } else {
-        drv_steps_next(&self->steps);
-    }
+    step_done(self, error);
 }
 
 static void
@@ -346,9 +361,9 @@ static void
 server_started(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = NULL;
     g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    DrvDiskView *self = view_redeem(ticket, &keep);
+    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
     if (self == NULL)
         return;
     if (reply != NULL) {
@@ -422,34 +437,29 @@ static void
 scratch_added(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    DrvDiskView *self = view_redeem(ticket, &keep);
-    if (self == NULL) {
-        g_clear_error(&error);
+    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    if (self == NULL)
         return;
-    }
     /* QEMU has opened it, and does not need it under that name any more. */
     if (self->qmp != NULL)
         qmp_client_execute_async(self->qmp, "remove-fd",
                                  qmp_args("fdset-id", "x", self->fdset, NULL), VIEW_QMP_MS, NULL,
                                  forget, NULL);
-    if (reply == NULL)
-        drv_steps_fail(&self->steps, error);
-    else
-        drv_steps_next(&self->steps);
+    step_done(self, error);
 }
 
 static void
 scratch_handed_over(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    DrvDiskView *self = view_redeem(ticket, &keep);
-    if (self == NULL) {
-        g_clear_error(&error);
-    } else if (reply == NULL) {
+    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    if (self == NULL)
+        return;
+    if (reply == NULL) {
         drv_steps_fail(&self->steps, error);
     } else if (!qmp_get_int(qmp_node_object(reply), "fdset-id", &self->fdset) ||
                self->qmp == NULL) {
@@ -497,19 +507,17 @@ static void
 filter_added(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    DrvDiskView *self = view_redeem(ticket, &keep);
-    if (self == NULL) {
-        g_clear_error(&error);
-    } else if (reply != NULL) {
-        drv_steps_next(&self->steps);
-    } else if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND) && self->qmp != NULL) {
+    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    if (self == NULL)
+        return;
+    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND) && self->qmp != NULL) {
         g_error_free(error);
         self->plain = TRUE;
         add_filter(self, NULL);
     } else {
-        drv_steps_fail(&self->steps, error);
+        step_done(self, error);
     }
 }
 
@@ -523,23 +531,18 @@ static void
 iothreads_known(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    DrvDiskView *self = view_redeem(ticket, &keep);
-    if (self == NULL) {
-        g_clear_error(&error);
+    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    if (self == NULL)
         return;
-    }
     JsonArray *threads = qmp_node_array(reply);
     if (reply != NULL && (threads == NULL || json_array_get_length(threads) > 0))
         error = g_error_new_literal(DRV_ERROR, DRV_ERROR_STATE,
                                     "this QEMU has iothreads, and one before 9.2 may end when such "
                                     "a disk is read by somebody else: copy its image when the VM "
                                     "is off, or run the VM with a newer QEMU");
-    if (error != NULL)
-        drv_steps_fail(&self->steps, error);
-    else
-        drv_steps_next(&self->steps);
+    step_done(self, error);
 }
 
 static void
