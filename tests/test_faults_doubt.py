@@ -41,16 +41,22 @@ def in_doubt(scene, *args, cut=True):
     return move
 
 
+def undelivered(scene):
+    """Committed, and the destination does not hear of it; the job, which is in doubt there."""
+    move = scene.migrate(*DROP)
+    scene.a.wait_held()
+    scene.relay.cut()
+    job = scene.b.wait_job("in-doubt")["job"]
+    scene.a.go_on()
+    assert move.wait().status == 3
+    return job
+
+
 def test_resolved_for_the_source(workdir, any_qemu):
     """Undelivered, COMMIT is called back: the destination must not run the guest on it later."""
     with Scene(workdir, any_qemu, relay=True, hold="source:committed") as scene:
-        move = scene.migrate(*DROP)
-        scene.a.wait_held()
-        scene.relay.cut()
-        scene.b.wait_job("in-doubt")
-        scene.a.go_on()
-        assert move.wait().status == 3
-        job = scene.a.job()["job"]
+        job = undelivered(scene)
+        assert scene.a.job()["job"] == job
         result = scene.a.drover("resolve", job, "--run-on", "source")
         assert result.status == 0, result.stderr
         assert scene.a.wait_job("failed")["error"]["message"].startswith("resolved")
@@ -76,12 +82,7 @@ def test_a_daemon_that_does_not_answer(workdir):
 
 def test_resolved_for_the_source_at_both_ends(workdir):
     with Scene(workdir, binary("10.0"), relay=True, hold="source:committed") as scene:
-        move = scene.migrate(*DROP)
-        scene.a.wait_held()
-        scene.relay.cut()
-        job = scene.b.wait_job("in-doubt")["job"]
-        scene.a.go_on()
-        assert move.wait().status == 3
+        job = undelivered(scene)
         assert scene.b.drover("resolve", job, "--run-on", "source").status == 0
         assert scene.b.wait_job("failed")["error"]["message"].startswith("resolved")
         assert scene.a.drover("resolve", job, "--run-on", "source").status == 0
@@ -91,12 +92,7 @@ def test_resolved_for_the_source_at_both_ends(workdir):
 
 def test_resolved_for_the_destination(workdir):
     with Scene(workdir, binary("7.2"), relay=True, hold="source:committed") as scene:
-        move = scene.migrate(*DROP)
-        scene.a.wait_held()
-        scene.relay.cut()
-        job = scene.b.wait_job("in-doubt")["job"]
-        scene.a.go_on()
-        assert move.wait().status == 3
+        job = undelivered(scene)
         assert scene.b.drover("resolve", job, "--run-on", "dest").status == 0
         assert scene.b.wait_job("done")
         assert scene.a.drover("resolve", job, "--run-on", "dest").status == 0
@@ -108,12 +104,7 @@ def test_resolved_for_the_destination(workdir):
 def test_resolved_there_and_found_out_here(workdir):
     """One word at the destination is enough, once the link is back."""
     with Scene(workdir, binary("7.2"), relay=True, hold="source:committed") as scene:
-        move = scene.migrate(*DROP)
-        scene.a.wait_held()
-        scene.relay.cut()
-        job = scene.b.wait_job("in-doubt")["job"]
-        scene.a.go_on()
-        assert move.wait().status == 3
+        job = undelivered(scene)
         assert scene.b.drover("resolve", job, "--run-on", "source").status == 0
         scene.relay.restore()
         assert scene.a.wait_job("failed")
