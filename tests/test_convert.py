@@ -380,12 +380,18 @@ def test_kill_leaves_what_the_next_removes(workdir, slow):
     assert not images.leftovers(workdir)
 
 
-def test_killed_before_it_has_connected(workdir, raw):
+# QEMU's own has a moment in which it takes a signal and does not heed it.
+DEAF = "trap 'trap - TERM' TERM"
+
+
+@pytest.mark.parametrize("begin", ("", DEAF), ids=("slow", "deaf"))
+def test_killed_before_it_has_connected(workdir, raw, begin):
     """A qemu-nbd that nobody has talked to does not end by itself, and would hold its image."""
     told, own = workdir / "pid", workdir / "bin"
     own.mkdir()
     slow = own / "qemu-nbd"
-    slow.write_text(f"#!/bin/sh\necho $$ > {told}.new && mv {told}.new {told}\nexec sleep 600\n")
+    slow.write_text(f"#!/bin/sh\n{begin}\necho $$ > {told}.new && mv {told}.new {told}\n"
+                    "while :; do sleep 0.05; done\n")
     slow.chmod(0o755)
     with Running("convert", raw, workdir / "b", "--format", "raw", "--dest-format", "vdi",
                  prefix=("env", f"PATH={own}:{os.environ['PATH']}")) as command:

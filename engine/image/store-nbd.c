@@ -22,13 +22,15 @@
  * is closed, be it by our death, and then leaves the image as it should be left.
  *
  * But it does not end if nobody has ever got as far as to talk to it. So a shell stays with it,
- * which ends it when our end of a pipe is closed before we have said that we do.
+ * which ends it when our end of a pipe is closed before we have said that we do. Once is not
+ * enough: qemu-nbd forgets a SIGTERM that comes after its handler is there and before its main loop
+ * begins.
  */
 #define KEEPER                                                                                     \
     "export LISTEN_FDS=1\n"                                                                        \
     "sh -c 'export LISTEN_PID=$$; exec \"$@\"' sh \"$@\" &\n"                                      \
     "exec 3<&- 4<&- 5<&-\n"                                                                        \
-    "read connected || kill $!\n"                                                                  \
+    "read connected || while kill $! 2>&-; do sleep 0.1; done\n"                                   \
     "wait $!\n"
 
 typedef struct {

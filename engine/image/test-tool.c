@@ -2,6 +2,8 @@
 #include "common/error.h"
 #include "engine/image/tool.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -95,6 +97,9 @@ test_pipe(void)
     g_assert_cmpint(mkfifo(pipe, 0600), ==, 0);
     g_assert_null(drv_tool_call(&call, NULL, NULL, &error));
     g_assert_error(error, DRV_ERROR, DRV_ERROR_TIMEOUT);
+    /* Nobody waits there any more. */
+    g_assert_cmpint(open(pipe, O_WRONLY | O_NONBLOCK | O_CLOEXEC), ==, -1);
+    g_assert_cmpint(errno, ==, ENXIO);
     g_unlink(path);
     g_unlink(pipe);
     g_rmdir(dir);

@@ -46,6 +46,8 @@ drv_tool_words(const char *text, const char *shown)
 
 /* How often it is looked whether it is to end. */
 #define TICK_MS 50
+/* How long one that was killed may take to be gone. */
+#define DEATH_MS 2000
 
 typedef struct {
     const DrvToolCall *call;
@@ -58,24 +60,37 @@ typedef struct {
     GError *error;
 } Run;
 
+/* Why it is to end now; NULL: it may go on. */
+static GError *
+reason(const Run *run)
+{
+    if (run->call->cancelled != NULL && g_atomic_int_get(run->call->cancelled))
+        return g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED, "it was called off meanwhile");
+    if (g_get_monotonic_time() >= run->until_us)
+        return g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                           "%s was not done within %u s and was ended: see whether every "
+                           "file of the image can be read",
+                           run->call->argv[0], (run->call->limit_ms + 999) / 1000);
+    return NULL;
+}
+
+/* It is killed, and is gone when we go on: so are its locks. But one that hangs in the kernel does
+ * not even die, and is not waited for without end. */
 static gboolean
 tick(gpointer data)
 {
     Run *run = data;
-    if (run->call->cancelled != NULL && g_atomic_int_get(run->call->cancelled))
-        run->stopped =
-            g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED, "it was called off meanwhile");
-    else if (g_get_monotonic_time() >= run->until_us)
-        run->stopped = g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
-                                   "%s was not done within %u s and was ended: see whether every "
-                                   "file of the image can be read",
-                                   run->call->argv[0], (run->call->limit_ms + 999) / 1000);
-    else
-        return G_SOURCE_CONTINUE;
-    /* One that hangs in the kernel does not even die: it is not waited for. */
-    g_subprocess_force_exit(run->process);
-    g_cancellable_cancel(run->stop);
-    return G_SOURCE_REMOVE;
+    if (run->stopped == NULL) {
+        run->stopped = reason(run);
+        if (run->stopped != NULL) {
+            g_subprocess_force_exit(run->process);
+            run->until_us = g_get_monotonic_time() + DEATH_MS * 1000;
+        }
+    } else if (g_get_monotonic_time() >= run->until_us) {
+        g_cancellable_cancel(run->stop);
+        return G_SOURCE_REMOVE;
+    }
+    return G_SOURCE_CONTINUE;
 }
 
 static void
