@@ -12,6 +12,7 @@ from harness import images
 from harness.handover import Hosts
 from harness.images import MIB
 from harness.relay import Relay
+from harness.scene import wait_until
 
 SLOW = ("--bandwidth", "8M")
 SENT_AGAIN = 64 * MIB  # at most, after a kill
@@ -113,21 +114,26 @@ def test_only_what_differs(hosts, workdir, there, form):
 SLOW_TO_END = """#!/bin/sh
 sh -c 'export LISTEN_PID=$$; exec %s "$@"' sh "$@"
 status=$?
-sleep 1
+sleep %s
 touch %s
 exit $status
 """
+
+
+def slow_tools(workdir, seconds):
+    """The environment in which qemu-nbd is like that, and leaves WORKDIR/ended."""
+    tool = workdir / "bin" / "qemu-nbd"
+    tool.parent.mkdir()
+    tool.write_text(SLOW_TO_END % (shutil.which("qemu-nbd"), seconds, workdir / "ended"))
+    tool.chmod(0o755)
+    return {"PATH": f"{tool.parent}:{os.environ['PATH']}"}
 
 
 def test_the_image_is_free_when_it_is_done(workdir, pki, there):
     """Whoever waits for the copy may start a VM with the image right away."""
     (workdir / "a.raw").write_bytes(b"compressed, and so read through qemu-nbd" * (MIB // 40))
     image = images.convert(workdir / "a.raw", workdir / "a", "qcow2", "-c")
-    tool = workdir / "bin" / "qemu-nbd"
-    tool.parent.mkdir()
-    tool.write_text(SLOW_TO_END % (shutil.which("qemu-nbd"), workdir / "ended"))
-    tool.chmod(0o755)
-    with Hosts(workdir, pki, hold=False, env={"PATH": f"{tool.parent}:{os.environ['PATH']}"}) as hosts:
+    with Hosts(workdir, pki, hold=False, env=slow_tools(workdir, 1)) as hosts:
         copy(hosts, image, there / "c", "--dest-format", "raw")
         assert (workdir / "ended").exists()
 
@@ -312,12 +318,16 @@ def test_bad_destination(hosts, workdir, there, raw):
 
 # ---- cut short ----
 
+def written(folder):
+    """How much there is under the temporary name."""
+    return sum(path.stat().st_blocks * 512 for path in folder.glob(".*.drover-*"))
+
+
 def wait_for_data(folder, size, hosts, timeout=60):
     """Until so much has been written under the temporary name."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        found = list(folder.glob(".*.drover-*"))
-        if found and found[0].stat().st_blocks * 512 >= size:
+        if written(folder) >= size:
             return
         time.sleep(0.01)
     raise TimeoutError(f"nothing comes: {hosts.a.said()}\n{hosts.b.said()}")
@@ -356,7 +366,10 @@ def test_cancel(hosts, big, there):
 def test_two_to_the_same_place(hosts, big, there):
     with start(hosts, big, there / "c", *SLOW) as command:
         wait_for_data(there, 4 * MIB, hosts)
-        refused(hosts, "is being written by another copy", big, there / "c", "--format", "raw")
+        job = hosts.a.drover("jobs", "--json").json["jobs"][0]["job"]
+        refused(hosts, f"c is being written by another copy of yours, {job}: wait", big, there / "c",
+                "--format", "raw")
+        wait_for_data(there, written(there) + 2 * MIB, hosts)  # nothing has happened to it
         command.process.send_signal(signal.SIGINT)
         assert command.wait().status == 4
 
@@ -415,6 +428,44 @@ def test_away_too_long(hosts, big, there):
     with start(hosts, big, there / "c") as command:
         report = check_done(command, big, there)
     assert report["disk"]["same_bytes"] >= 80 * MIB - SENT_AGAIN
+
+
+def give_up(hosts, image, there, *options):
+    """A copy that the source has given up while the destination waits for the link."""
+    with Relay(*hosts.b.address.rsplit(":", 1)) as relay:
+        with start(hosts, image, there / "c", *SLOW, "--drop-timeout", "1", *options,
+                   to=relay.address) as command:
+            wait_for_data(there, 8 * MIB, hosts)
+            relay.cut()
+            result = command.wait()
+    assert result.status == 1 and "has been away for 1 s" in result.json["error"]
+
+
+def test_what_is_over_here_is_taken_over(hosts, workdir, there):
+    """The next one needs not wait until the destination has given up, too; but nobody else's may come."""
+    image = random_image(workdir / "big", 24 * MIB)
+    give_up(hosts, image, there)
+    refused_to_b = hosts.b.drover("copy", image, "--to", hosts.b.address, "--dest", there / "c", "--format",
+                                  "raw")
+    assert refused_to_b.status == 1
+    assert "c is being written by another copy: wait" in refused_to_b.stderr
+    with start(hosts, image, there / "c") as command:
+        report = check_done(command, image, there)
+    assert report["disk"]["same_bytes"] >= 8 * MIB
+
+
+@pytest.mark.slow
+def test_it_ends_before_the_next_begins(workdir, pki, there):
+    """However long its qemu-nbd takes to close the image."""
+    image = random_image(workdir / "big", 24 * MIB)
+    with Hosts(workdir, pki, hold=False, env=slow_tools(workdir, 8)) as hosts:
+        give_up(hosts, image, there, "--dest-format", "qcow2")
+        assert not (workdir / "ended").exists()
+        with start(hosts, image, there / "c", "--dest-format", "qcow2") as command:
+            wait_until(lambda: "is over there: its place is free" in hosts.b.said(), "it to come")
+            assert not (workdir / "ended").exists()
+            report = check_done(command, image, there, "qcow2")
+    assert report["disk"]["same_bytes"] >= 8 * MIB
 
 
 def test_jobs_tell_of_it(hosts, raw, there):

@@ -21,11 +21,16 @@
  * copy.open has a thread open the target, and is answered when that is done; then a socket pair
  * joins the channel to a thread that receives. copy.finish is answered when that thread has ended.
  * Threads tell the control thread by an idle source, which holds the end.
+ *
+ * An end that is given up goes off the list at once, but its threads may be in the middle of a
+ * write, or its qemu-nbd may be closing the image. So whoever comes next to the same path waits
+ * until they have ended. An end is given up only where that is certain to be meant: by the host
+ * that began it, over and above that by the same job, or by one that says that the job is over.
  */
 typedef struct {
     guint refs;
-    DrvCopyEnds *owner;    /* NULL: off the list */
-    GPtrArray *running;    /* the owner's, which outlives the thread */
+    DrvCopyEnds *ends;     /* outlives the threads */
+    gboolean listed;       /* can be called for */
     char *const *folders;  /* borrowed from the configuration */
     DrvTransfer *transfer; /* borrowed */
     char *job, *from;      /* the source's job, and its host by its certificate */
@@ -41,7 +46,8 @@ typedef struct {
     DrvPeer *peer;              /* of the session */
     guint64 opening, finishing; /* calls to be answered; 0: none */
     DrvChannelSet *channel;
-    gint cancelled; /* keep nothing; atomic */
+    gint cancelled;   /* keep nothing; atomic */
+    gboolean waiting; /* for those before to end */
     gboolean over;
     guint forget;
 } End;
@@ -84,17 +90,18 @@ stop(End *end)
 static void
 take_off(End *end)
 {
-    DrvCopyEnds *owner = g_steal_pointer(&end->owner);
     g_clear_handle_id(&end->forget, g_source_remove);
-    if (owner != NULL)
-        g_ptr_array_remove_fast(owner->list, end);
+    if (!end->listed)
+        return;
+    end->listed = FALSE;
+    g_ptr_array_remove_fast(end->ends->list, end);
 }
 
 static void
 run(End *end, const char *name, GThreadFunc func)
 {
     end->refs++;
-    g_ptr_array_add(end->running, end);
+    g_ptr_array_add(end->ends->running, end);
     end->thread = g_thread_new(name, func, end);
 }
 
@@ -103,7 +110,18 @@ static void
 join(End *end)
 {
     g_thread_join(g_steal_pointer(&end->thread));
-    g_ptr_array_remove_fast(end->running, end);
+    g_ptr_array_remove_fast(end->ends->running, end);
+}
+
+static void begin_waiting(DrvCopyEnds *ends);
+
+/* After join(), with all else done: what the end held is free now, if it is over. */
+static void
+leave(End *end)
+{
+    DrvCopyEnds *ends = end->ends;
+    end_unref(end);
+    begin_waiting(ends);
 }
 
 static gboolean
@@ -152,11 +170,9 @@ received(gpointer data)
                   drv_json_string(end->args, "path", ""));
     if (end->finishing != 0)
         answer_finish(end);
-    if (end->owner != NULL)
+    if (end->listed)
         end->forget = g_timeout_add_seconds(KEEP_OVER_S, forget, end);
-    else
-        take_off(end);
-    end_unref(end);
+    leave(end);
     return G_SOURCE_REMOVE;
 }
 
@@ -208,20 +224,26 @@ start_receiving(End *end, GError **error)
     return TRUE;
 }
 
+static GError *
+called_off(void)
+{
+    return g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED, "the copy was called off");
+}
+
 static gboolean
 opened(gpointer data)
 {
     End *end = data;
     join(end);
     if (end->error == NULL && drv_copy_is_cancelled(&end->count))
-        end->error = g_error_new(DRV_ERROR, DRV_ERROR_CANCELLED, "the copy was called off");
+        end->error = called_off();
     if (end->error != NULL || !start_receiving(end, &end->error)) {
         if (end->opening != 0)
             drv_peer_refuse(end->peer, end->opening, end->error);
         drv_target_drop(end->target, !g_atomic_int_get(&end->cancelled));
         take_off(end);
     }
-    end_unref(end);
+    leave(end);
     return G_SOURCE_REMOVE;
 }
 
@@ -258,7 +280,13 @@ find(DrvCopyEnds *ends, const char *job, DrvPeer *peer)
     return NULL;
 }
 
-/* A source that comes back over another session is done with what it began before. */
+static const char *
+path_of(const End *end)
+{
+    return drv_json_string(end->args, "path", "");
+}
+
+/* Its source is done with it: it went away, or comes back over another session. */
 static void
 supersede(End *end)
 {
@@ -266,14 +294,78 @@ supersede(End *end)
     take_off(end);
 }
 
+/* Whether one that was given up may still be writing there. */
+static gboolean
+is_written(const End *end)
+{
+    const GPtrArray *running = end->ends->running;
+    for (guint i = 0; i < running->len; i++) {
+        const End *other = running->pdata[i];
+        if (!other->listed && g_str_equal(path_of(other), path_of(end)))
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static void
+begin_when_free(End *end)
+{
+    end->waiting = is_written(end);
+    if (!end->waiting)
+        run(end, "copy-open", open_target);
+}
+
+static void
+begin_waiting(DrvCopyEnds *ends)
+{
+    for (guint i = 0; i < ends->list->len; i++) {
+        End *end = ends->list->pdata[i];
+        if (end->waiting)
+            begin_when_free(end);
+    }
+}
+
+/* What this job began before, and copies of the same host that are over there. */
+static void
+supersede_all(DrvCopyEnds *ends, DrvPeer *peer, JsonObject *args)
+{
+    JsonArray *over = drv_json_array(args, "over");
+    guint n = over != NULL ? MIN(json_array_get_length(over), MAX_ENDS) : 0;
+    End *before = find(ends, drv_json_string(args, "job", ""), peer);
+    if (before != NULL)
+        supersede(before);
+    for (guint i = 0; i < n; i++) {
+        JsonNode *node = json_array_get_element(over, i);
+        const char *job = JSON_NODE_HOLDS_VALUE(node) ? json_node_get_string(node) : NULL;
+        before = job != NULL ? find(ends, job, peer) : NULL;
+        if (before == NULL)
+            continue;
+        g_message("copy %s from %s is over there: its place is free", before->job, before->from);
+        supersede(before);
+    }
+}
+
+/* A copy of the same host that goes on, as far as can be told by the path; who else writes there
+ * is seen by the lock on the file. */
+static const End *
+find_rival(DrvCopyEnds *ends, DrvPeer *peer, JsonObject *args)
+{
+    for (guint i = 0; i < ends->list->len; i++) {
+        const End *end = ends->list->pdata[i];
+        if (!end->over && g_str_equal(end->from, drv_peer_name(peer)) &&
+            g_str_equal(path_of(end), drv_json_string(args, "path", "")))
+            return end;
+    }
+    return NULL;
+}
+
 static void
 copy_open(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
 {
     g_autoptr(GError) error = NULL;
     const char *job = drv_json_string(args, "job", "");
-    End *before = find(ends, job, peer);
-    if (before != NULL)
-        supersede(before);
+    supersede_all(ends, peer, args);
+    const End *rival = find_rival(ends, peer, args);
     gint64 size = drv_json_int(args, "size", -1);
     if (!drv_job_valid_id(job) || size < 0 || (guint64)size > DRV_IMAGE_SIZE_MAX)
         error = g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL, "the copy's job or size makes no sense");
@@ -281,14 +373,19 @@ copy_open(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
         error = g_error_new(DRV_ERROR, DRV_ERROR_LIMIT,
                             "%d images are being copied to this host already: try again later",
                             MAX_ENDS);
+    else if (rival != NULL)
+        error = g_error_new(DRV_ERROR, DRV_ERROR_STATE,
+                            "%s is being written by another copy of yours, %s: wait for its end, "
+                            "or end it with 'drover cancel %s'",
+                            path_of(rival), rival->job, rival->job);
     if (error != NULL) {
         drv_peer_refuse(peer, call, error);
         return;
     }
     End *end = g_new0(End, 1);
     end->refs = 1; /* the list's */
-    end->owner = ends;
-    end->running = ends->running;
+    end->ends = ends;
+    end->listed = TRUE;
     end->folders = drv_copy_folders(ends->services);
     end->transfer = drv_services_transfer(ends->services);
     end->job = g_strdup(job);
@@ -298,7 +395,7 @@ copy_open(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
     end->peer = drv_peer_ref(peer);
     end->opening = call;
     g_ptr_array_add(ends->list, end);
-    run(end, "copy-open", open_target);
+    begin_when_free(end);
 }
 
 /* --- the other calls --- */
@@ -331,6 +428,10 @@ copy_abort(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
     End *end = find(ends, drv_json_string(args, "job", ""), peer);
     if (end != NULL) {
         g_atomic_int_set(&end->cancelled, 1);
+        if (end->waiting) {
+            g_autoptr(GError) error = called_off();
+            drv_peer_refuse(end->peer, end->opening, error);
+        }
         supersede(end);
     }
     drv_peer_answer(peer, call, json_object_new());

@@ -9,6 +9,7 @@
 #include "engine/image/source.h"
 #include "engine/job/allow.h"
 #include "engine/daemon/copy-dest.h"
+#include "engine/daemon/copy-over.h"
 #include "engine/daemon/disk-view.h"
 
 #include <errno.h>
@@ -427,6 +428,7 @@ open_args(Copy *self)
     json_object_set_boolean_member(args, "compress", spec->compress);
     json_object_set_boolean_member(args, "delta", !spec->whole);
     json_object_set_int_member(args, "size", (gint64)self->store->size);
+    json_object_set_array_member(args, "over", drv_copies_over(self->base.services, spec->dest));
     return args;
 }
 
