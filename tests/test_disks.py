@@ -260,7 +260,7 @@ def test_what_holds_data_is_not_overwritten(workdir, any_qemu):
 def test_zeroes_are_no_data(workdir):
     pair = Pair(workdir, "vda", "raw", data=MIB)
     subprocess.run(["qemu-img", "create", "-q", "-f", "raw", "-o", "preallocation=falloc",
-                    pair.dest, str(SIZE)], check=True)
+                    pair.dest, str(SIZE)], timeout=120, check=True)
     with scene_with(workdir, "10.0", pair) as scene:
         assert scene.try_migrate(*MIRROR).status == 0
         scene.check_runs_at_dest()
@@ -275,12 +275,12 @@ def test_backing_files(workdir, any_qemu, chain):
     disks.fill(base, 0, 8 * MIB, seed=3)
     pair = Pair(workdir, "vda", data=MIB)
     over = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]
-    subprocess.run([*over, base, pair.source], check=True)
+    subprocess.run([*over, base, pair.source], timeout=120, check=True)
     disks.fill(pair.source, 2 * MIB, MIB, seed=4)
     if chain == "keep":
         copy = workdir / "base-copy.img"
         copy.write_bytes(base.read_bytes())
-        subprocess.run([*over, copy, pair.dest], check=True)
+        subprocess.run([*over, copy, pair.dest], timeout=120, check=True)
     source, dest = guests([pair])
     with Scene(workdir, any_qemu, source, dest_guest=dest) as scene:
         result = scene.try_migrate(*MIRROR, "--disks-chain", chain, "--keep-source")
@@ -295,7 +295,7 @@ def test_a_chain_that_cannot_be_kept(workdir):
     base = disks.make(workdir / "base.img", SIZE)
     pair = Pair(workdir, "vda", data=MIB)
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base,
-                    pair.source], check=True)
+                    pair.source], timeout=120, check=True)
     with scene_with(workdir, "10.0", pair) as scene:
         before = settings(scene.source)
         one_sentence(scene.try_migrate(*MIRROR, "--disks-chain", "keep"), 1, "none at the destination",
@@ -308,11 +308,11 @@ def loop_device(workdir):
     """A block device of SIZE bytes."""
     image = disks.make(workdir / "loop.img", SIZE, "raw")
     made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True,
-                          check=False)
+                          timeout=60, check=False)
     if made.returncode != 0:
         pytest.skip(f"no loop device here: {made.stderr.strip()}")
     yield made.stdout.strip()
-    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], timeout=60, check=True)
 
 
 def test_a_block_device(workdir, loop_device):
@@ -473,10 +473,10 @@ def small_place(workdir):
     place = workdir / "small"
     place.mkdir()
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "none", place],
-                                           check=False).returncode != 0:
+                                           timeout=60, check=False).returncode != 0:
         pytest.skip("a small file system cannot be mounted here")
     yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    subprocess.run(["umount", "-l", place], timeout=60, check=True)
 
 
 def test_the_destination_is_full(workdir, any_qemu, small_place):

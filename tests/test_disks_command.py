@@ -34,14 +34,14 @@ def hosts(workdir, pki, config=None, **b_options):
 
 
 def create(fmt, path, size=SIZE, *options):
-    subprocess.run(["qemu-img", "create", "-q", "-f", fmt, *options, path, str(size)], check=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", fmt, *options, path, str(size)], timeout=120, check=True)
     return path
 
 
 def info(path):
     """Also of an image that a QEMU has open."""
     said = subprocess.run(["qemu-img", "info", "-U", "--output=json", path], stdout=subprocess.PIPE,
-                          check=True)
+                          timeout=120, check=True)
     return json.loads(said.stdout)
 
 
@@ -70,7 +70,7 @@ def there(workdir):
 def test_the_list(workdir, pki, any_qemu):
     base = create("qcow2", workdir / "base.img")
     top = create("qcow2", workdir / "top.img", SIZE, "-b", base, "-F", "qcow2")
-    subprocess.run(["qemu-img", "snapshot", "-c", "one", top], check=True)
+    subprocess.run(["qemu-img", "snapshot", "-c", "one", top], timeout=120, check=True)
     plain = create("raw", workdir / "plain.img")
     with Daemon(workdir, "a", pki / "a") as a, machine(
             any_qemu, disks.drive(top, "vda"), disks.blockdev(plain, "data", "raw"),
@@ -258,7 +258,7 @@ def test_wrong_use(scene, args, words):
 ))
 def test_refused(scene, body, says):
     reply = subprocess.run(["curl", "-s", "--unix-socket", scene[1].api, "http://drover/v1/disks", "-d",
-                            json.dumps(body)], stdout=subprocess.PIPE, text=True, check=True)
+                            json.dumps(body)], stdout=subprocess.PIPE, text=True, timeout=120, check=True)
     error = json.loads(reply.stdout)["error"]
     assert error["class"] == "usage" and says in error["message"], error
 
@@ -267,10 +267,10 @@ def test_refused(scene, body, says):
 def small_place(there):
     """A file system that has room for no qcow2 image."""
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", there],
-                                           check=False).returncode != 0:
+                                           timeout=60, check=False).returncode != 0:
         pytest.skip("a small file system cannot be mounted here")
     yield there
-    subprocess.run(["umount", "-l", there], check=True)
+    subprocess.run(["umount", "-l", there], timeout=60, check=True)
 
 
 def test_no_room(workdir, pki, small_place):
@@ -285,7 +285,7 @@ def test_no_room(workdir, pki, small_place):
         assert warned.status == 0 and f"warning: {small_place} has 6" in warned.stdout, warned
         assert names(small_place) == ["one.img"]
         (small_place / "one.img").unlink()
-        subprocess.run(["mount", "-o", "remount,ro", small_place], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", small_place], timeout=60, check=True)
         one_sentence(a.drover(*words), 1, "disk 'one': ", "cannot be made: Read-only file system")
 
 

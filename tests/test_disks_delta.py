@@ -29,15 +29,15 @@ class Older:
         self.dest = workdir / "vda-dst.img"
         disks.fill(self.source, MIB, 12 * MIB, fmt)
         if self.fmt == self.dest_fmt:
-            subprocess.run(["cp", "--sparse=always", self.source, self.dest], check=True)
+            subprocess.run(["cp", "--sparse=always", self.source, self.dest], timeout=60, check=True)
         else:
             subprocess.run(["qemu-img", "convert", "-O", self.dest_fmt, self.source, self.dest],
-                           check=True)
+                           timeout=120, check=True)
         disks.fill(self.dest, 22 * MIB, MIB, self.dest_fmt, seed=4)
         disks.fill(self.source, 3 * MIB + 4096, 2 * MIB, fmt, seed=2)
         disks.fill(self.source, 20 * MIB, MIB, fmt, seed=3)
         subprocess.run(["qemu-io", "-f", fmt, "-c", f"write -z {7 * MIB} {MIB}", self.source],
-                       check=True, stdout=subprocess.DEVNULL)
+                       timeout=120, check=True, stdout=subprocess.DEVNULL)
 
     def guests(self, base=GUEST, dest_extra=None):
         ends = [disks.drive(path, "vda", fmt, ",discard=unmap")

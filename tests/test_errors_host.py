@@ -184,13 +184,13 @@ class mounted:
 
     def __enter__(self):
         done = subprocess.run(["mount", "-t", "tmpfs", "-o", self._options, "tmpfs", self._path],
-                              capture_output=True, text=True, check=False)
+                              capture_output=True, text=True, timeout=60, check=False)
         if done.returncode != 0:
             pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
         return self
 
     def __exit__(self, *_):
-        subprocess.run(["umount", "-l", self._path], check=False)
+        subprocess.run(["umount", "-l", self._path], timeout=60, check=False)
 
 
 def fill(directory):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import select
 import subprocess
 
 import pytest
@@ -24,7 +25,11 @@ class Tool:
         argv += [str(pid)] if pid else []
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True)
-        self.first = json.loads(self.process.stdout.readline())
+        self.first = self._answer()
+
+    def _answer(self):
+        assert select.select([self.process.stdout], [], [], 60)[0], "guestram says nothing for 60 s"
+        return json.loads(self.process.stdout.readline())
 
     @property
     def blocks(self):
@@ -34,7 +39,7 @@ class Tool:
     def ask(self, *words):
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        return self._answer()
 
     def do(self, *words):
         answer = self.ask(*words)

@@ -10,7 +10,7 @@ import pytest
 
 from harness import daemon, qemu
 from harness.liar import DATA, HELLO, PING, WELCOME, Liar, LyingHost, hello
-from harness.scene import FaultyDaemon
+from harness.scene import FaultyDaemon, wait_until
 
 LANES, MESSAGES, PREPARING, FIRST_JOB = 48, 16 << 20, 32, 5  # as in the daemon; FIRST_JOB in channels
 
@@ -89,9 +89,8 @@ def test_sessions(workdir, pki):
         at = len(a.said())
         mine[1].close()
         liars.open.remove(mine[1])
-        while "the connection to m broke" not in a.said()[at:]:
-            assert a.alive()
-            works(mine[0])
+        wait_until(lambda: works(mine[0]) and "the connection to m broke" in a.said()[at:],
+                   "the daemon to hear of the end")
         late = liars.greet()
         assert works(late) and works(mine[0]) and works(mine[2])
         assert "as many as it may" in liars.refused()

@@ -29,6 +29,7 @@ class Api(http.client.HTTPConnection):
 
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
         self.sock.connect(self._path)
 
     def ask(self, method, path, body=None):

@@ -14,7 +14,7 @@ MEMIMAGE = ("tests", "tools", "memimage")
 
 def memimage(path, *options):
     done = subprocess.run([build.built(*MEMIMAGE), *map(str, options), path],
-                          capture_output=True, text=True, check=False)
+                          capture_output=True, text=True, timeout=120, check=False)
     return done
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import termios
@@ -71,7 +72,11 @@ def run_on_terminal(argv, columns):
     os.close(slave)
     got = b""
     with contextlib.suppress(OSError):  # EIO: the last user of the terminal has gone
-        while more := os.read(master, 4096):
+        while True:
+            assert select.select([master], [], [], 60)[0], f"drover shows nothing for 60 s: {got}"
+            more = os.read(master, 4096)
+            if not more:
+                break
             got += more
     os.close(master)
     stdout = process.stdout.read().decode()

@@ -241,7 +241,7 @@ def test_qemu_killed_while_it_compares(workdir, where):
         scene.b.wait_held()
         machine = scene.source if where == "src" else scene.dest
         machine.process.kill()
-        machine.process.wait()
+        machine.wait_exit()
         scene.b.go_on()
         one_sentence(move.wait(), 1, "memory cannot be")
         if where == "dst":

@@ -89,6 +89,6 @@ def test_off(workdir, pki):
 def test_refused(workdir, pki, body, says):
     with daemon(workdir, pki) as a:
         reply = subprocess.run(["curl", "-s", "--unix-socket", a.api, "http://drover/v1/numa", "-d",
-                                json.dumps(body)], stdout=subprocess.PIPE, text=True, check=True)
+                                json.dumps(body)], stdout=subprocess.PIPE, text=True, timeout=120, check=True)
     error = json.loads(reply.stdout)["error"]
     assert error["class"] == "usage" and says in error["message"], error

@@ -17,7 +17,7 @@ def fuzz(workdir, seconds, *args):
         pytest.skip("no clang on this machine: apt-get install clang")
     seconds = os.environ.get("DRV_FUZZ_SECONDS", seconds)
     run = subprocess.run([ROOT / "tests/fuzz/run", "--seconds", seconds, "--work", workdir, *args],
-                         capture_output=True, text=True, check=False)
+                         capture_output=True, text=True, timeout=300, check=False)
     found = {path.name: path.read_bytes().hex() for path in (workdir / "findings").glob("*")}
     assert run.returncode == 0 and not found, (run.stdout[-3000:], run.stderr[-2000:], found)
     targets = len(list((ROOT / "tests/fuzz").glob("fuzz-*.c")))

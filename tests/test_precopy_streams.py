@@ -22,7 +22,7 @@ DEVICES = {"timer", "cpu_common", "cpu", "apic", "ps2kbd", "globalstate"}
 
 def inspect(path, *args):
     run = subprocess.run([build.built("precopy", "precopy-inspect"), *map(str, args), path],
-                         capture_output=True, text=True, check=False)
+                         capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, (args, run.stdout, run.stderr)
     seen = json.loads(run.stdout)
     assert seen["same"]
@@ -177,5 +177,5 @@ def test_damage_passes_through(recorded, version, name):
 
 def test_a_file_that_is_not_there_is_named():
     run = subprocess.run([build.built("precopy", "precopy-inspect"), "/nonexistent"],
-                         capture_output=True, text=True, check=False)
+                         capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 2 and "/nonexistent" in run.stderr

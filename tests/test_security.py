@@ -14,7 +14,7 @@ import pytest
 from harness import daemon, qemu
 from harness.build import ROOT
 from harness.qemu import Guest, Machine
-from harness.scene import FaultyDaemon, Scene, free, one_sentence
+from harness.scene import FaultyDaemon, Scene, free, one_sentence, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_the_api_for_a_group(workdir, pki):
                     "s.connect(sys.argv[1])")
             return subprocess.run(["setpriv", "--reuid=1", f"--regid={gid}", "--clear-groups",
                                    "/usr/bin/python3", "-c", code, a.api],
-                                  capture_output=True, text=True, check=False)
+                                  capture_output=True, text=True, timeout=60, check=False)
 
         assert connect(group.gr_gid).returncode == 0
         assert "PermissionError" in connect(1).stderr
@@ -126,6 +126,7 @@ def find(host, event, **members):
 def cancel_nothing(host):
     """Asks for it, as drover itself looks first."""
     with socket.socket(socket.AF_UNIX) as api:
+        api.settimeout(60)
         api.connect(str(host.api))
         api.sendall(b"POST /v1/jobs/nosuchjob/cancel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                     b"Content-Length: 0\r\n\r\n")
@@ -202,7 +203,7 @@ def test_a_full_disk_under_the_log(workdir, pki):
     with configured(workdir, pki, "a", "") as a:
         a.stop()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", a.state],
-                          check=False).returncode:
+                          timeout=60, check=False).returncode:
             pytest.skip("no tmpfs can be mounted here")
         try:
             a.start()
@@ -211,8 +212,12 @@ def test_a_full_disk_under_the_log(workdir, pki):
                 while True:
                     filler.write(bytes(4096))
             log = a.state / "audit.log"
-            while "cannot be written: No space left on device: it lacks this entry" not in a.said():
+
+            def said_so():
                 cancel_nothing(a)  # what is asked is answered all the same
+                return "cannot be written: No space left on device: it lacks this entry" in a.said()
+
+            wait_until(said_so, "the daemon's word on its audit log")
             before = len(entries(a))
             lost = a.said().count("it lacks this entry")
             (a.state / "filler").unlink()
@@ -223,7 +228,7 @@ def test_a_full_disk_under_the_log(workdir, pki):
             assert "does not hold together" not in a.said()
         finally:
             a.kill()
-            subprocess.run(["umount", "-l", a.state], check=True)
+            subprocess.run(["umount", "-l", a.state], timeout=60, check=True)
 
 
 def bounding_set():

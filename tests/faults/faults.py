@@ -29,8 +29,8 @@ class Disk:
             image.truncate(self.SIZE)
         # Like many a host's: an error makes it read-only.
         subprocess.run(["mkfs.ext4", "-q", "-e", "remount-ro", "-O", "^has_journal", self._image],
-                       check=True)
-        subprocess.run(["mount", "-o", "loop", self._image, self._path], check=True)
+                       timeout=60, check=True)
+        subprocess.run(["mount", "-o", "loop", self._image, self._path], timeout=60, check=True)
         return self
 
     def fill(self):
@@ -47,24 +47,24 @@ class Disk:
 
     def break_down(self):
         device = subprocess.run(["findmnt", "-no", "SOURCE", self._path], capture_output=True,
-                                text=True, check=True).stdout.strip()
+                                text=True, timeout=60, check=True).stdout.strip()
         trigger = pathlib.Path("/sys/fs/ext4", pathlib.Path(device).name, "trigger_fs_error")
         trigger.write_text("1")
 
     def mend(self):
         """After the daemon has ended: checked and mounted anew, as after a reboot. A copy of it is,
         since a QEMU of this host may still hold a socket on the old one."""
-        subprocess.run(["umount", "-l", self._path], check=True)
+        subprocess.run(["umount", "-l", self._path], timeout=60, check=True)
         broken, self._image = self._image, self._image.with_suffix(".mended")
         shutil.copyfile(broken, self._image)
         broken.unlink()
-        subprocess.run(["fsck.ext4", "-f", "-y", self._image], capture_output=True, check=False)
-        subprocess.run(["mount", "-o", "loop", self._image, self._path], check=True)
+        subprocess.run(["fsck.ext4", "-f", "-y", self._image], capture_output=True, timeout=60, check=False)
+        subprocess.run(["mount", "-o", "loop", self._image, self._path], timeout=60, check=True)
 
     def _unmount(self):
         # The kernel lets go of a ring's files a moment after its process has ended.
         wait_until(lambda: subprocess.run(["umount", self._path], capture_output=True,
-                                          check=False).returncode == 0, "the disk to be free")
+                                          timeout=60, check=False).returncode == 0, "the disk to be free")
 
     def __exit__(self, *_):
         self._unmount()

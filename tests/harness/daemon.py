@@ -187,7 +187,7 @@ class Daemon:
     def metrics(self):
         """{'name{labels}': value} of what Prometheus would collect."""
         said = subprocess.run(["curl", "-sS", "--unix-socket", self.api, "http://drover/v1/metrics"],
-                              stdout=subprocess.PIPE, text=True, check=True).stdout
+                              stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout
         lines = [line for line in said.splitlines() if not line.startswith("#")]
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
@@ -228,7 +228,7 @@ class Daemon:
         """As a crash would."""
         if self.alive():
             self.process.kill()
-        self.process.wait()
+        self.process.wait(60)
 
     def close(self):
         if self.process is not None:

@@ -34,7 +34,7 @@ MUCH = "if=/random bs=256k count=8 seek=$((n % 8 * 8)) oflag=direct"
 
 def make(path, size, fmt="qcow2"):
     """An empty image; its path."""
-    subprocess.run(["qemu-img", "create", "-q", "-f", fmt, path, str(size)], check=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", fmt, path, str(size)], timeout=60, check=True)
     return path
 
 
@@ -42,7 +42,7 @@ def encrypted(path, size):
     """An empty qcow2 image with the key 'abc'; its path."""
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=key,data=abc", "-o",
                     "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10", path, str(size)],
-                   check=True)
+                   timeout=120, check=True)
     return path
 
 
@@ -51,14 +51,14 @@ def fill(path, offset, length, fmt="qcow2", seed=1):
     data = path.with_suffix(".data")
     data.write_bytes(random.Random(seed).randbytes(length))
     subprocess.run(["qemu-io", "-f", fmt, "-c", f"write -s {data} {offset} {length}", path], check=True,
-                   stdout=subprocess.DEVNULL)
+                   stdout=subprocess.DEVNULL, timeout=120)
     data.unlink()
 
 
 def differ(one, other):
     """'' when two images hold the same, also while QEMUs have them open; else qemu-img's words."""
     done = subprocess.run(["qemu-img", "compare", "-U", one, other], capture_output=True, text=True,
-                          check=False)
+                          timeout=120, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 

@@ -48,7 +48,8 @@ def sector(index, number, body="text"):
 def read_raw(image):
     """All that an image holds, also while a QEMU has it open."""
     with tempfile.NamedTemporaryFile(prefix="drv-") as raw:
-        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", image, raw.name], check=True)
+        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", image, raw.name], timeout=120,
+                       check=True)
         return raw.read()
 
 

@@ -7,9 +7,10 @@ import os
 import pathlib
 import random
 import subprocess
-import time
 
 import pytest
+
+from .scene import wait_until
 
 MIB = 1 << 20
 FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx")
@@ -23,7 +24,7 @@ def tools_env(binary):
 
 def run(*args, env=None, check=True):
     return subprocess.run([str(a) for a in args], env={**os.environ, **(env or {})}, check=check,
-                          capture_output=True, text=True)
+                          capture_output=True, text=True, timeout=120)
 
 
 def run_until(*args, tries=20):
@@ -86,16 +87,19 @@ def leftovers(folder):
 
 def wait_for_leftovers(folder, timeout=60):
     """Until something is being written there."""
-    deadline = time.monotonic() + timeout
-    while not leftovers(folder):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: leftovers(folder), f"something to be written in {folder}", timeout)
 
 
-def wait_for_end_of_writer(temp):
+def wait_for_end_of_writer(temp, timeout=60):
     """Until nobody holds the temporary file: a qemu-nbd that lost drover closes its image first."""
+    def free():
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
     with open(temp, "rb") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
+        wait_until(free, f"the end of who holds {temp}", timeout)
 
 
 class Holder:
@@ -106,7 +110,7 @@ class Holder:
             ["qemu-nbd", "--persistent", "--socket", str(socket), "--format", form, str(image)])
         qemu_io = ["qemu-io", "-f", "raw", "-c", "read 0 512", f"nbd+unix:///?socket={socket}"]
         for _ in range(600):
-            if subprocess.run(qemu_io, capture_output=True, check=False).returncode == 0:
+            if subprocess.run(qemu_io, capture_output=True, timeout=60, check=False).returncode == 0:
                 return
             if self.process.poll() is not None:
                 break
@@ -125,7 +129,7 @@ def small_disk(workdir, size):
     folder = workdir / "small"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "drover-test", folder],
-                      capture_output=True, check=False).returncode != 0:
+                      capture_output=True, timeout=60, check=False).returncode != 0:
         pytest.skip("no file system can be mounted here")
     try:
         yield folder

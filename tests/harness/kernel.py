@@ -50,13 +50,14 @@ def modules(kernel, names):
     paths = []
     for name in names:
         shown = subprocess.run(["/sbin/modprobe", "-S", kernel, "--show-depends", name],
-                               stdout=subprocess.PIPE, text=True, check=True).stdout
+                               stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout
         paths += re.findall(r"^insmod (\S+)", shown, re.M)
     return list(dict.fromkeys(paths))
 
 
 def libraries(program):
-    shown = subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    shown = subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, timeout=60,
+                           check=True).stdout
     return re.findall(r"(/\S+) \(0x", shown)
 
 

@@ -11,12 +11,15 @@ import json
 import socket
 import ssl
 import struct
+import time
 
 HELLO, WELCOME, REFUSE, PING, PONG, ACK, DATA, BYE = range(1, 9)
 NONE, LZ4, ZSTD = range(3)
 MAGIC = b"DROVER\r\n"
 HEADER = struct.Struct(">BBHIQIIQQ")
 CREDIT = 64
+# Seconds to wait for anything it should say.
+LIMIT = 60
 
 
 class _Hash128(ctypes.Structure):
@@ -60,7 +63,7 @@ def _context(side, pki):
 class Liar:
     """One lane; no more than is said of it is sent, and nothing is answered by itself."""
 
-    def __init__(self, address, pki, timeout=30):
+    def __init__(self, address, pki, timeout=LIMIT):
         host, port = address.rsplit(":", 1)
         plain = socket.create_connection((host, int(port)), timeout)
         self.tls = _context(ssl.PROTOCOL_TLS_CLIENT, pki).wrap_socket(plain)
@@ -107,11 +110,18 @@ class Liar:
             self._heard = seq + 1
         return kind, channel, payload
 
+    def _until(self, what):
+        """The frames to come; a timeout when they go on without it, as pings do."""
+        deadline = time.monotonic() + LIMIT
+        while time.monotonic() < deadline:
+            yield self.read()
+        raise TimeoutError(f"waited {LIMIT} s in vain for {what}")
+
     def hung_up(self):
         """Reads on until it has; a timeout if it does not."""
         try:
-            while True:
-                self.read()
+            for _ in self._until("its end"):
+                pass
         except ConnectionError:
             return True
 
@@ -144,8 +154,7 @@ class Liar:
 
     def hear(self):
         """The next message, acknowledged; what else comes is answered as it should be."""
-        while True:
-            kind, channel, payload = self.read()
+        for kind, channel, payload in self._until("a message"):
             if kind == PING:
                 self.send(PONG)
             elif kind == DATA and channel == 0:
@@ -165,7 +174,7 @@ class Liar:
 class LyingHost(Liar):
     """One that is connected to: takes the first lane that comes, and is then as above."""
 
-    def __init__(self, pki, timeout=30):  # pylint: disable=W0231
+    def __init__(self, pki, timeout=LIMIT):  # pylint: disable=W0231
         self._pki, self._timeout = pki, timeout
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"

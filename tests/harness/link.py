@@ -14,7 +14,7 @@ _numbers = itertools.count(1)
 
 
 def _run(*argv):
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
     return done.stdout
@@ -69,7 +69,7 @@ class Link:
             device = ("tc", "-n", host.name, "qdisc")
             if rate is None:
                 subprocess.run([*device, "del", "dev", host.device, "root"],
-                               capture_output=True, check=False)
+                               capture_output=True, timeout=60, check=False)
                 continue
             # The bucket holds 2 ms, and no less than a few of the largest segments.
             burst = max(rate // 8 // 500, 4 * 65536)
@@ -101,7 +101,8 @@ class Link:
 
     def close(self):
         for host in self.hosts:
-            subprocess.run(["ip", "netns", "del", host.name], capture_output=True, check=False)
+            subprocess.run(["ip", "netns", "del", host.name], capture_output=True, timeout=60,
+                           check=False)
 
     def __exit__(self, *_):
         self.close()

@@ -75,7 +75,7 @@ def judge(path, guest):
     """pagecheck's verdict on a dump of the flat guest's working set."""
     argv = [build.built("tests", "tools", "pagecheck"), "--mode", guest.mode, "--body", guest.body,
             "--step", str(guest.step), path]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode > 1:
         raise RuntimeError(f"pagecheck failed: {done.stderr}")
     verdict = json.loads(done.stdout)

@@ -30,7 +30,8 @@ _UNITS = {"d": "days", "h": "hours", "s": "seconds"}
 
 
 def _openssl(*argv):
-    done = subprocess.run(["openssl", *map(str, argv)], capture_output=True, text=True, check=False)
+    done = subprocess.run(["openssl", *map(str, argv)], capture_output=True, text=True, timeout=60,
+                          check=False)
     if done.returncode != 0:
         raise RuntimeError(f"openssl {argv[0]}: {done.stderr}")
 

@@ -41,7 +41,8 @@ def qemus():
         candidates += sorted(glob.glob(str(cache_dir() / "qemu-*" / SYSTEM_QEMU)))
     found = {}
     for path in filter(None, candidates):
-        text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+        text = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60,
+                              check=True).stdout
         version = re.search(r"version (\d+\.\d+)", text)[1]
         found.setdefault(version, path)
     return dict(sorted(found.items(), key=lambda item: [int(n) for n in item[0].split(".")]))
@@ -154,7 +155,7 @@ def pool_file(body):
     path = build.built("tests", "guests") / f"pool-{body}"
     if not path.exists():
         draft = path.with_suffix(f".{os.getpid()}")
-        subprocess.run([build.built("tests", "tools", "mkpool"), body, draft], check=True)
+        subprocess.run([build.built("tests", "tools", "mkpool"), body, draft], timeout=120, check=True)
         draft.rename(path)
     return path
 
@@ -242,7 +243,7 @@ class Machine:
     def kill(self):
         """As if its host had died."""
         self.process.kill()
-        self.process.wait()
+        self.process.wait(60)
 
     def wait_exit(self, timeout=60):
         return self.process.wait(timeout)
@@ -250,7 +251,7 @@ class Machine:
     def close(self):
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(60)
         elif self.process.returncode not in (0, -signal.SIGKILL):
             print(f"QEMU ({self.dir.name}) ended with {self.process.returncode}: {self.said()}",
                   file=sys.stderr)

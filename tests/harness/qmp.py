@@ -31,6 +31,7 @@ class Qmp:
     def _connect(self, deadline):
         while True:
             s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            s.settimeout(max(deadline - time.monotonic(), 0.01))  # of one whose queue is full
             try:
                 s.connect(self.path)
                 return s

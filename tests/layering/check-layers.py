@@ -46,7 +46,7 @@ def files_of(root):
     """What git knows or would take; without git, everything but builds."""
     if (root / ".git").exists() and shutil.which("git"):
         listed = subprocess.run(["git", "-C", root, "ls-files", "-z", "--cached", "--others",
-                                 "--exclude-standard"], capture_output=True, check=False)
+                                 "--exclude-standard"], capture_output=True, timeout=60, check=False)
         if listed.returncode == 0:
             names = listed.stdout.decode().split("\0")
             return sorted(name for name in names if name and (root / name).is_file())
