@@ -10,6 +10,9 @@ pytest.register_assert_rewrite("harness.handover")
 
 from harness import qemu  # pylint: disable=C0413
 from harness.handover import make_hosts_pki  # pylint: disable=C0413
+# Hooks: pytest finds them here.
+from harness.limit import (Running, pytest_runtest_call,  # pylint: disable=C0413,W0611
+                           pytest_runtest_setup, pytest_runtest_teardown)
 
 QEMU_VERSIONS = ("7.2", "10.0")
 # For what takes long and is much the same with both: the older one is for scripts/test --all.
@@ -22,6 +25,8 @@ slow_with_old = pytest.mark.parametrize("any_qemu", SLOW_WITH_OLD, indirect=True
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: for scripts/test --all; others tell most of it")
+    config.addinivalue_line("markers", "limit(seconds): may take longer than harness/limit.py says")
+    config.pluginmanager.register(Running())
 
 
 def pytest_collection_modifyitems(items):

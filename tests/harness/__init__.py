@@ -13,4 +13,5 @@
     images     disk images: made, compared, digested
     relay      a TCP relay that cuts, stalls and resets on command
     pki        certificates that must be refused
+    limit      ends a test that hangs
 """
