@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -51,13 +52,72 @@ class Count:
 PASSED, FAILED = Count(passed=1), Count(failed=1)
 
 
-def run(*argv, env=None):
-    print("+", " ".join(map(str, argv)), flush=True)
-    return subprocess.run(argv, cwd=ROOT, env={**os.environ, **(env or {})}, check=False).returncode
-
-
 def loud(text):
     print(f"\n******** {text}\n", flush=True)
+
+
+# ---- what is run, and how long it may take ----
+
+class Clock:
+    """How long all may take together. Whoever started this loses patience some time, and kills it
+    before it could say what it has found: so what takes too long is ended here."""
+    # Seconds in which what is told to end may say what it knows.
+    LAST_WORDS = 20
+
+    def __init__(self):
+        self._ends = float("inf")
+        self.expired = False
+
+    def start(self, seconds):
+        self._ends = time.monotonic() + seconds
+
+    def left(self):
+        return max(self._ends - time.monotonic() - self.LAST_WORDS, 0)
+
+
+CLOCK = Clock()
+
+
+def with_descendants(pid):
+    """That process, its children, theirs and so on."""
+    parents = {}
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            pass  # it has just ended
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def end(process, softly):
+    """Ends it and all that it has started, in a way in which it can say what it knows."""
+    processes = with_descendants(process.pid)
+    process.send_signal(softly)
+    try:
+        process.wait(CLOCK.LAST_WORDS)
+    except subprocess.TimeoutExpired:
+        pass
+    for pid in processes:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    return process.wait(CLOCK.LAST_WORDS)
+
+
+def run(*argv, env=None, softly=signal.SIGTERM):
+    """Its exit status; not 0 when it had to be ended."""
+    print("+", " ".join(map(str, argv)), flush=True)
+    with subprocess.Popen(argv, cwd=ROOT, env={**os.environ, **(env or {})}) as process:
+        try:
+            return process.wait(CLOCK.left())
+        except subprocess.TimeoutExpired:
+            CLOCK.expired = True
+            loud(f"ENDED, for the time is up: {' '.join(map(str, argv[:4]))} ...")
+            return end(process, softly) or 1
 
 
 # ---- building and unit tests ----
@@ -99,7 +159,7 @@ def meson_test(build, names, env=None, options=(), log="testlog"):
         env=env)
     if not log.exists():
         loud("meson test left no log")
-        return FAILED
+        return Count() if CLOCK.expired else FAILED
     count = Count()
     for line in log.read_text().splitlines():
         result = json.loads(line)
@@ -177,9 +237,9 @@ def integration(options, build, env, slow):
         argv += ["-m", "not slow"]
     if options.k:
         argv += ["-k", options.k]
-    status = run(*argv, "tests", env={"DRV_BUILD": str(build), **env})
+    status = run(*argv, "tests", env={"DRV_BUILD": str(build), **env}, softly=signal.SIGINT)
     if not results.exists():
-        return FAILED
+        return Count() if CLOCK.expired else FAILED
     count = Count()
     for case in xml.etree.ElementTree.parse(results).iter("testcase"):
         if case.find("failure") is not None or case.find("error") is not None:
@@ -188,7 +248,7 @@ def integration(options, build, env, slow):
             count.skipped += 1
         else:
             count.passed += 1
-    if status not in (0, 1) and count.failed == 0:
+    if status not in (0, 1) and count.failed == 0 and not CLOCK.expired:
         loud(f"pytest ended with status {status}")
         return count + FAILED
     return count
@@ -205,8 +265,9 @@ def suite_integration_asan(options):
     reports = ASAN_BUILD / "reports"
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir()
+    # Several times as slow: see tests/harness/limit.py.
     env = {name: f"{value}:log_path={reports}/{name[0].lower()}" if ":" in value else value
-           for name, value in ASAN.items()}
+           for name, value in ASAN.items()} | {"DRV_TEST_LIMIT": "3"}
     count = integration(options, ASAN_BUILD, env, slow=False)
     for report in sorted(reports.iterdir()):
         loud(f"{report}:\n{report.read_text()[:4000]}")
@@ -238,28 +299,44 @@ def chosen(options):
     return [name for name in SUITES if name in wanted]
 
 
+def time_for(options):
+    """Seconds. CI gives up after 20 minutes; a night is long."""
+    minutes = options.limit or (240 if options.all else 19)
+    return minutes * 60 - options.spent
+
+
 def main():
     parser = argparse.ArgumentParser(prog="scripts/test", description="see scripts/test --help")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--suite")
+    parser.add_argument("--limit", type=float)
+    parser.add_argument("--spent", type=int, default=0, help="seconds of that which have gone already")
     parser.add_argument("-k")
     options = parser.parse_args()
 
-    total, counts = Count(), {}
+    CLOCK.start(time_for(options))
+    total, counts, seconds = Count(), {}, {}
     for name in chosen(options):
         print(f"\n{RULE}\n{name}\n{RULE}", flush=True)
         began = time.monotonic()
         counts[name] = SUITES[name](options)
-        print(f"{name}: {counts[name]} ({time.monotonic() - began:.0f} s)", flush=True)
+        if CLOCK.expired:
+            counts[name] += FAILED
+        seconds[name] = round(time.monotonic() - began)
+        print(f"{name}: {counts[name]} ({seconds[name]} s)", flush=True)
         total += counts[name]
+        if CLOCK.expired:
+            loud(f"THE TIME IS UP: '{name}' is not complete, and what comes after it was not begun; "
+                 "--limit MINUTES gives more")
+            break
         if name == "build" and counts[name].failed:
             loud("the build failed: no test can run")
             break
 
     print(f"\n{RULE}")
     for name, count in counts.items():
-        print(f"{name + ':':<18}{count}")
+        print(f"{name + ':':<18}{count} ({seconds[name]} s)")
     if total.skipped:
         loud("SOME TESTS WERE SKIPPED: the reasons stand above, after 'SKIPPED'")
     print(total)
