@@ -33,12 +33,18 @@ test_tsan_real(const char *name)
     return dlsym(RTLD_NEXT, name);
 }
 
+/* 'real' is GLib's own function of that name, found once. TSan looks at these functions, too: the
+ * pointer is never touched but atomically. */
+#define REAL(name)                                                                                 \
+    static gpointer found;                                                                         \
+    if (g_atomic_pointer_get(&found) == NULL)                                                      \
+        g_atomic_pointer_set(&found, test_tsan_real(#name));                                       \
+    __typeof__(&name) real = (__typeof__(&name))g_atomic_pointer_get(&found)
+
 void
 g_mutex_lock(GMutex *mutex)
 {
-    static void (*real)(GMutex *);
-    if (g_atomic_pointer_get(&real) == NULL)
-        g_atomic_pointer_set(&real, test_tsan_real("g_mutex_lock"));
+    REAL(g_mutex_lock);
     real(mutex);
     __tsan_acquire(mutex);
 }
@@ -46,9 +52,7 @@ g_mutex_lock(GMutex *mutex)
 void
 g_mutex_unlock(GMutex *mutex)
 {
-    static void (*real)(GMutex *);
-    if (g_atomic_pointer_get(&real) == NULL)
-        g_atomic_pointer_set(&real, test_tsan_real("g_mutex_unlock"));
+    REAL(g_mutex_unlock);
     __tsan_release(mutex);
     real(mutex);
 }
@@ -56,9 +60,7 @@ g_mutex_unlock(GMutex *mutex)
 void
 g_cond_wait(GCond *cond, GMutex *mutex)
 {
-    static void (*real)(GCond *, GMutex *);
-    if (g_atomic_pointer_get(&real) == NULL)
-        g_atomic_pointer_set(&real, test_tsan_real("g_cond_wait"));
+    REAL(g_cond_wait);
     __tsan_release(mutex);
     real(cond, mutex);
     __tsan_acquire(mutex);
@@ -66,9 +68,7 @@ g_cond_wait(GCond *cond, GMutex *mutex)
 
 gboolean(g_atomic_ref_count_dec)(gatomicrefcount *count)
 {
-    static gboolean (*real)(gatomicrefcount *);
-    if (g_atomic_pointer_get(&real) == NULL)
-        g_atomic_pointer_set(&real, test_tsan_real("g_atomic_ref_count_dec"));
+    REAL(g_atomic_ref_count_dec);
     __tsan_release(count);
     gboolean last = real(count);
     if (last)
@@ -79,9 +79,7 @@ gboolean(g_atomic_ref_count_dec)(gatomicrefcount *count)
 void
 g_bytes_unref(GBytes *bytes)
 {
-    static void (*real)(GBytes *);
-    if (g_atomic_pointer_get(&real) == NULL)
-        g_atomic_pointer_set(&real, test_tsan_real("g_bytes_unref"));
+    REAL(g_bytes_unref);
     if (bytes == NULL)
         return;
     __tsan_release(bytes);
