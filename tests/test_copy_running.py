@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """'drover copy --qmp': a running guest's disk as it was at one moment, and the guest notices nothing."""
+import contextlib
+import os
 import re
 import signal
+import threading
 
 import pytest
 
@@ -10,7 +13,7 @@ from harness import disks, images
 from harness.handover import Hosts
 from harness.images import MIB
 from harness.qemu import Machine
-from harness.qmp import Qmp
+from harness.qmp import Qmp, QmpGone
 from harness.scene import GUEST, wait_until
 
 SIZE = 24 * MIB
@@ -37,16 +40,6 @@ class Vm:
         guest = GUEST.variant(extra=(*how(self.image, "vda", fmt), *more))
         self.machine = Machine(qemu, guest, name="vm")
         self.qmp = self.machine.qmp
-        self._wait_for_firmware()
-
-    def _wait_for_firmware(self):
-        """It resets its disks, and a QEMU whose disk is read by somebody else then was seen to hang
-        (docs/qemu-notes.md)."""
-        try:
-            self.machine.wait_ready()
-        except BaseException:
-            self.machine.close()
-            raise
 
     def __enter__(self):
         return self
@@ -199,6 +192,47 @@ def test_iothread(hosts, workdir, any_qemu):
         vm.check_nothing_left()
 
 
+def slow_where_empty(path, name, _fmt):
+    """Reads of what is not allocated take a while."""
+    return ("-blockdev", f"driver=null-co,node-name=slow,size={SIZE},read-zeroes=on,latency-ns=300000000",
+            "-blockdev", f"driver=qcow2,node-name=n,file.driver=file,file.filename={path},backing=slow",
+            "-device", f"virtio-blk-pci,id={name},drive=n")
+
+
+@contextlib.contextmanager
+def resets(vm):
+    """A guest that reads and boots, again and again: its disk is reset, and QEMU waits for the read."""
+    over, failures = threading.Event(), []
+    read = f'qemu-io {vm.device} "aio_read -q 0 512"'
+
+    def reset():
+        try:
+            while not over.wait(0.01):
+                vm.qmp.command("human-monitor-command", {"command-line": read})
+                vm.qmp.command("system_reset")
+        except (OSError, QmpGone) as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=reset)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(60)
+    assert not failures and not thread.is_alive(), failures
+
+
+def test_a_guest_that_resets_its_disk(hosts, workdir):
+    """QEMU then waits for all that is read of the disk; for ever, if a reader connects meanwhile."""
+    with Vm(workdir, binary("10.0"), how=slow_where_empty) as vm:
+        with resets(vm):
+            for n in range(3):
+                copy(hosts, vm, workdir / f"c{n}")
+        assert all(images.identical(vm.before, "raw", workdir / f"c{n}", "qcow2") for n in range(3))
+        vm.check_nothing_left()
+
+
 # ---- cut short ----
 
 @slow_with_old
@@ -227,7 +261,7 @@ def test_daemon_goes(hosts, workdir, any_qemu, how):
             if how == "kill":
                 hosts.a.kill()
                 vm.write("-P 1 1M 5M")
-                assert len(vm.nodes()) == 3
+                assert len(vm.nodes()) == 4
                 hosts.a.start()
                 result = command.wait()
                 assert result.status == 1 and "start the copy again" in result.json["error"]
@@ -280,6 +314,23 @@ def test_qemu_ends(hosts, workdir, any_qemu):
         assert result.status == 1
         check_said(result, "the guest's QEMU has ended or closed its QMP socket")
         assert list(hosts.a.state.glob("*.nbd")) == []
+
+
+def test_qemu_is_silent(hosts, workdir):
+    """It could be waiting for us to stop reading: so we do, and then it is asked again."""
+    with Vm(workdir, binary("10.0")) as vm:
+        with hosts.a.running(*words(vm, hosts, workdir / "c", *SLOW)) as command:
+            wait_for_view(hosts)
+            os.kill(vm.machine.process.pid, signal.SIGSTOP)
+            try:
+                wait_until(lambda: hosts.a.drover("jobs", "--json").json["jobs"][0]["state"] != "copying",
+                           "the copy to be given up", 60)
+            finally:
+                os.kill(vm.machine.process.pid, signal.SIGCONT)
+            result = command.wait()
+        assert result.status == 1
+        check_said(result, "has not answered for 10 s while its disk 'vda' was read")
+        vm.check_nothing_left()
 
 
 def test_a_snapshot_in_between_is_kept(hosts, workdir):

@@ -42,10 +42,9 @@ typedef struct {
 
     DrvDiskView *view; /* NULL: an image is copied */
     DrvStore *store;
-    char *format;     /* the source's */
-    GThread *thread;  /* the one that runs, or NULL */
-    gboolean opening; /* ... and connects to the view */
-    GError *failure;  /* the thread's */
+    char *format;    /* the source's */
+    GThread *thread; /* the one that runs, or NULL */
+    GError *failure; /* the thread's */
     DrvCopyCount count;
     char *digest;
     int fd; /* our end of the pair while an attempt lasts; -1 */
@@ -137,14 +136,12 @@ end_as_failed(Copy *self)
     drv_job_end(&self->base, failed ? DRV_STATE_FAILED : DRV_STATE_CANCELLED);
 }
 
-/* QEMU (7.2) that is told to stop its NBD server while somebody connects waits for that connection,
- * and serves it no more, nor its guest. So it is told when all of ours are there, or given up. */
 static void
 take_back(Copy *self)
 {
     if (self->view == NULL)
         end_as_failed(self);
-    else if (!self->opening)
+    else
         drv_disk_view_undo(self->view, FALSE);
 }
 
@@ -515,41 +512,46 @@ connect_peer(Copy *self)
 
 /* --- the source --- */
 
+/* There is something to be sent. */
+static void
+go_on(Copy *self)
+{
+    const char *made = self->spec->dest_format != NULL ? self->spec->dest_format : self->format;
+    GError *error = NULL;
+    if (drv_convert_check(NULL, made, self->spec->options, self->spec->compress, &error))
+        connect_peer(self);
+    else
+        fail(self, error);
+}
+
 static gboolean
 source_opened(gpointer data)
 {
     g_autoptr(DrvJob) job = data;
     Copy *self = (Copy *)job;
     join(self);
-    self->opening = FALSE;
-    if (is_over(self)) {
-        if (self->view != NULL)
-            take_back(self);
+    if (is_over(self))
         return G_SOURCE_REMOVE;
-    }
-    const char *made = self->spec->dest_format != NULL ? self->spec->dest_format : self->format;
-    GError *error = g_steal_pointer(&self->failure);
-    if (error != NULL && self->view != NULL)
-        drv_disk_view_broken(self->view, error);
-    else if (error != NULL ||
-             !drv_convert_check(NULL, made, self->spec->options, self->spec->compress, &error))
-        fail(self, error);
+    if (self->failure != NULL)
+        fail(self, g_steal_pointer(&self->failure));
     else
-        connect_peer(self);
+        go_on(self);
     return G_SOURCE_REMOVE;
+}
+
+static guint
+users(void)
+{
+    return drv_scan_threads() + 1;
 }
 
 static gpointer
 open_source(gpointer data)
 {
     Copy *self = data;
-    guint users = drv_scan_threads() + 1;
-    if (self->view != NULL)
-        self->store = drv_disk_view_store(self->view, users, &self->failure);
-    else
-        self->store = drv_source_open(self->spec->image, self->spec->format,
-                                      drv_copy_folders(self->base.services), users,
-                                      self->spec->since, &self->format, &self->failure);
+    self->store = drv_source_open(self->spec->image, self->spec->format,
+                                  drv_copy_folders(self->base.services), users(), self->spec->since,
+                                  &self->format, &self->failure);
     g_idle_add(source_opened, self);
     return NULL;
 }
@@ -557,7 +559,6 @@ open_source(gpointer data)
 static void
 start_opening(Copy *self)
 {
-    self->opening = TRUE;
     drv_job_ref(&self->base);
     self->thread = g_thread_new("copy-open", open_source, self);
 }
@@ -567,7 +568,7 @@ begin(Copy *self)
 {
     self->tick = g_timeout_add(TICK_MS, tick, self);
     if (self->view != NULL)
-        drv_disk_view_open(self->view);
+        drv_disk_view_open(self->view, users());
     else
         start_opening(self);
 }
@@ -579,7 +580,8 @@ view_opened(DrvJob *job)
 {
     Copy *self = (Copy *)job;
     self->format = g_strdup(drv_disk_view_format(self->view));
-    start_opening(self);
+    self->store = drv_disk_view_store(self->view);
+    go_on(self);
 }
 
 static void

@@ -16,12 +16,18 @@ struct _DrvDiskView {
     DrvSteps steps;
     QmpClient *qmp;
     char *socket; /* of the NBD server */
-    char *node;   /* names in QEMU: of what is read, and of the export */
-    char *filter;
-    char *scratch;
+    char *node;   /* names in QEMU: of the front, which is what is read, and of the export */
+    char *empty, *access, *filter, *scratch;
     char *format;
     gboolean plain; /* QEMU is one that is to be asked for little: disk-view.c */
     guint64 size;
+    guint users;
+    DrvStore *store;   /* NULL: not connected yet, or taken */
+    DrvStore *readers; /* the same, borrowed: it outlives the undo */
+    gboolean greeting; /* a thread has it; "patience" ends that */
+    guint patience;
+    guint watch; /* 0: QEMU is not watched */
+    gboolean asked;
     int scratch_fd; /* -1: none */
     gint64 fdset;   /* QEMU's number for it */
 
@@ -44,3 +50,32 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvDiskView, view_release)
 JsonObject *view_record(DrvDiskView *view);
 void view_use_qmp(DrvDiskView *view, QmpClient *client);
 void view_drop_qmp(DrvDiskView *view);
+/* The job is told that there is no view any more; takes the error. */
+void view_give_up(DrvDiskView *view, GError *error);
+
+/* The step at hand is 'command'; 'callback' NULL: nothing but whether QEMU does it. Takes 'args'.
+ */
+void view_ask(DrvDiskView *view, const char *command, JsonNode *args, GAsyncReadyCallback callback);
+/* What QEMU said to it: '*reply', owned by the caller, or '*error'. NULL: nobody is interested any
+ * more. */
+DrvDiskView *view_hear(GObject *source, GAsyncResult *result, gpointer ticket, DrvDiskView **keep,
+                       JsonNode **reply, GError **error);
+/* The step is done, or has failed; takes the error. */
+void view_step_done(DrvDiskView *view, GError *error);
+/* 'what' of the record was refused by QEMU, if 'error' says so. */
+void view_not_ours(DrvDiskView *view, const char *what, const GError *error);
+
+/* disk-view-serve.c: steps */
+void view_step_server(gpointer owner);
+void view_step_empty(gpointer owner);
+void view_step_front(gpointer owner);
+void view_step_export(gpointer owner);
+void view_step_connect_readers(gpointer owner);
+void view_step_switch(gpointer owner);
+void view_step_no_empty(gpointer owner);
+/* As long as the view is read. */
+void view_start_watch(DrvDiskView *view);
+void view_stop_watch(DrvDiskView *view);
+
+/* disk-view-undo.c: the thread that connects has ended. */
+void view_undo_when_free(DrvDiskView *view);

@@ -61,6 +61,17 @@ connect_again(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
+/* QEMU cannot be asked. */
+static void
+may_have(DrvDiskView *self, const GError *why)
+{
+    g_free(self->left);
+    self->left = g_strdup_printf(
+        "the guest's QEMU may still have the view of disk '%s' (%s): give its device "
+        "the disk back with qom-set, and remove the nodes '%s', '%s', '%s' and '%s'",
+        self->spec->disk, why->message, self->node, self->access, self->filter, self->scratch);
+}
+
 static void
 connected(GObject *source, GAsyncResult *result, gpointer ticket)
 {
@@ -80,10 +91,7 @@ connected(GObject *source, GAsyncResult *result, gpointer ticket)
     /* One that does not listen, or is another, has nothing of ours. */
     if (error != NULL && !g_error_matches(error, QMP_ERROR, QMP_ERROR_NOT_FOUND) &&
         !g_error_matches(error, QMP_ERROR, QMP_ERROR_REFUSED))
-        self->left = g_strdup_printf(
-            "the guest's QEMU may still have the view of disk '%s' (%s): give its device "
-            "the disk back with qom-set, and remove the nodes '%s', '%s' and '%s'",
-            self->spec->disk, error->message, self->node, self->filter, self->scratch);
+        may_have(self, error);
     drv_steps_next(&self->steps);
 }
 
@@ -117,10 +125,24 @@ remove_node(DrvDiskView *self, const char *name)
 }
 
 static void
-step_access(gpointer owner)
+step_front(gpointer owner)
 {
     DrvDiskView *self = owner;
     remove_node(self, self->node);
+}
+
+static void
+step_access(gpointer owner)
+{
+    DrvDiskView *self = owner;
+    remove_node(self, self->access);
+}
+
+static void
+step_empty(gpointer owner)
+{
+    DrvDiskView *self = owner;
+    remove_node(self, self->empty);
 }
 
 static gboolean
@@ -194,10 +216,13 @@ static void
 nodes_known(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
     DrvDiskView *self = view_redeem(ticket, &keep);
     if (self == NULL)
         return;
+    if (reply == NULL && self->qmp != NULL)
+        may_have(self, error);
     JsonArray *nodes = qmp_node_array(reply);
     for (guint i = 0; nodes != NULL && i < json_array_get_length(nodes); i++) {
         const char *name =
@@ -221,6 +246,8 @@ step_check(gpointer owner)
 static const DrvStep undo_steps[] = {
     {"connect", step_connect},
     {"stop serving", step_server},
+    {"remove what was served", step_front},
+    {"remove the empty disk", step_empty},
     {"remove the view", step_access},
     {"give the disk back", step_restore},
     {"remove the filter", step_filter},
@@ -258,6 +285,19 @@ begin(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
+/* QEMU 7.2 that is told to stop its NBD server while somebody connects waits for that connection,
+ * and serves it no more, nor its guest. So it is told when all of ours are there, or given up. And
+ * they hang up first: a QEMU that waits for its readers could not hear us. */
+void
+view_undo_when_free(DrvDiskView *view)
+{
+    if (!view->undoing || view->greeting || view->job == NULL)
+        return;
+    if (view->readers != NULL)
+        drv_store_export_break(view->readers);
+    view->retry = g_idle_add(begin, view);
+}
+
 void
 drv_disk_view_undo(DrvDiskView *view, gboolean keep_bitmap)
 {
@@ -267,5 +307,6 @@ drv_disk_view_undo(DrvDiskView *view, gboolean keep_bitmap)
     view->keep_bitmap = keep_bitmap;
     view->busy_until = g_get_monotonic_time() + (gint64)BUSY_MS * 1000;
     drv_steps_drop(&view->steps);
-    view->retry = g_idle_add(begin, view);
+    view_stop_watch(view);
+    view_undo_when_free(view);
 }

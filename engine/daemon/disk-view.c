@@ -20,7 +20,7 @@
  *         |                           |
  *         |                         filter  ("copy-before-write") -----> scratch file
  *         |                           |        ^
- *        disk        becomes         disk      '--- view ("snapshot-access") <- NBD server <- we
+ *        disk        becomes         disk      '--- view ("snapshot-access") <- front <- ... we
  *
  * Before a block of the disk is overwritten, the filter has what was there put into the scratch
  * file; the view is what is there, or else what is on the disk. It shows the disk as it was when
@@ -51,7 +51,11 @@ release(gpointer data)
 {
     DrvDiskView *self = data;
     g_free(self->socket);
+    if (self->store != NULL)
+        drv_store_close(self->store, NULL);
     g_free(self->node);
+    g_free(self->empty);
+    g_free(self->access);
     g_free(self->filter);
     g_free(self->scratch);
     g_free(self->format);
@@ -88,11 +92,11 @@ view_record(DrvDiskView *view)
     return drv_json_object(view->job->detail, "view");
 }
 
-static void
-give_up(DrvDiskView *self, GError *error)
+void
+view_give_up(DrvDiskView *view, GError *error)
 {
-    if (self->job != NULL && !self->undoing)
-        self->ops->failed(self->job, error);
+    if (view->job != NULL && !view->undoing)
+        view->ops->failed(view->job, error);
     else
         g_error_free(error);
 }
@@ -112,7 +116,7 @@ closed(QmpClient *client, const GError *why, gpointer data)
     DrvDiskView *self = data;
     g_autoptr(DrvDiskView) keep = g_rc_box_acquire(self);
     view_drop_qmp(self);
-    give_up(self, ended(why));
+    view_give_up(self, ended(why));
 }
 
 void
@@ -158,11 +162,9 @@ step_connect(gpointer owner)
                              step_connected, view_ticket(self));
 }
 
-/* What QEMU said to the command of a step: '*reply', owned by the caller, or '*error'. NULL: nobody
- * is interested any more. */
-static DrvDiskView *
-hear(GObject *source, GAsyncResult *result, gpointer ticket, DrvDiskView **keep, JsonNode **reply,
-     GError **error)
+DrvDiskView *
+view_hear(GObject *source, GAsyncResult *result, gpointer ticket, DrvDiskView **keep,
+          JsonNode **reply, GError **error)
 {
     *reply = qmp_client_execute_finish(QMP_CLIENT(source), result, error);
     DrvDiskView *self = view_redeem(ticket, keep);
@@ -171,33 +173,31 @@ hear(GObject *source, GAsyncResult *result, gpointer ticket, DrvDiskView **keep,
     return self;
 }
 
-/* The step is done, or has failed; takes the error. */
-static void
-step_done(DrvDiskView *self, GError *error)
+void
+view_step_done(DrvDiskView *view, GError *error)
 {
     if (error != NULL)
-        drv_steps_fail(&self->steps, error);
+        drv_steps_fail(&view->steps, error);
     else
-        drv_steps_next(&self->steps);
+        drv_steps_next(&view->steps);
 }
 
-/* The step is what QEMU says to one command; 'callback' NULL: nothing but whether it is done. */
 static void
 answered(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
     g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
     if (self != NULL)
-        step_done(self, error);
+        view_step_done(self, error);
 }
 
-static void
-ask(DrvDiskView *self, const char *command, JsonNode *args, GAsyncReadyCallback callback)
+void
+view_ask(DrvDiskView *view, const char *command, JsonNode *args, GAsyncReadyCallback callback)
 {
-    qmp_client_execute_async(self->qmp, command, args, VIEW_QMP_MS, self->steps.cancellable,
-                             callback != NULL ? callback : answered, view_ticket(self));
+    qmp_client_execute_async(view->qmp, command, args, VIEW_QMP_MS, view->steps.cancellable,
+                             callback != NULL ? callback : answered, view_ticket(view));
 }
 
 /* What becomes of it does not matter. */
@@ -304,31 +304,21 @@ disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(DrvDiskView) keep = NULL;
     g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
     if (self == NULL)
         return;
     if (reply != NULL)
         take_disk(self, reply, &error);
-    step_done(self, error);
+    view_step_done(self, error);
 }
 
 static void
 step_look(gpointer owner)
 {
-    ask(owner, "query-block", NULL, disks_known);
+    view_ask(owner, "query-block", NULL, disks_known);
 }
 
-/* --- the NBD server and the bitmap --- */
-
-/* Refused: then it is not ours to take back. After anything else nobody knows. */
-static void
-not_ours(DrvDiskView *self, const char *what, const GError *error)
-{
-    if (!g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
-        return;
-    json_object_set_boolean_member(view_record(self), what, FALSE);
-    drv_job_save(self->job, NULL);
-}
+/* --- the bitmap --- */
 
 static void
 bitmap_begun(GObject *source, GAsyncResult *result, gpointer ticket)
@@ -336,12 +326,12 @@ bitmap_begun(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(DrvDiskView) keep = NULL;
     g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
     if (self == NULL)
         return;
     if (reply == NULL)
-        not_ours(self, "bitmap", error);
-    step_done(self, error);
+        view_not_ours(self, "bitmap", error);
+    view_step_done(self, error);
 }
 
 static void
@@ -351,42 +341,10 @@ step_bitmap(gpointer owner)
     if (self->spec->bitmap == NULL)
         drv_steps_next(&self->steps);
     else
-        ask(self, "block-dirty-bitmap-add",
-            qmp_args("node", "s", drv_json_string(view_record(self), "node", ""), "name", "s",
-                     self->spec->bitmap, "persistent", "b", TRUE, NULL),
-            bitmap_begun);
-}
-
-static void
-server_started(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    g_autoptr(GError) error = NULL;
-    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
-    if (self == NULL)
-        return;
-    if (reply != NULL) {
-        drv_steps_next(&self->steps);
-        return;
-    }
-    not_ours(self, "server", error);
-    drv_steps_fail(
-        &self->steps,
-        g_error_new(error->domain, error->code,
-                    "%s: QEMU has one NBD server, so if it serves something else already,"
-                    " end that with 'nbd-server-stop'",
-                    error->message));
-}
-
-static void
-step_server(gpointer owner)
-{
-    DrvDiskView *self = owner;
-    JsonNode *where =
-        qmp_args("type", "s", "unix", "data", "o", qmp_args("path", "s", self->socket, NULL), NULL);
-    g_unlink(self->socket);
-    ask(self, "nbd-server-start", qmp_args("addr", "o", where, NULL), server_started);
+        view_ask(self, "block-dirty-bitmap-add",
+                 qmp_args("node", "s", drv_json_string(view_record(self), "node", ""), "name", "s",
+                          self->spec->bitmap, "persistent", "b", TRUE, NULL),
+                 bitmap_begun);
 }
 
 /* --- the scratch file --- */
@@ -439,7 +397,7 @@ scratch_added(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(DrvDiskView) keep = NULL;
     g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
     if (self == NULL)
         return;
     /* QEMU has opened it, and does not need it under that name any more. */
@@ -447,7 +405,7 @@ scratch_added(GObject *source, GAsyncResult *result, gpointer ticket)
         qmp_client_execute_async(self->qmp, "remove-fd",
                                  qmp_args("fdset-id", "x", self->fdset, NULL), VIEW_QMP_MS, NULL,
                                  forget, NULL);
-    step_done(self, error);
+    view_step_done(self, error);
 }
 
 static void
@@ -456,7 +414,7 @@ scratch_handed_over(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(DrvDiskView) keep = NULL;
     g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
     if (self == NULL)
         return;
     if (reply == NULL) {
@@ -469,10 +427,10 @@ scratch_handed_over(GObject *source, GAsyncResult *result, gpointer ticket)
         g_autofree char *path = g_strdup_printf("/dev/fdset/%" G_GINT64_FORMAT, self->fdset);
         JsonNode *file =
             qmp_args("driver", "s", "file", "filename", "s", path, "locking", "s", "off", NULL);
-        ask(self, "blockdev-add",
-            qmp_args("driver", "s", "raw", "node-name", "s", self->scratch, "file", "o", file,
-                     NULL),
-            scratch_added);
+        view_ask(self, "blockdev-add",
+                 qmp_args("driver", "s", "raw", "node-name", "s", self->scratch, "file", "o", file,
+                          NULL),
+                 scratch_added);
     }
 }
 
@@ -500,7 +458,7 @@ add_filter(DrvDiskView *self, GAsyncReadyCallback callback)
                  "on-cbw-error", "s", "break-snapshot", "cbw-timeout", "i", SCRATCH_SLOW_S, NULL);
     if (!self->plain)
         json_object_set_int_member(json_node_get_object(args), "min-cluster-size", CLUSTER);
-    ask(self, "blockdev-add", args, callback);
+    view_ask(self, "blockdev-add", args, callback);
 }
 
 static void
@@ -509,7 +467,7 @@ filter_added(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(DrvDiskView) keep = NULL;
     g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
     if (self == NULL)
         return;
     if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND) && self->qmp != NULL) {
@@ -517,7 +475,7 @@ filter_added(GObject *source, GAsyncResult *result, gpointer ticket)
         self->plain = TRUE;
         add_filter(self, NULL);
     } else {
-        step_done(self, error);
+        view_step_done(self, error);
     }
 }
 
@@ -533,7 +491,7 @@ iothreads_known(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(DrvDiskView) keep = NULL;
     g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
-    DrvDiskView *self = hear(source, result, ticket, &keep, &reply, &error);
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
     if (self == NULL)
         return;
     JsonArray *threads = qmp_node_array(reply);
@@ -542,7 +500,7 @@ iothreads_known(GObject *source, GAsyncResult *result, gpointer ticket)
                                     "this QEMU has iothreads, and one before 9.2 may end when such "
                                     "a disk is read by somebody else: copy its image when the VM "
                                     "is off, or run the VM with a newer QEMU");
-    step_done(self, error);
+    view_step_done(self, error);
 }
 
 static void
@@ -550,7 +508,7 @@ step_iothreads(gpointer owner)
 {
     DrvDiskView *self = owner;
     if (self->plain)
-        ask(self, "query-iothreads", NULL, iothreads_known);
+        view_ask(self, "query-iothreads", NULL, iothreads_known);
     else
         drv_steps_next(&self->steps);
 }
@@ -560,43 +518,38 @@ static void
 step_insert(gpointer owner)
 {
     DrvDiskView *self = owner;
-    ask(self, "qom-set",
-        qmp_args("path", "s", drv_json_string(view_record(self), "qdev", ""), "property", "s",
-                 "drive", "value", "s", self->filter, NULL),
-        NULL);
+    view_ask(self, "qom-set",
+             qmp_args("path", "s", drv_json_string(view_record(self), "qdev", ""), "property", "s",
+                      "drive", "value", "s", self->filter, NULL),
+             NULL);
 }
 
 static void
 step_access(gpointer owner)
 {
     DrvDiskView *self = owner;
-    ask(self, "blockdev-add",
-        qmp_args("driver", "s", "snapshot-access", "node-name", "s", self->node, "file", "s",
-                 self->filter, NULL),
-        NULL);
-}
-
-static void
-step_export(gpointer owner)
-{
-    DrvDiskView *self = owner;
-    ask(self, "block-export-add",
-        qmp_args("type", "s", "nbd", "id", "s", self->node, "name", "s", self->node, "node-name",
-                 "s", self->node, NULL),
-        NULL);
+    view_ask(self, "blockdev-add",
+             qmp_args("driver", "s", "snapshot-access", "node-name", "s", self->access, "file", "s",
+                      self->filter, NULL),
+             NULL);
 }
 
 static const DrvStep open_steps[] = {
     {"asking the guest's QEMU", step_connect},
     {"asking for its disks", step_look},
     {"beginning the bitmap", step_bitmap},
-    {"starting an NBD server", step_server},
+    {"starting an NBD server", view_step_server},
     {"adding a scratch file", step_scratch},
     {"adding a copy-before-write filter (QEMU 7.1 and later have it)", step_filter},
     {"looking for iothreads", step_iothreads},
+    {"adding an empty disk", view_step_empty},
+    {"adding what is served", view_step_front},
+    {"serving it", view_step_export},
+    {"connecting to it", view_step_connect_readers},
     {"putting the filter above the disk", step_insert},
     {"adding a view of the disk", step_access},
-    {"serving the view", step_export},
+    {"serving the view", view_step_switch},
+    {"removing the empty disk", view_step_no_empty},
     {NULL, NULL},
 };
 
@@ -604,16 +557,19 @@ static void
 made(gpointer owner, GError *error)
 {
     DrvDiskView *self = owner;
-    if (error != NULL)
-        give_up(self, error);
-    else if (self->job != NULL)
+    if (error != NULL) {
+        view_give_up(self, error);
+    } else if (self->job != NULL) {
+        view_start_watch(self);
         self->ops->opened(self->job);
+    }
 }
 
 void
-drv_disk_view_open(DrvDiskView *view)
+drv_disk_view_open(DrvDiskView *view, guint users)
 {
     g_autoptr(DrvDiskView) keep = g_rc_box_acquire(view);
+    view->users = users;
     drv_steps_start(&view->steps, open_steps, view, made);
 }
 
@@ -626,15 +582,9 @@ drv_disk_view_format(const DrvDiskView *view)
 }
 
 DrvStore *
-drv_disk_view_store(const DrvDiskView *view, guint users, GError **error)
+drv_disk_view_store(DrvDiskView *view)
 {
-    DrvStore *store = drv_store_export(view->socket, view->spec->disk, users, error);
-    if (store != NULL && view->plain)
-        drv_store_export_plain(store);
-    if (store == NULL || drv_store_export_greet(store, view->node, error))
-        return store;
-    drv_store_close(store, NULL);
-    return NULL;
+    return g_steal_pointer(&view->store);
 }
 
 /* QEMU lives. */
@@ -663,11 +613,11 @@ whether_it_lives(GObject *source, GAsyncResult *result, gpointer data)
     g_autoptr(GError) error = NULL;
     g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
     if (reply == NULL)
-        give_up(self, ended(error));
+        view_give_up(self, ended(error));
     else if (self->job == NULL)
         return;
     else
-        give_up(self, explain(self));
+        view_give_up(self, explain(self));
 }
 
 void
@@ -676,7 +626,7 @@ drv_disk_view_broken(DrvDiskView *view, GError *error)
     g_clear_error(&view->broken);
     view->broken = error;
     if (view->qmp == NULL || view->scratch_fd < 0)
-        give_up(view, g_error_copy(error));
+        view_give_up(view, g_error_copy(error));
     else
         qmp_client_execute_async(view->qmp, "query-status", NULL, VIEW_QMP_MS, NULL,
                                  whether_it_lives, g_rc_box_acquire(view));
@@ -700,6 +650,8 @@ drv_disk_view_new(DrvJob *job, const DrvCopySpec *spec, const DrvDiskViewOps *op
     self->scratch_fd = -1;
     self->socket = drv_services_socket_path(job->services, job->rec->id, "nbd");
     self->node = node_name(job, "view");
+    self->empty = node_name(job, "empty");
+    self->access = node_name(job, "access");
     self->filter = node_name(job, "filter");
     self->scratch = node_name(job, "scratch");
     return self;
@@ -712,6 +664,7 @@ drv_disk_view_free(DrvDiskView *view)
         return;
     view->job = NULL;
     g_clear_handle_id(&view->retry, g_source_remove);
+    view_stop_watch(view);
     drv_steps_drop(&view->steps);
     view_drop_qmp(view);
     view_release(view);

@@ -29,13 +29,15 @@ DrvDiskView *drv_disk_view_new(DrvJob *job, const DrvCopySpec *spec, const DrvDi
 /* Leaves in QEMU what is there. */
 void drv_disk_view_free(DrvDiskView *view);
 
-void drv_disk_view_open(DrvDiskView *view);
+/* For 'users' that read it at the same time. */
+void drv_disk_view_open(DrvDiskView *view, guint users);
 /* In whatever state it is, also that of a daemon before this one. 'undone' follows, not before this
  * returns. The bitmap that was begun with it stays only with 'keep_bitmap'. */
 void drv_disk_view_undo(DrvDiskView *view, gboolean keep_bitmap);
 /* What to make of the disk at the destination if nobody says. Once it is open. */
 const char *drv_disk_view_format(const DrvDiskView *view);
-/* Connects to it; of an open one, from any thread. Blocks. */
-DrvStore *drv_disk_view_store(const DrvDiskView *view, guint users, GError **error);
+/* The disk, once it is open. Owned by the caller, who keeps it until the view is undone: then its
+ * readers hang up. */
+DrvStore *drv_disk_view_store(DrvDiskView *view);
 /* It cannot be read: 'failed' follows and says what lies behind. Takes the error. */
 void drv_disk_view_broken(DrvDiskView *view, GError *error);
