@@ -41,10 +41,10 @@ typedef struct {
     DrvCopySpec *spec;
 
     DrvDiskView *view; /* NULL: an image is copied */
-    DrvStore *store;
-    char *format;    /* the source's */
-    GThread *thread; /* the one that runs, or NULL */
-    GError *failure; /* the thread's */
+    DrvStore *store;   /* the view's, if there is one */
+    char *format;      /* the source's */
+    GThread *thread;   /* the one that runs, or NULL */
+    GError *failure;   /* the thread's */
     DrvCopyCount count;
     char *digest;
     int fd; /* our end of the pair while an attempt lasts; -1 */
@@ -312,6 +312,10 @@ static void
 conclude(Copy *self)
 {
     self->whole = TRUE;
+    if (self->view != NULL) {
+        done(self);
+        return;
+    }
     drv_job_ref(&self->base);
     self->thread = g_thread_new("copy-close", close_source, self);
 }
@@ -713,7 +717,7 @@ copy_free(DrvJob *job)
     Copy *self = (Copy *)job;
     give_back(self);
     /* That waits for a program to end. */
-    if (self->store != NULL)
+    if (self->store != NULL && self->view == NULL)
         g_thread_unref(g_thread_new("copy-close", close_store, self->store));
     drv_shaper_unref(self->shaper);
     drv_disk_view_free(self->view);

@@ -22,8 +22,7 @@ struct _DrvDiskView {
     gboolean plain; /* QEMU is one that is to be asked for little: disk-view.c */
     guint64 size;
     guint users;
-    DrvStore *store;   /* NULL: not connected yet, or taken */
-    DrvStore *readers; /* the same, borrowed: it outlives the undo */
+    DrvStore *store;   /* NULL: not connected yet */
     gboolean greeting; /* a thread has it; "patience" ends that */
     guint patience;
     guint watch; /* 0: QEMU is not watched */

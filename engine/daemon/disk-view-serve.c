@@ -158,7 +158,7 @@ too_late(gpointer data)
 {
     DrvDiskView *self = data;
     self->patience = 0;
-    drv_store_export_break(self->readers);
+    drv_store_export_break(self->store);
     return G_SOURCE_REMOVE;
 }
 
@@ -192,7 +192,6 @@ view_step_connect_readers(gpointer owner)
     DrvDiskView *self = owner;
     GError *error = NULL;
     self->store = drv_store_export(self->socket, self->spec->disk, self->users, &error);
-    self->readers = self->store;
     if (self->store == NULL) {
         drv_steps_fail(&self->steps, error);
         return;

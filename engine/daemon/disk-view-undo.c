@@ -293,8 +293,8 @@ view_undo_when_free(DrvDiskView *view)
 {
     if (!view->undoing || view->greeting || view->job == NULL)
         return;
-    if (view->readers != NULL)
-        drv_store_export_break(view->readers);
+    if (view->store != NULL)
+        drv_store_export_break(view->store);
     view->retry = g_idle_add(begin, view);
 }
 

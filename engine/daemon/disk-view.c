@@ -582,9 +582,9 @@ drv_disk_view_format(const DrvDiskView *view)
 }
 
 DrvStore *
-drv_disk_view_store(DrvDiskView *view)
+drv_disk_view_store(const DrvDiskView *view)
 {
-    return g_steal_pointer(&view->store);
+    return view->store;
 }
 
 /* QEMU lives. */

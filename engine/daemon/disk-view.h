@@ -36,8 +36,7 @@ void drv_disk_view_open(DrvDiskView *view, guint users);
 void drv_disk_view_undo(DrvDiskView *view, gboolean keep_bitmap);
 /* What to make of the disk at the destination if nobody says. Once it is open. */
 const char *drv_disk_view_format(const DrvDiskView *view);
-/* The disk, once it is open. Owned by the caller, who keeps it until the view is undone: then its
- * readers hang up. */
-DrvStore *drv_disk_view_store(DrvDiskView *view);
+/* The disk, once it is open; borrowed. When the view is undone its readers hang up. */
+DrvStore *drv_disk_view_store(const DrvDiskView *view);
 /* It cannot be read: 'failed' follows and says what lies behind. Takes the error. */
 void drv_disk_view_broken(DrvDiskView *view, GError *error);
