@@ -74,19 +74,110 @@ def test_one_in_use_moves_nothing(hosts, workdir, there):
     assert re.search(rf"{used}: .*lock.*; cancelled, too: {there}/first; the images here are as they were$",
                      said(result)), result.stderr
     assert [d["state"] for d in result.json["disks"]] == ["cancelled", "failed"]
-    wait_until(lambda: not list(there.iterdir()), "the other end to clean up")
+    assert not (there / "first").exists()
 
 
 def test_one_fails_late(hosts, workdir, there):
+    """None has arrived then, and what came of the others is there for the next time."""
     small, large = big(workdir / "little", MIB), big(workdir / "large", 12 * MIB)
     with images.small_disk(workdir, 8 * MIB) as full:
         result = migrate(hosts, "--disk", small, "--disk", f"{large}={full / 'large'}", "--dest-dir",
                          there, status=1)
         assert not list(full.iterdir())
-    assert re.search(rf"{large}: .*No space left on device.*; arrived complete: {there}/little; the images",
+    assert re.search(rf"{large}: .*No space left on device.*; cancelled, too: {there}/little; the images",
                      said(result)), result.stderr
     assert result.json["state"] == "failed"
-    assert (there / "little").read_bytes() == small.read_bytes()
+    assert not (there / "little").exists() and len(images.leftovers(there)) == 1
+    report = migrate(hosts, "--disk", small, "--disk", large, "--dest-dir", there).json
+    assert report["disk"]["same_bytes"] > 0
+    check_arrived(there, small, large)
+
+
+def check_arrived(there, *disks):
+    assert sorted(path.name for path in there.iterdir()) == sorted(disk.name for disk in disks)
+    for disk in disks:
+        assert (there / disk.name).read_bytes() == disk.read_bytes()
+
+
+class Held:
+    """Two disks on their way, the first of which is complete and waits for the other."""
+
+    def __init__(self, hosts, workdir, there):
+        self.hosts, self.there = hosts, there
+        self.disks = big(workdir / "one", MIB), big(workdir / "two", 12 * MIB)
+        self.args = [word for disk in self.disks for word in ("--disk", disk)] + ["--dest-dir", there]
+        self.command = hosts.a.running(*words(hosts, *self.args, "--bandwidth", "4M"))
+        wait_until(lambda: any(self.waiting()), "the first to arrive")
+        assert len(images.leftovers(there)) == len(list(there.iterdir())) == 2
+
+    def waiting(self):
+        jobs = self.hosts.a.drover("jobs", "--json").json["jobs"]
+        return [job["state"] == "copying" and job["progress"]["held"] for job in jobs]
+
+    def check_finishes(self):
+        result = self.command.wait()
+        assert result.status == 0, (result, self.hosts.a.said(), self.hosts.b.said())
+        check_arrived(self.there, *self.disks)
+        return result.json
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.command.close()
+
+
+@pytest.mark.parametrize("which", ["source", "destination"])
+def test_killed_while_one_waits(hosts, workdir, there, which):
+    with Held(hosts, workdir, there) as held:
+        daemon = hosts.a if which == "source" else hosts.b
+        daemon.kill()
+        assert len(images.leftovers(there)) == len(list(there.iterdir())) == 2
+        daemon.start()
+        assert held.check_finishes()["disk"]["same_bytes"] >= MIB
+
+
+def test_killed_command(hosts, workdir, there):
+    """The daemon goes on; the same command again tells of it, and finds all there when it is over."""
+    with Held(hosts, workdir, there) as held:
+        held.command.close()
+        again = migrate(hosts, *held.args, status=1)
+        assert "is being written by another copy of yours" in said(again)
+        wait_until(lambda: len(images.leftovers(there)) == 0, "both to arrive")
+        check_arrived(there, *held.disks)
+        report = migrate(hosts, *held.args).json
+        assert report["disk"]["same_bytes"] == 13 * MIB and report["state"] == "completed"
+
+
+def test_a_name_that_cannot_be_given(hosts, workdir, there):
+    with Held(hosts, workdir, there) as held:
+        (there / "one").mkdir()
+        result = held.command.wait()
+    assert result.status == 1
+    assert re.search(rf"one: at the destination: {there}/one cannot be given its name: .*; arrived complete: "
+                     f"{there}/two; the images here", said(result)), result.stderr
+    assert [d["state"] for d in result.json["disks"]] == ["failed", "completed"]
+    assert len(images.leftovers(there)) == 1
+    (there / "one").rmdir()
+    assert migrate(hosts, *held.args).json["disk"]["same_bytes"] == 13 * MIB
+    check_arrived(there, *held.disks)
+
+
+def test_killed_while_they_are_named(workdir, pki, there):
+    """The journal knows of one that it has its name; the other one gets it when it is complete again."""
+    with Hosts(workdir, pki, hold=False, hold_source="source:switchover") as hosts:
+        disks = big(workdir / "one", MIB), big(workdir / "two", MIB)
+        args = [word for disk in disks for word in ("--disk", disk)] + ["--dest-dir", there]
+        with hosts.a.running(*words(hosts, *args)) as command:
+            hosts.a.wait_held()
+            hosts.a.kill()
+            # Each time that one has moved: both are named one after the other.
+            hosts.a.start()
+            hosts.a.wait_held()
+            hosts.a.release()
+            result = command.wait()
+        assert result.status == 0, (result, hosts.a.said())
+        check_arrived(there, *disks)
 
 
 def test_interrupt(hosts, workdir, there):

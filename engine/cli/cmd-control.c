@@ -25,7 +25,7 @@ watch(DrvCli *cli, const char *text, const char *reconnect, gboolean json, GErro
     g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
     g_autoptr(JsonObject) last = NULL;
     g_autoptr(GError) why = NULL;
-    g_autoptr(JsonObject) job = drv_follow_run(follow, id, FALSE, &last, &why);
+    g_autoptr(JsonObject) job = drv_follow_run(follow, id, DRV_FOLLOW_TO_END, &last, &why);
     return drv_cli_tell_end(id, job != NULL ? job : last, why, json, 0);
 }
 

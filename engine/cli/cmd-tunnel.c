@@ -58,13 +58,13 @@ run(DrvClient *client, JsonObject *spec, gboolean foreground, gboolean json, GEr
         return -1;
     g_autoptr(JsonObject) last = NULL;
     g_autoptr(GError) why = NULL;
-    g_autoptr(JsonObject) start = drv_follow_run(follow, id, TRUE, &last, &why);
+    g_autoptr(JsonObject) start = drv_follow_run(follow, id, DRV_FOLLOW_TO_SERVE, &last, &why);
     if (start == NULL)
         return drv_cli_tell_end(id, last, why, json, 0);
     if (!foreground || drv_json_flag(start, "final", FALSE))
         return tell_start(id, start, json, spec);
     fprintf(stderr, "tunnel %s serves %s\n", id, drv_json_string(spec, "listen", "?"));
-    g_autoptr(JsonObject) end = drv_follow_run(follow, id, FALSE, &last, &why);
+    g_autoptr(JsonObject) end = drv_follow_run(follow, id, DRV_FOLLOW_TO_END, &last, &why);
     return tell_end(id, end, last, why, json);
 }
 

@@ -16,6 +16,6 @@ drv_command_run(DrvCli *cli, const char *path, JsonObject *spec, const DrvFollow
         return -1;
     g_autoptr(JsonObject) last = NULL;
     g_autoptr(GError) why = NULL;
-    g_autoptr(JsonObject) job = drv_follow_run(follow, id, FALSE, &last, &why);
+    g_autoptr(JsonObject) job = drv_follow_run(follow, id, DRV_FOLLOW_TO_END, &last, &why);
     return drv_cli_tell_end(id, job != NULL ? job : last, why, json, promise_ms);
 }

@@ -26,7 +26,7 @@ struct _DrvFollow {
     GCancellable *cancellable; /* of every request but the watch */
     guint sigint, sigterm;
 
-    gboolean until_serves;
+    DrvFollowTo to;
     char *id;              /* NULL until the job is known */
     JsonObject *job;       /* what was last heard of it, or NULL */
     DrvClientWatch *watch; /* NULL while there is none */
@@ -50,7 +50,10 @@ is_over(DrvFollow *f)
     const char *state = drv_json_string(f->job, "state", "");
     if (drv_json_flag(f->job, "final", FALSE) || g_str_equal(state, "in-doubt"))
         return TRUE;
-    return f->until_serves && !g_str_equal(state, "queued") && !g_str_equal(state, "preparing");
+    if (f->to == DRV_FOLLOW_TO_HELD)
+        return drv_json_flag(drv_json_object(f->job, "progress"), "held", FALSE);
+    return f->to == DRV_FOLLOW_TO_SERVE && !g_str_equal(state, "queued") &&
+           !g_str_equal(state, "preparing");
 }
 
 static void
@@ -250,14 +253,13 @@ start_watch(DrvFollow *f)
 }
 
 JsonObject *
-drv_follow_run(DrvFollow *f, const char *id, gboolean until_serves, JsonObject **last,
-               GError **error)
+drv_follow_run(DrvFollow *f, const char *id, DrvFollowTo to, JsonObject **last, GError **error)
 {
     if (g_strcmp0(f->id, id) != 0)
         g_clear_pointer(&f->job, json_object_unref);
     g_free(f->id);
     f->id = g_strdup(id);
-    f->until_serves = until_serves;
+    f->to = to;
     ask_cancel(f); /* where the interrupt came before the id */
     start_watch(f);
     g_main_loop_run(f->loop);

@@ -20,6 +20,13 @@ typedef struct {
 
 typedef struct _DrvFollow DrvFollow;
 
+/* How far a job is followed; in each case to its end, if that comes before. */
+typedef enum {
+    DRV_FOLLOW_TO_END,
+    DRV_FOLLOW_TO_SERVE, /* past its preparation: enough for a tunnel */
+    DRV_FOLLOW_TO_HELD,  /* a copy of a group has arrived, and waits for the others */
+} DrvFollowTo;
+
 /* From here on signals are handled. 'client' is borrowed. */
 DrvFollow *drv_follow_new(DrvClient *client, const DrvFollowOptions *options);
 void drv_follow_free(DrvFollow *follow);
@@ -33,12 +40,12 @@ gboolean drv_follow_interrupted(const DrvFollow *follow);
 char *drv_follow_submit(DrvFollow *follow, const char *path, JsonObject *spec, GError **error);
 
 /*
- * Follows the job until it is final or in doubt, or, with 'until_serves', past its preparation
- * (which is enough for a tunnel), and gives its object, owned by the caller. May be called again.
+ * Follows the job until it is final or in doubt, or has got as far as 'to' says, and gives its
+ * object, owned by the caller. May be called again.
  *
  * Fails with DRV_ERROR_IN_DOUBT where the end is not known: the daemon did not come back, or an
  * interrupt ended the wait. 'last' then receives what was last known of the job, owned by the
  * caller, or NULL.
  */
-JsonObject *drv_follow_run(DrvFollow *follow, const char *id, gboolean until_serves,
-                           JsonObject **last, GError **error);
+JsonObject *drv_follow_run(DrvFollow *follow, const char *id, DrvFollowTo to, JsonObject **last,
+                           GError **error);

@@ -12,15 +12,19 @@
 #include <string.h>
 
 /*
- *   all copies are begun -> each is past its preparation -> each has ended -> one report
+ *   all copies are begun -> each is past its preparation -> each has arrived -> each has its name
  *                 |                     |                         |
  *                 '---------------------'-------------------------'--> one failed, or an interrupt:
  *                                                                 the others are cancelled
  *
  * What can be known beforehand (an image in use, no such folder) is found in the preparation of
- * each, before anything is waited for. The images get their names over there one by one, so if one
- * fails late, others may have arrived: it is said which.
+ * each, before anything is waited for. The copies are a group to the daemon, which has them named
+ * when all have arrived, and calls them off when one fails, whether or not this command is there.
+ * What can still fail then is a renaming: it is said which have arrived.
  */
+/* Of the group's id, which is unlike any other one's: the beginning of a UUID. */
+#define GROUP_LEN 23
+
 typedef struct {
     char *image, *dest;
     char *id;        /* of its job; NULL: it was not begun */
@@ -32,6 +36,7 @@ typedef struct {
     DrvFollow *follow;
     const DrvOffParams *params;
     GPtrArray *disks;
+    char *group;
     GError *error; /* why it is not known how it ends; NULL: it is */
     gint64 began_us;
 } Off;
@@ -96,7 +101,7 @@ check(GPtrArray *disks, const DrvOffParams *params, GError **error)
 }
 
 static JsonObject *
-make_spec(const DrvOffParams *params, const Disk *disk, GError **error)
+make_spec(const Off *self, const Disk *disk, GError **error)
 {
     static const DrvOption to = {"to", "to", DRV_OPTION_TEXT, .required = TRUE},
                            format = {"format", "format", DRV_OPTION_TEXT},
@@ -109,7 +114,12 @@ make_spec(const DrvOffParams *params, const Disk *disk, GError **error)
                                         .zero = "unlimited"},
                            drop = {"drop-timeout", "drop_timeout_s", DRV_OPTION_SECONDS, .min = 1,
                                    .max = 86400};
+    const DrvOffParams *params = self->params;
     g_autoptr(JsonObject) spec = json_object_new();
+    if (self->disks->len > 1) {
+        json_object_set_string_member(spec, "group", self->group);
+        json_object_set_int_member(spec, "of", self->disks->len);
+    }
     json_object_set_string_member(spec, "image", disk->image);
     json_object_set_string_member(spec, "dest", disk->dest);
     if (!drv_option_take(&to, params->to, spec, error) ||
@@ -137,11 +147,11 @@ has_ended(const Disk *disk)
 
 /* FALSE: it is of no use to go on with the others. */
 static gboolean
-follow(Off *self, Disk *disk, gboolean until_serves)
+follow(Off *self, Disk *disk, DrvFollowTo to)
 {
     g_autoptr(JsonObject) last = NULL;
     g_autoptr(GError) why = NULL;
-    JsonObject *job = drv_follow_run(self->follow, disk->id, until_serves, &last, &why);
+    JsonObject *job = drv_follow_run(self->follow, disk->id, to, &last, &why);
     g_clear_pointer(&disk->job, json_object_unref);
     disk->job = job != NULL ? job : g_steal_pointer(&last);
     if (why != NULL && self->error == NULL)
@@ -155,7 +165,7 @@ begin_all(Off *self, GError **error)
 {
     for (guint i = 0; i < self->disks->len; i++) {
         Disk *disk = self->disks->pdata[i];
-        g_autoptr(JsonObject) spec = make_spec(self->params, disk, error);
+        g_autoptr(JsonObject) spec = make_spec(self, disk, error);
         disk->id = spec != NULL ? drv_follow_submit(self->follow, "/v1/copies", spec, error) : NULL;
         if (disk->id == NULL)
             return FALSE;
@@ -166,14 +176,16 @@ begin_all(Off *self, GError **error)
 static gboolean
 follow_all(Off *self)
 {
-    for (guint pass = 0; pass < 2; pass++)
+    static const DrvFollowTo course[] = {DRV_FOLLOW_TO_SERVE, DRV_FOLLOW_TO_HELD,
+                                         DRV_FOLLOW_TO_END};
+    for (guint pass = 0; pass < G_N_ELEMENTS(course); pass++)
         for (guint i = 0; i < self->disks->len; i++) {
             Disk *disk = self->disks->pdata[i];
             if (has_ended(disk))
                 continue;
-            if (pass > 0 && self->disks->len > 1)
+            if (course[pass] == DRV_FOLLOW_TO_HELD && self->disks->len > 1)
                 fprintf(stderr, "%u of %u: %s\n", i + 1, self->disks->len, disk->image);
-            if (!follow(self, disk, pass == 0))
+            if (!follow(self, disk, course[pass]))
                 return FALSE;
         }
     return TRUE;
@@ -193,7 +205,7 @@ cancel_others(Off *self)
     for (guint i = 0; i < self->disks->len && self->error == NULL; i++) {
         Disk *disk = self->disks->pdata[i];
         if (!has_ended(disk))
-            follow(self, disk, FALSE);
+            follow(self, disk, DRV_FOLLOW_TO_END);
     }
 }
 
@@ -366,7 +378,9 @@ drv_cli_migrate_off(DrvCli *cli, const DrvOffParams *params, GError **error)
     if (client == NULL)
         return -1;
     g_autoptr(DrvFollow) follower = drv_follow_new(client, &how);
-    Off self = {client, follower, params, disks, .began_us = g_get_monotonic_time()};
+    g_autofree char *group = g_uuid_string_random();
+    group[GROUP_LEN] = '\0';
+    Off self = {client, follower, params, disks, group, .began_us = g_get_monotonic_time()};
     gboolean begun = begin_all(&self, error);
     gboolean arrived = begun && follow_all(&self);
     if (!arrived)

@@ -20,6 +20,7 @@
 /*
  * copy.open has a thread open the target, and is answered when that is done; then a socket pair
  * joins the channel to a thread that receives. copy.finish is answered when that thread has ended.
+ * Where the source wants the name to be held back, copy.name has one more thread give it.
  * Threads tell the control thread by an idle source, which holds the end.
  *
  * An end that is given up goes off the list at once, but its threads may be in the middle of a
@@ -43,12 +44,13 @@ typedef struct {
     int fd; /* our thread's end of the pair; -1 */
 
     GThread *thread;
-    DrvPeer *peer;              /* of the session */
-    guint64 opening, finishing; /* calls to be answered; 0: none */
+    DrvPeer *peer;                      /* of the session */
+    guint64 opening, finishing, naming; /* calls to be answered; 0: none */
     DrvChannelSet *channel;
     gint cancelled;   /* keep nothing; atomic */
     gboolean waiting; /* for those before to end */
-    gboolean over;
+    gboolean over;    /* nothing more will come */
+    gboolean held;    /* ... and the target waits for its name */
     guint forget;
 } End;
 
@@ -78,6 +80,19 @@ end_unref(gpointer data)
     g_free(end);
 }
 
+static const char *
+path_of(const End *end)
+{
+    return drv_json_string(end->args, "path", "");
+}
+
+static void
+drop_held(End *end)
+{
+    end->held = FALSE;
+    drv_target_drop(end->target, !g_atomic_int_get(&end->cancelled));
+}
+
 /* Its threads come to their end soon; the file goes or stays as 'cancelled' says. */
 static void
 stop(End *end)
@@ -85,6 +100,8 @@ stop(End *end)
     drv_copy_cancel(&end->count);
     if (end->fd >= 0)
         shutdown(end->fd, SHUT_RDWR);
+    if (end->held && end->naming == 0)
+        drop_held(end);
 }
 
 static void
@@ -154,6 +171,7 @@ answer_finish(End *end)
     }
     JsonObject *ok = json_object_new();
     json_object_set_string_member(ok, "digest", end->digest);
+    json_object_set_boolean_member(ok, "held", end->held);
     drv_peer_answer(end->peer, call, ok);
 }
 
@@ -163,14 +181,17 @@ received(gpointer data)
     End *end = data;
     join(end);
     end->over = TRUE;
+    end->held = end->target != NULL;
     if (end->error != NULL)
         g_message("copy %s from %s: %s", end->job, end->from, end->error->message);
     else
-        g_message("copy %s from %s: %s is complete", end->job, end->from,
-                  drv_json_string(end->args, "path", ""));
+        g_message("copy %s from %s: %s is complete%s", end->job, end->from, path_of(end),
+                  end->held ? ", and waits for others to be" : "");
+    if (end->held && !end->listed)
+        drop_held(end);
     if (end->finishing != 0)
         answer_finish(end);
-    if (end->listed)
+    if (end->listed && !end->held)
         end->forget = g_timeout_add_seconds(KEEP_OVER_S, forget, end);
     leave(end);
     return G_SOURCE_REMOVE;
@@ -181,13 +202,17 @@ receive(gpointer data)
 {
     End *end = data;
     guint64 size = (guint64)drv_json_int(end->args, "size", 0);
+    gboolean hold = drv_json_flag(end->args, "hold", FALSE);
     end->digest = drv_image_receive(end->target, size, end->fd, &end->count, &end->error);
+    if (end->digest != NULL && !hold && !drv_target_name(end->target, &end->error))
+        g_clear_pointer(&end->digest, g_free);
     if (end->digest == NULL) {
         /* A stream that just ended may be taken up again. */
         gboolean cut = g_error_matches(end->error, DRV_ERROR, DRV_ERROR_UNREACHABLE);
         drv_target_drop(end->target, cut && !g_atomic_int_get(&end->cancelled));
     }
-    g_clear_pointer(&end->target, drv_target_free);
+    if (end->digest == NULL || !hold)
+        g_clear_pointer(&end->target, drv_target_free);
     shutdown(end->fd, SHUT_RDWR);
     g_idle_add(received, end);
     return NULL;
@@ -218,6 +243,7 @@ start_receiving(End *end, GError **error)
     if (ok == NULL)
         return FALSE;
     json_object_set_boolean_member(ok, "base", drv_target_has_base(end->target));
+    json_object_set_boolean_member(ok, "hold", drv_json_flag(end->args, "hold", FALSE));
     drv_peer_answer(end->peer, end->opening, ok);
     end->opening = 0;
     run(end, "copy", receive);
@@ -278,12 +304,6 @@ find(DrvCopyEnds *ends, const char *job, DrvPeer *peer)
             return end;
     }
     return NULL;
-}
-
-static const char *
-path_of(const End *end)
-{
-    return drv_json_string(end->args, "path", "");
 }
 
 /* Its source is done with it: it went away, or comes back over another session. */
@@ -352,7 +372,7 @@ find_rival(DrvCopyEnds *ends, DrvPeer *peer, JsonObject *args)
 {
     for (guint i = 0; i < ends->list->len; i++) {
         const End *end = ends->list->pdata[i];
-        if (!end->over && g_str_equal(end->from, drv_peer_name(peer)) &&
+        if ((!end->over || end->held) && g_str_equal(end->from, drv_peer_name(peer)) &&
             g_str_equal(path_of(end), drv_json_string(args, "path", "")))
             return end;
     }
@@ -422,12 +442,56 @@ copy_finish(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
         answer_finish(end);
 }
 
+static gboolean
+named(gpointer data)
+{
+    End *end = data;
+    guint64 call = end->naming;
+    join(end);
+    end->naming = 0;
+    end->held = FALSE;
+    if (end->error != NULL) {
+        g_message("copy %s from %s: %s", end->job, end->from, end->error->message);
+        drv_peer_refuse(end->peer, call, end->error);
+    } else {
+        drv_peer_answer(end->peer, call, json_object_new());
+    }
+    take_off(end);
+    leave(end);
+    return G_SOURCE_REMOVE;
+}
+
+/* One that cannot be given its name is kept: it is complete. */
+static gpointer
+name_target(gpointer data)
+{
+    End *end = data;
+    if (!drv_target_name(end->target, &end->error))
+        drv_target_drop(end->target, TRUE);
+    g_clear_pointer(&end->target, drv_target_free);
+    g_idle_add(named, end);
+    return NULL;
+}
+
+static void
+copy_name(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
+{
+    const char *job = drv_json_string(args, "job", "");
+    End *end = find(ends, job, peer);
+    if (end == NULL || !end->held || end->naming != 0 || end->peer != peer) {
+        refuse_unknown(peer, call, job);
+        return;
+    }
+    end->naming = call;
+    run(end, "copy-name", name_target);
+}
+
 static void
 copy_abort(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
 {
     End *end = find(ends, drv_json_string(args, "job", ""), peer);
     if (end != NULL) {
-        g_atomic_int_set(&end->cancelled, 1);
+        g_atomic_int_set(&end->cancelled, !drv_json_flag(args, "keep", FALSE));
         if (end->waiting) {
             g_autoptr(GError) error = called_off();
             drv_peer_refuse(end->peer, end->opening, error);
@@ -444,7 +508,11 @@ drv_copy_ends_call(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, const char *o
         const char *op;
         void (*run)(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args);
     } calls[] = {
-        {"copy.open", copy_open}, {"copy.finish", copy_finish}, {"copy.abort", copy_abort}};
+        {"copy.open", copy_open},
+        {"copy.finish", copy_finish},
+        {"copy.name", copy_name},
+        {"copy.abort", copy_abort},
+    };
     for (guint i = 0; i < G_N_ELEMENTS(calls); i++) {
         if (g_str_equal(calls[i].op, op)) {
             calls[i].run(ends, peer, call, args);

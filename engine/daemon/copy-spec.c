@@ -6,6 +6,7 @@
 #include "engine/host/address.h"
 #include "engine/image/convert.h"
 #include "engine/image/stream.h"
+#include "engine/job/journal.h"
 
 #include <string.h>
 
@@ -38,6 +39,8 @@ static const struct {
     {"delta", DELTA, AT(whole)},
     {"since", TEXT, AT(since)},
     {"base", TEXT, AT(base)},
+    {"group", TEXT, AT(group)},
+    {"of", NUMBER, AT(of), .min = 2, .max = 64},
     {"lanes", NUMBER, AT(lanes), .min = 1, .max = 16},
     {"bandwidth", NUMBER, AT(bandwidth), .min = 65536, .max = G_GINT64_CONSTANT(1) << 40},
     {"drop_timeout_s", NUMBER, AT(drop_timeout_s), .min = 1, .max = 86400, .standard = 60},
@@ -60,6 +63,7 @@ drv_copy_spec_free(DrvCopySpec *spec)
     g_free(spec->options);
     g_free(spec->since);
     g_free(spec->base);
+    g_free(spec->group);
     g_free(spec->host);
     g_free(spec);
 }
@@ -72,13 +76,25 @@ drv_copy_spec_is(const char *text)
     return object != NULL && g_str_equal(drv_json_string(object, KIND, ""), COPY);
 }
 
-char *
-drv_copy_spec_qmp(const char *text)
+static char *
+text_of(const char *text, const char *name)
 {
     g_autoptr(JsonObject) object =
         text != NULL ? drv_json_parse_object(text, strlen(text), NULL) : NULL;
     gboolean copy = object != NULL && g_str_equal(drv_json_string(object, KIND, ""), COPY);
-    return copy ? g_strdup(drv_json_string(object, "qmp", NULL)) : NULL;
+    return copy ? g_strdup(drv_json_string(object, name, NULL)) : NULL;
+}
+
+char *
+drv_copy_spec_qmp(const char *text)
+{
+    return text_of(text, "qmp");
+}
+
+char *
+drv_copy_spec_group(const char *text)
+{
+    return text_of(text, "group");
 }
 
 void
@@ -213,6 +229,26 @@ check_since(const DrvCopySpec *spec, GError **error)
     return FALSE;
 }
 
+static gboolean
+check_group(const DrvCopySpec *spec, GError **error)
+{
+    if (spec->group == NULL && spec->of == 0)
+        return TRUE;
+    if (spec->group == NULL || spec->of == 0)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "\"group\" and \"of\" go together: say how many copies the group has");
+    else if (!drv_job_valid_id(spec->group))
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "\"group\" is '%.80s': it must be 1 to 32 letters, digits and dashes",
+                    spec->group);
+    else if (spec->qmp != NULL)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "\"group\" is for images that no QEMU has open: leave it out with \"qmp\"");
+    else
+        return TRUE;
+    return FALSE;
+}
+
 DrvCopySpec *
 drv_copy_spec_from_json(JsonObject *object, GError **error)
 {
@@ -223,7 +259,7 @@ drv_copy_spec_from_json(JsonObject *object, GError **error)
         if (!take(spec, i, json_object_get_member(object, members[i].name), error))
             return NULL;
     }
-    if (!check_source(spec, error) || !check_since(spec, error) ||
+    if (!check_source(spec, error) || !check_since(spec, error) || !check_group(spec, error) ||
         !drv_address_parse(spec->to, &spec->host, &spec->port, error) ||
         !drv_convert_check(spec->format, spec->dest_format, spec->options,
                            spec->compress && spec->dest_format != NULL, error))

@@ -10,6 +10,7 @@
 #include "engine/job/allow.h"
 #include "engine/daemon/copy-dest.h"
 #include "engine/daemon/copy-over.h"
+#include "engine/daemon/copy-private.h"
 #include "engine/daemon/disk-view.h"
 
 #include <errno.h>
@@ -26,6 +27,9 @@
  * it has, so what was sent already is read and hashed but not sent once more. The same goes for a
  * restart of this daemon.
  *
+ * One of a group waits after copy.finish until all of the group have got as far (copy-group.h), and
+ * tells the destination to give the image its name then (copy.name).
+ *
  * Of a disk of a running guest a view is opened first (disk-view.h), and taken back at last,
  * however it went. It is lost with this daemon, so the next one takes it back and lets the copy
  * fail.
@@ -36,31 +40,7 @@
 #define RETRY_MS 500
 #define TICK_MS 1000
 
-typedef struct {
-    DrvJob base;
-    DrvCopySpec *spec;
-
-    DrvDiskView *view; /* NULL: an image is copied */
-    DrvStore *store;   /* the view's, if there is one */
-    char *format;      /* the source's */
-    GThread *thread;   /* the one that runs, or NULL */
-    GError *failure;   /* the thread's */
-    DrvCopyCount count;
-    char *digest;
-    int fd; /* our end of the pair while an attempt lasts; -1 */
-
-    DrvPeer *peer;
-    gboolean offered; /* this attempt has begun */
-    gboolean older;   /* the destination has something to begin with */
-    gboolean whole;   /* the destination has the image: there is no way back */
-    gboolean again;   /* the attempt is over: another one when its thread has ended */
-    DrvShaper *shaper;
-    DrvChannelSet *channel;
-    guint64 wire; /* of attempts before */
-    guint attempts, reconnects, lanes;
-    gint64 lost_us; /* since when the other end is away; 0: it is not */
-    guint retry, tick;
-} Copy;
+typedef DrvCopy Copy;
 
 static void connect_peer(Copy *self);
 
@@ -93,7 +73,7 @@ static void
 drop_attempt(Copy *self)
 {
     count_attempt(self);
-    self->offered = FALSE;
+    self->offered = self->held = self->naming = FALSE;
     if (self->fd >= 0)
         shutdown(self->fd, SHUT_RDWR);
     g_clear_pointer(&self->channel, drv_channel_set_free);
@@ -118,14 +98,15 @@ aborted(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
 {
 }
 
-/* The destination keeps nothing of it. */
+/* The destination keeps nothing of it, or what it has for another time. */
 static void
-abort_far_end(Copy *self)
+abort_far_end(Copy *self, gboolean keep)
 {
     if (self->peer == NULL || drv_peer_is_dead(self->peer) || !self->offered)
         return;
     JsonObject *args = json_object_new();
     json_object_set_string_member(args, "job", self->base.rec->id);
+    json_object_set_boolean_member(args, "keep", keep);
     drv_peer_call(self->peer, "copy.abort", args, aborted, NULL);
 }
 
@@ -145,49 +126,31 @@ take_back(Copy *self)
         drv_disk_view_undo(self->view, FALSE);
 }
 
-/* 'error' is taken. */
+/* 'error' is taken. 'keep': what the destination has stays there. */
 static void
-fail(Copy *self, GError *error)
+give_up(Copy *self, GError *error, gboolean keep)
 {
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    g_autoptr(DrvJob) job = drv_job_ref(&self->base);
     gboolean cancelled = g_error_matches(error, DRV_ERROR, DRV_ERROR_CANCELLED);
     /* What the other end was away for is taken up where it is, another time. */
     gboolean away = g_error_matches(error, DRV_ERROR, DRV_ERROR_TIMEOUT);
     if (!is_over(self)) {
         if (!away)
-            abort_far_end(self);
+            abort_far_end(self, keep);
         give_back(self);
         if (!cancelled)
-            drv_job_set_error(&self->base, error);
-        drv_job_move_anyway(&self->base, DRV_STATE_ROLLING_BACK);
+            drv_job_set_error(job, error);
+        drv_job_move_anyway(job, DRV_STATE_ROLLING_BACK);
+        drv_copy_group_break(self->groups, job, !cancelled);
         take_back(self);
     }
     g_error_free(error);
 }
 
-static JsonObject *
-make_result(Copy *self)
+static void
+fail(Copy *self, GError *error)
 {
-    JsonObject *o = json_object_new(), *disk = json_object_new();
-    json_object_set_string_member(o, "job", self->base.rec->id);
-    json_object_set_string_member(o, "vm", self->base.rec->vm);
-    json_object_set_string_member(o, "state", "completed");
-    json_object_set_null_member(o, "error");
-    json_object_set_int_member(o, "total_ms",
-                               (g_get_real_time() - self->base.rec->created_us) / 1000);
-    json_object_set_int_member(o, "lanes", self->lanes);
-    json_object_set_int_member(o, "reconnects", self->reconnects + self->attempts - 1);
-    json_object_set_int_member(disk, "bytes", (gint64)self->count.total);
-    json_object_set_int_member(disk, "wire_bytes", (gint64)self->wire);
-    json_object_set_int_member(disk, "data_bytes", (gint64)self->count.data);
-    json_object_set_int_member(disk, "zero_bytes", (gint64)self->count.zero);
-    json_object_set_int_member(disk, "same_bytes", (gint64)self->count.same);
-    json_object_set_int_member(disk, "unread_bytes", (gint64)self->count.unread);
-    json_object_set_object_member(o, "disk", disk);
-    json_object_set_string_member(o, "digest", self->digest);
-    if (self->spec->bitmap != NULL)
-        json_object_set_string_member(o, "bitmap", self->spec->bitmap);
-    return o;
+    give_up(self, error, FALSE);
 }
 
 /* From wherever it is to DONE: what lies between means something for guests only. */
@@ -215,7 +178,8 @@ done(Copy *self)
 {
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     give_back(self);
-    g_autoptr(JsonObject) result = make_result(self);
+    drv_copy_group_leave(self->groups, &self->base);
+    g_autoptr(JsonObject) result = drv_copy_result(self);
     g_free(self->base.rec->result);
     self->base.rec->result = drv_json_text(result);
     pass_to_done(self);
@@ -256,6 +220,7 @@ lose_peer(Copy *self, const GError *why)
     if (self->lost_us == 0)
         self->lost_us = g_get_monotonic_time();
     drop_attempt(self);
+    drv_copy_group_held(self->groups, &self->base, FALSE);
     self->again = TRUE;
     try_again_when_ready(self);
     drv_job_changed(&self->base);
@@ -320,6 +285,50 @@ conclude(Copy *self)
     self->thread = g_thread_new("copy-close", close_source, self);
 }
 
+/* --- a group of copies --- */
+
+static void
+named(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    Copy *self = (Copy *)job;
+    if (is_over(self) || peer != self->peer || drv_peer_is_dead(peer))
+        return;
+    if (error != NULL)
+        fail(self,
+             g_error_new(error->domain, error->code, "at the destination: %s", error->message));
+    else
+        conclude(self);
+}
+
+static void
+ask_name(DrvJob *job)
+{
+    Copy *self = (Copy *)job;
+    JsonObject *args = json_object_new();
+    self->naming = TRUE;
+    json_object_set_string_member(args, "job", job->rec->id);
+    drv_peer_call(self->peer, "copy.name", args, named, drv_job_ref(job));
+}
+
+static void
+call_off(DrvJob *job, gboolean keep)
+{
+    give_up((Copy *)job,
+            g_error_new_literal(DRV_ERROR, DRV_ERROR_CANCELLED, "another one of its group ended"),
+            keep);
+}
+
+static const DrvCopyGroupOps group_ops = {ask_name, call_off};
+
+static void
+hold(Copy *self)
+{
+    self->held = TRUE;
+    drv_job_changed(&self->base);
+    drv_copy_group_held(self->groups, &self->base, TRUE);
+}
+
 /* --- sending --- */
 
 static void
@@ -338,6 +347,8 @@ finished(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
                        ? g_error_copy(self->failure)
                        : g_error_new(DRV_ERROR, DRV_ERROR_MISMATCH,
                                      "the destination's image has another digest than ours"));
+    else if (self->spec->group != NULL)
+        hold(self);
     else
         conclude(self);
 }
@@ -406,6 +417,10 @@ opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
     if (error != NULL) {
         fail(self,
              g_error_new(error->domain, error->code, "at the destination: %s", error->message));
+    } else if (self->spec->group != NULL && !drv_json_flag(ok, "hold", FALSE)) {
+        fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_PROTOCOL,
+                                       "the destination's daemon cannot name images together: "
+                                       "install the same version of drover at both ends"));
     } else if (!drv_channel_set_accepted(self->channel, ok, &why) ||
                (drv_job_state(job) == DRV_STATE_PREPARING &&
                 !drv_job_move(job, DRV_STATE_COPYING, &why))) {
@@ -429,6 +444,7 @@ open_args(Copy *self)
     json_object_set_boolean_member(args, "compress", spec->compress);
     json_object_set_boolean_member(args, "delta", !spec->whole);
     json_object_set_int_member(args, "size", (gint64)self->store->size);
+    json_object_set_boolean_member(args, "hold", spec->group != NULL);
     json_object_set_array_member(args, "over", drv_copies_over(self->base.services, spec->dest));
     return args;
 }
@@ -571,6 +587,9 @@ static void
 begin(Copy *self)
 {
     self->tick = g_timeout_add(TICK_MS, tick, self);
+    if (self->spec->group != NULL)
+        drv_copy_group_join(self->groups, &self->base, self->spec->group, (guint)self->spec->of,
+                            &group_ops);
     if (self->view != NULL)
         drv_disk_view_open(self->view, users());
     else
@@ -666,7 +685,7 @@ copy_resume(DrvJob *job)
 static gboolean
 copy_cancel(DrvJob *job, GError **error)
 {
-    if (((Copy *)job)->whole) {
+    if (((Copy *)job)->whole || ((Copy *)job)->naming) {
         g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
                     "copy %s cannot be cancelled any more: the destination has the image",
                     job->rec->id);
@@ -674,34 +693,6 @@ copy_cancel(DrvJob *job, GError **error)
     }
     fail((Copy *)job, g_error_new(DRV_ERROR, DRV_ERROR_CANCELLED, "the copy was cancelled"));
     return TRUE;
-}
-
-static JsonObject *
-copy_progress(DrvJob *job)
-{
-    Copy *self = (Copy *)job;
-    DrvSessionStats link = {0};
-    DrvChannelTotals totals = {0};
-    JsonObject *o = json_object_new();
-    gint64 ms = (g_get_monotonic_time() - job->started_us) / 1000;
-    guint64 dealt = drv_copy_count_get(&self->count.done);
-    double total = (double)self->count.total;
-    if (self->peer != NULL)
-        drv_session_get_stats(drv_peer_session(self->peer), &link);
-    if (self->channel != NULL)
-        drv_channel_set_totals(self->channel, &totals);
-    json_object_set_int_member(o, "total", (gint64)self->count.total);
-    json_object_set_int_member(o, "transferred", (gint64)dealt);
-    json_object_set_int_member(o, "remaining", (gint64)(self->count.total - dealt));
-    json_object_set_double_member(o, "percent", total > 0 ? 100 * (double)dealt / total : 0);
-    json_object_set_double_member(o, "raw_rate", ms > 0 ? (double)dealt * 1000 / (double)ms : 0);
-    json_object_set_double_member(
-        o, "wire_rate", ms > 0 ? (double)(self->wire + totals.wire) * 1000 / (double)ms : 0);
-    json_object_set_int_member(o, "lanes", link.lanes);
-    json_object_set_int_member(o, "reconnects", self->reconnects + link.reconnects);
-    json_object_set_boolean_member(o, "connected", self->lost_us == 0);
-    json_object_set_int_member(o, "elapsed_ms", ms);
-    return o;
 }
 
 static gpointer
@@ -715,6 +706,7 @@ static void
 copy_free(DrvJob *job)
 {
     Copy *self = (Copy *)job;
+    drv_copy_group_leave(self->groups, job);
     give_back(self);
     /* That waits for a program to end. */
     if (self->store != NULL && self->view == NULL)
@@ -735,7 +727,7 @@ static const DrvJobOps copy_ops = {
     .start = copy_start,
     .resume = copy_resume,
     .cancel = copy_cancel,
-    .progress = copy_progress,
+    .progress = drv_copy_progress,
     .free = copy_free,
     .goes_on = TRUE,
 };
@@ -746,14 +738,15 @@ static const DrvJobOps view_copy_ops = {
     .start = copy_start,
     .resume = copy_resume,
     .cancel = copy_cancel,
-    .progress = copy_progress,
+    .progress = drv_copy_progress,
     .free = copy_free,
 };
 
 DrvJob *
-drv_copy_new(DrvServices *services, DrvJobRecord *rec, DrvCopySpec *spec)
+drv_copy_new(DrvServices *services, DrvCopyGroups *groups, DrvJobRecord *rec, DrvCopySpec *spec)
 {
     Copy *self = g_new0(Copy, 1);
+    self->groups = groups;
     self->spec = spec;
     self->fd = -1;
     self->shaper = drv_shaper_new((guint64)spec->bandwidth, g_get_monotonic_time());
@@ -768,12 +761,12 @@ drv_copy_new(DrvServices *services, DrvJobRecord *rec, DrvCopySpec *spec)
 }
 
 DrvJob *
-drv_copy_restored(DrvServices *services, DrvJobRecord *rec, GError **error)
+drv_copy_restored(DrvServices *services, DrvCopyGroups *groups, DrvJobRecord *rec, GError **error)
 {
     DrvCopySpec *spec = drv_copy_spec_parse(rec->spec, error);
     if (spec == NULL) {
         drv_job_record_free(rec);
         return NULL;
     }
-    return drv_copy_new(services, rec, spec);
+    return drv_copy_new(services, groups, rec, spec);
 }

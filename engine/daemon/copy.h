@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "engine/daemon/copy-group.h"
 #include "engine/daemon/copy-spec.h"
 #include "engine/job/job.h"
 
@@ -11,7 +12,9 @@
  * destination has the image under its name.
  */
 
-/* Takes both. */
-DrvJob *drv_copy_new(DrvServices *services, DrvJobRecord *rec, DrvCopySpec *spec);
+/* Takes the record and the spec; the groups are borrowed. */
+DrvJob *drv_copy_new(DrvServices *services, DrvCopyGroups *groups, DrvJobRecord *rec,
+                     DrvCopySpec *spec);
 /* From the journal; takes the record. */
-DrvJob *drv_copy_restored(DrvServices *services, DrvJobRecord *rec, GError **error);
+DrvJob *drv_copy_restored(DrvServices *services, DrvCopyGroups *groups, DrvJobRecord *rec,
+                          GError **error);

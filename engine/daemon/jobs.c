@@ -37,6 +37,7 @@ struct _DrvJobs {
     GPtrArray *accepted;      /* of DrvPeer: sessions that peers opened; referenced */
     GPtrArray *ended;         /* of DrvJob: tunnels that are over, the latest few; referenced */
     GPtrArray *tunnel_ends;   /* of DrvChannelSet: ours of tunnels that peers opened */
+    DrvCopyGroups *groups;    /* of copies that are named together */
     DrvCopyEnds *copy_ends;   /* ours of copies that peers make */
     DrvDiskMakes *disk_makes; /* images that peers have made here */
     GPtrArray *probe_ends;    /* of DrvProbe: ours of links that peers measure */
@@ -202,7 +203,8 @@ is_its_job(DrvJobs *jobs, DrvPeer *peer, const char *id, const char *op)
 static void
 put_down(DrvJobs *jobs, DrvPeer *peer, const char *op, JsonObject *args)
 {
-    if (g_str_equal(op, "copy.open") || g_str_equal(op, "copy.finish"))
+    if (g_str_equal(op, "copy.open") || g_str_equal(op, "copy.finish") ||
+        g_str_equal(op, "copy.name"))
         drv_trail_call(jobs->trail, drv_peer_name(peer), op, args, NULL);
     if (!g_str_equal(op, "disks.create") || !drv_json_flag(args, "create", FALSE))
         return;
@@ -414,7 +416,7 @@ drv_jobs_copy(DrvJobs *jobs, JsonObject *object, GError **error)
     g_autofree char *text = drv_json_text(object);
     g_autofree char *id = new_id();
     DrvJobRecord *rec = drv_job_record_new(id, DRV_ROLE_SOURCE, text);
-    g_autoptr(DrvJob) job = drv_copy_new(jobs->services, rec, g_steal_pointer(&spec));
+    g_autoptr(DrvJob) job = drv_copy_new(jobs->services, jobs->groups, rec, g_steal_pointer(&spec));
     return drv_journal_add(journal(jobs), job->rec, error) ? launch(jobs, job) : NULL;
 }
 
@@ -599,6 +601,7 @@ drv_jobs_new(const DrvServicesParams *params, GError **error)
     jobs->jobs = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
     jobs->accepted = g_ptr_array_new_with_free_func((GDestroyNotify)drv_peer_unref);
     jobs->ended = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
+    jobs->groups = drv_copy_groups_new(jobs->services);
     jobs->copy_ends = drv_copy_ends_new(jobs->services);
     jobs->disk_makes = drv_disk_makes_new(jobs->services);
     jobs->tunnel_ends = g_ptr_array_new_with_free_func(free_end);
@@ -612,7 +615,7 @@ restore(DrvJobs *jobs, DrvJobRecord *rec, GError **error)
 {
     if (rec->role == DRV_ROLE_DEST)
         return drv_live_dest_restored(jobs->services, rec);
-    return drv_copy_spec_is(rec->spec) ? drv_copy_restored(jobs->services, rec, error)
+    return drv_copy_spec_is(rec->spec) ? drv_copy_restored(jobs->services, jobs->groups, rec, error)
                                        : drv_live_source_new(jobs->services, rec, error);
 }
 
@@ -661,6 +664,7 @@ drv_jobs_free(DrvJobs *jobs)
         return;
     g_ptr_array_unref(jobs->jobs);
     g_ptr_array_unref(jobs->ended);
+    drv_copy_groups_free(jobs->groups);
     drv_copy_ends_free(jobs->copy_ends);
     drv_disk_makes_free(jobs->disk_makes);
     g_ptr_array_unref(jobs->tunnel_ends);

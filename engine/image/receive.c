@@ -233,5 +233,5 @@ drv_image_receive(DrvTarget *target, guint64 size, int fd, DrvCopyCount *count, 
         return NULL;
     }
     g_autofree char *root = check_root(&self, error);
-    return root != NULL && drv_target_commit(target, error) ? g_steal_pointer(&root) : NULL;
+    return root != NULL && drv_target_seal(target, error) ? g_steal_pointer(&root) : NULL;
 }

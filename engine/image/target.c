@@ -368,7 +368,7 @@ take_over_owner(const DrvTarget *target)
 }
 
 gboolean
-drv_target_commit(DrvTarget *target, GError **error)
+drv_target_seal(DrvTarget *target, GError **error)
 {
     gboolean flushed = drv_store_flush(target->store, 0, error);
     gboolean closed = drv_store_close(g_steal_pointer(&target->store), flushed ? error : NULL);
@@ -379,12 +379,25 @@ drv_target_commit(DrvTarget *target, GError **error)
     if (target->cut_to != 0 && !cut(target, error))
         return FALSE;
     take_over_owner(target);
-    if (fsync(target->lock) != 0 ||
-        renameat(target->dir, target->temp, target->dir, target->name) != 0 ||
+    return fsync(target->lock) == 0 || failed(target, "written", error);
+}
+
+gboolean
+drv_target_name(DrvTarget *target, GError **error)
+{
+    if (target->device)
+        return TRUE;
+    if (renameat(target->dir, target->temp, target->dir, target->name) != 0 ||
         fsync(target->dir) != 0)
         return failed(target, "given its name", error);
     g_clear_pointer(&target->temp, g_free);
     return TRUE;
+}
+
+gboolean
+drv_target_commit(DrvTarget *target, GError **error)
+{
+    return drv_target_seal(target, error) && drv_target_name(target, error);
 }
 
 void

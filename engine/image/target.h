@@ -35,11 +35,15 @@ DrvStore *drv_target_store(DrvTarget *target);
 /* Whether there may be something in it: left of another copy, an older version, a device. */
 gboolean drv_target_has_base(const DrvTarget *target);
 
-/* The end, when all is written: onto the disk, and under its name. */
+/* The end, when all is written. First onto the disk, where nothing can be written to it any more;
+ * it is still locked, and may be dropped and taken up again. Then under its name. */
+gboolean drv_target_seal(DrvTarget *target, GError **error);
+gboolean drv_target_name(DrvTarget *target, GError **error);
+/* Both. */
 gboolean drv_target_commit(DrvTarget *target, GError **error);
 /* Gives up. 'keep': leaves what there is for another time. NULL is allowed. */
 void drv_target_drop(DrvTarget *target, gboolean keep);
-/* After _commit() or _drop() nothing but this; gives up without keeping where neither was called.
+/* After _name() or _drop() nothing but this; gives up without keeping where neither was called.
  */
 void drv_target_free(DrvTarget *target);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvTarget, drv_target_free)

@@ -89,6 +89,8 @@ receive(gpointer data)
     shutdown(f->fds[1], SHUT_RDWR);
     if (f->root == NULL)
         drv_target_drop(target, FALSE);
+    else
+        g_assert_true(drv_target_name(target, NULL));
     return NULL;
 }
 

@@ -78,7 +78,7 @@ drv_target_has_base(const DrvTarget *target)
 }
 
 gboolean
-drv_target_commit(DrvTarget *target, GError **error)
+drv_target_seal(DrvTarget *target, GError **error)
 {
     target->committed = TRUE;
     return TRUE;
