@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "engine/channel/listener.h"
+#include "engine/image/delta-skip.h"
 #include "engine/image/scan.h"
 
 #include <string.h>
@@ -10,10 +11,11 @@
 /*
  * Frames become what they stand for on a thread of the disk's own, one after the other, as blocks
  * are read there and that takes its time. Why what is read is what the source means is said in
- * delta-writer.c; that it is, is seen here: each block is hashed once more.
+ * delta-writer.c; that it is, is seen here: each block is hashed once more. It need not be written
+ * again (delta-skip.h).
  */
 #define HASHERS 4
-#define DEPTH 2 /* frames that are made ready or written, of which each may become 1 MiB */
+#define DEPTH 2 /* frames that are made ready or written, of which each may become some MiB */
 
 struct _DrvDeltaDisk {
     gatomicrefcount refs;
@@ -37,6 +39,7 @@ typedef struct {
     gatomicrefcount refs; /* the endpoint's, and one for each frame that is being made ready */
     gboolean freed;
     DrvDeltaDisk *disk;
+    DrvDeltaSkip *skip; /* the disk's thread */
 } DeltaReceive;
 
 typedef struct {
@@ -202,28 +205,46 @@ read_blocks(DrvDeltaDisk *disk, const DrvDeltaRecord *record, guint8 *out, GErro
     return TRUE;
 }
 
-static DrvChunk *
-make_bytes(DrvDeltaDisk *disk, const DrvFrame *frame, gsize *made, GError **error)
+static gboolean
+take_record(DeltaReceive *self, const DrvDeltaRecord *record, GByteArray *out, GError **error)
 {
+    const DrvImageDigest *digest = self->disk->digest;
+    if (record->kind == DRV_DELTA_BYTES) {
+        drv_delta_skip_feed(self->skip, record->bytes, record->count, DRV_DELTA_NOWHERE, out);
+        return TRUE;
+    }
+    gsize len = drv_image_blocks_len(digest, record->first, record->count);
+    g_autofree guint8 *blocks = g_malloc(len);
+    if (!read_blocks(self->disk, record, blocks, error))
+        return FALSE;
+    drv_delta_skip_feed(self->skip, blocks, len, record->first * digest->block, out);
+    return TRUE;
+}
+
+/* What QEMU is to be told; nothing, maybe. */
+static gboolean
+make_bytes(DeltaReceive *self, const DrvFrame *frame, GByteArray *out, GError **error)
+{
+    const DrvImageDigest *digest = self->disk->digest;
     const guint8 *bytes = frame->chunk->data;
     DrvDeltaRecord record;
-    if (!drv_delta_check(bytes, frame->len, disk->digest, made, error))
-        return NULL;
-    g_autoptr(DrvChunk) chunk = drv_chunk_new_heap(*made);
-    guint8 *out = chunk->data;
+    gsize made;
+    if (!drv_delta_check(bytes, frame->len, digest, &made, error))
+        return FALSE;
     for (gsize pos = 0; pos < frame->len;) {
-        if (!drv_delta_get(bytes, frame->len, &pos, disk->digest, &record, error))
-            return NULL;
-        if (record.kind == DRV_DELTA_BYTES) {
-            memcpy(out, record.bytes, record.count);
-            out += record.count;
-        } else {
-            if (!read_blocks(disk, &record, out, error))
-                return NULL;
-            out += drv_image_blocks_len(disk->digest, record.first, record.count);
-        }
+        if (!drv_delta_get(bytes, frame->len, &pos, digest, &record, error) ||
+            !take_record(self, &record, out, error))
+            return FALSE;
     }
-    return g_steal_pointer(&chunk);
+    return TRUE;
+}
+
+static DrvChunk *
+make_chunk(const GByteArray *bytes)
+{
+    DrvChunk *chunk = drv_chunk_new_heap(bytes->len);
+    memcpy(chunk->data, bytes->data, bytes->len);
+    return chunk;
 }
 
 static void take_ready(gpointer target, gpointer data);
@@ -234,15 +255,15 @@ make_ready(gpointer data, gpointer user_data)
     Work *work = data;
     DrvDeltaDisk *disk = user_data;
     GError *error = NULL;
-    gsize made = 0;
+    g_autoptr(GByteArray) made = g_byte_array_new();
     DrvFrame *frame = work->frame;
-    DrvChunk *chunk = NULL;
-    if (frame->len > 0 && !g_atomic_int_get(&disk->broken)) {
-        chunk = make_bytes(disk, frame, &made, &error);
-        if (chunk == NULL)
-            fail(disk, error);
+    gboolean good = frame->len > 0 && !g_atomic_int_get(&disk->broken);
+    if (good && !make_bytes(work->codec, frame, made, &error)) {
+        fail(disk, error);
+        good = FALSE;
     }
-    work->frame = drv_frame_new(chunk, chunk != NULL ? (guint32)made : 0, frame->flags);
+    DrvChunk *chunk = good && made->len > 0 ? make_chunk(made) : NULL;
+    work->frame = drv_frame_new(chunk, chunk != NULL ? made->len : 0, frame->flags);
     drv_frame_unref(frame);
     drv_worker_post(work->codec->base.worker, take_ready, work, NULL);
 }
@@ -255,6 +276,7 @@ receive_unref(DeltaReceive *self)
     if (!g_atomic_ref_count_dec(&self->refs))
         return;
     drv_delta_disk_unref(self->disk);
+    drv_delta_skip_free(self->skip);
     g_free(self);
 }
 
@@ -303,5 +325,6 @@ drv_delta_receive_new(DrvDeltaDisk *disk)
     self->base.ops = &ops;
     g_atomic_ref_count_init(&self->refs);
     self->disk = drv_delta_disk_ref(disk);
+    self->skip = drv_delta_skip_new();
     return &self->base;
 }

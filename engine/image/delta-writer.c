@@ -10,7 +10,8 @@
  * A write's data are gathered block by block, where a block of the disk is written whole and the
  * destination's may be the same. One whose SHA-256 is the destination's leaf is named, and every
  * other byte goes as it is. The destination puts the blocks that are named back into the stream
- * (delta-receive.c), so that its QEMU hears what ours has said, with one exception, below.
+ * (delta-receive.c), so that its QEMU hears what ours has said, with one exception, below, and
+ * without what need not be written (delta-skip.c).
  *
  * That a block which is named is still there, as it was when the destination hashed it:
  *

@@ -5,6 +5,7 @@
  * disk of zeros: what is made of its records is what was said. And as the records of a peer, of
  * which none may go beyond its frame or the disk. */
 #include "engine/channel/nbd-requests.h"
+#include "engine/image/delta-skip.h"
 #include "engine/image/delta-writer.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -88,6 +89,33 @@ as_records(const guint8 *data, gsize size, const DrvImageDigest *layout)
     g_assert(!good || (pos == size && sum == made && made <= DRV_DELTA_BLOCKS_MAX + size));
 }
 
+static GByteArray *
+skipped(const guint8 *data, gsize size, gsize piece, gboolean there)
+{
+    g_autoptr(DrvDeltaSkip) skip = drv_delta_skip_new();
+    GByteArray *out = g_byte_array_new();
+    for (gsize at = 0; at < size; at += piece) {
+        gsize len = MIN(piece, size - at);
+        g_autofree guint8 *copy = g_memdup2(data + at, len);
+        drv_delta_skip_feed(skip, copy, len, there ? at : DRV_DELTA_NOWHERE, out);
+    }
+    return out;
+}
+
+static void
+as_skipped(const guint8 *data, gsize size, gsize piece)
+{
+    for (gboolean there = FALSE; there <= TRUE; there++) {
+        g_autoptr(GByteArray) whole = skipped(data, size, size + 1, there);
+        g_autoptr(GByteArray) cut = skipped(data, size, piece, there);
+        g_assert(whole->len <= size && whole->len == cut->len);
+        if (whole->len == 0)
+            continue;
+        g_assert(there || memcmp(whole->data, data, whole->len) == 0);
+        g_assert(memcmp(whole->data, cut->data, cut->len) == 0);
+    }
+}
+
 int
 LLVMFuzzerTestOneInput(const guint8 *data, size_t size)
 {
@@ -103,5 +131,6 @@ LLVMFuzzerTestOneInput(const guint8 *data, size_t size)
         zeros = drv_image_digest_new_with(DISK, BLOCK, NULL);
     as_delta(data + 1, size - 1, fuzz_piece(data[0]), zeros);
     as_records(data + 1, size - 1, zeros);
+    as_skipped(data + 1, size - 1, fuzz_piece(data[0]));
     return 0;
 }
