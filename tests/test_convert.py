@@ -121,13 +121,34 @@ def test_compressed_clusters_among_others(workdir, raw):
     refused("b cannot be opened: not today", source, workdir / "d", "--dest-format", "raw", env=env)
 
 
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+@pytest.mark.parametrize("dest", ["raw", "qcow2"])
+def test_what_is_plain_needs_no_program(workdir, raw, form, dest):
+    source = images.convert(raw, workdir / "b", form)
+    for tool in ("qemu-nbd", "qemu-img"):
+        env = tool_instead(workdir, tool, f"echo '{tool}: not today' >&2; exit 1")
+    told = convert(source, workdir / "c", "--format", form, "--dest-format", dest, "--json",
+                   env=env).json
+    assert told["digest"] == images.digest(raw)
+    assert images.identical(raw, "raw", workdir / "c", dest)
+    if form == "qcow2":  # is seen, where nobody says so
+        convert(source, workdir / "d", env=env)
+        assert images.identical(raw, "raw", workdir / "d", "qcow2")
+    else:
+        refused("a.raw cannot be used: not today", raw, workdir / "d", env=env)
+    for each in ("-o", "cluster_size=64k"), ("--compress",):
+        refused("d cannot be made: not today", source, workdir / "d", "--format", form,
+                "--dest-format", "qcow2", *each, env=env)
+    assert not images.leftovers(workdir)
+
+
 @pytest.mark.parametrize("told", [
     "echo nonsense", "exit 1", "true", "head -c 100 /dev/zero", "$real \"$@\" | tail -n +2",
     "$real \"$@\" | head -n 2", "$real \"$@\" | sed 's/\"length\": 6/\"length\": 7/'",
     "$real \"$@\" | sed 's/\"offset\": /&9999999999/'"])
 def test_a_map_that_makes_no_sense(workdir, raw, told):
     """Then everything comes through qemu-nbd."""
-    source = images.convert(raw, workdir / "b", "qcow2")
+    source = images.convert(raw, workdir / "b", "qcow2", "-o", "compat=0.10")
     env = tool_instead(workdir, "qemu-img", f'if [ "$1" = map ]; then {told}; exit; fi\nexec $real "$@"')
     convert(source, workdir / "c", "--format", "qcow2", "--dest-format", "raw", env=env)
     assert (workdir / "c").read_bytes() == raw.read_bytes()
@@ -163,6 +184,17 @@ def test_holes_stay_holes(workdir):
     with open(out, "rb") as f:
         f.seek(150 << 30)
         assert f.read(16388) == b"here" * 4096 + bytes(4)
+
+
+@pytest.mark.parametrize("dest", ["raw", "qcow2"])
+def test_half_a_sector(workdir, dest):
+    """QEMU rounds a raw image's size up, and so does drover."""
+    source = workdir / "a"
+    source.write_bytes(b"x" * 70000)
+    convert(source, workdir / "b", "--format", "raw", "--dest-format", dest)
+    assert images.identical(source, "raw", workdir / "b", dest)
+    if dest == "raw":
+        assert (workdir / "b").read_bytes() == b"x" * 70000 + bytes(70144 - 70000)
 
 
 def test_backing_files_are_flattened(workdir, raw):

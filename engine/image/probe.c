@@ -55,6 +55,20 @@ drv_image_format_writable(const char *format, GError **error)
     return FALSE;
 }
 
+gboolean
+drv_image_kind_check(const char *path, GError **error)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s", g_strerror(errno));
+        return FALSE;
+    }
+    if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_STATE, "it is neither a file nor a block device");
+    return FALSE;
+}
+
 /* --- qemu-img info --- */
 
 static JsonArray *
@@ -249,21 +263,6 @@ check_whole(const char *path, const DrvImageInfo *info, GError **error)
             check_end(path, info->format, error));
 }
 
-/* QEMU would wait for a pipe's other end for ever, and takes a character device for empty. */
-static gboolean
-check_kind(const char *path, GError **error)
-{
-    struct stat st;
-    if (stat(path, &st) != 0) {
-        g_set_error(error, DRV_ERROR, DRV_ERROR_IO, "%s", g_strerror(errno));
-        return FALSE;
-    }
-    if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
-        return TRUE;
-    g_set_error(error, DRV_ERROR, DRV_ERROR_STATE, "it is neither a file nor a block device");
-    return FALSE;
-}
-
 static DrvImageInfo *
 probe(const char *path, const char *format, gboolean source, GError **error)
 {
@@ -272,7 +271,7 @@ probe(const char *path, const char *format, gboolean source, GError **error)
     g_autoptr(DrvImageInfo) info = NULL;
     if (format != NULL && !drv_image_format_check(format, error))
         return NULL;
-    JsonArray *chain = check_kind(path, &why) ? ask(path, format, parser, &why) : NULL;
+    JsonArray *chain = drv_image_kind_check(path, &why) ? ask(path, format, parser, &why) : NULL;
     if (chain != NULL)
         info = describe(chain, &why);
     gboolean good = info != NULL;

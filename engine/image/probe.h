@@ -27,3 +27,6 @@ DrvImageInfo *drv_image_probe_source(const char *path, const char *format, GErro
 gboolean drv_image_format_writable(const char *format, GError **error);
 /* A format's name as QEMU spells one: no option can hide in it. DRV_ERROR_USAGE. */
 gboolean drv_image_format_check(const char *format, GError **error);
+/* QEMU would wait for a pipe's other end for ever, and takes a character device for empty: it must
+ * be a file or a block device. */
+gboolean drv_image_kind_check(const char *path, GError **error);

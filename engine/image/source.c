@@ -4,11 +4,15 @@
 #include "common/error.h"
 #include "engine/image/allowed.h"
 #include "engine/image/probe.h"
+#include "engine/image/qcow2-look.h"
 #include "engine/image/qemu-lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
+
+/* QEMU rounds a raw file's size up to whole ones. */
+#define SECTOR 512
 
 /* -1 where it cannot be opened, or a QEMU has it. */
 static int
@@ -42,6 +46,47 @@ open_mapped(const DrvStoreNbdParams *params, const DrvImageInfo *info, GError **
     return fd >= 0 ? drv_store_mapped(fd, params, info->size, error) : NULL;
 }
 
+/* --- without QEMU's programs --- */
+
+static DrvStore *
+open_as_raw(int fd, guint users, const char *real)
+{
+    off_t length = lseek(fd, 0, SEEK_END);
+    if (length < 0)
+        return NULL;
+    guint64 sectors = ((guint64)length + SECTOR - 1) / SECTOR;
+    return drv_store_raw(fd, sectors * SECTOR, users, FALSE, real);
+}
+
+static DrvStore *
+open_as_qcow2(int fd, guint users, const char *path)
+{
+    guint64 size;
+    GArray *extents = drv_qcow2_look(fd, &size);
+    return extents != NULL ? drv_store_extents(fd, extents, users, path) : NULL;
+}
+
+/* What is simple enough to be opened by what is in the file. NULL: whatever there is to say about
+ * it, QEMU's programs say it; they take longer to start than a sparse image takes to be read. */
+static DrvStore *
+open_simple(const char *real, const char *format, const char *path, guint users, char **found)
+{
+    DrvStore *store = NULL;
+    gboolean raw = g_strcmp0(format, "raw") == 0;
+    if (!raw && format != NULL && !g_str_equal(format, "qcow2"))
+        return NULL;
+    int fd = drv_image_kind_check(real, NULL) ? open_locked(real, NULL) : -1;
+    if (fd >= 0)
+        store = raw ? open_as_raw(fd, users, real) : open_as_qcow2(fd, users, path);
+    if (store != NULL)
+        *found = g_strdup(raw ? "raw" : "qcow2");
+    else if (fd >= 0)
+        close(fd);
+    return store;
+}
+
+/* --- with them --- */
+
 /* qemu-nbd would also take one of a backing file, which knows nothing of the image itself. */
 static gboolean
 check_bitmap(const char *path, const DrvImageInfo *info, const char *bitmap, GError **error)
@@ -63,8 +108,12 @@ drv_source_open(const char *path, const char *format, char *const *folders, guin
     if (format != NULL && !drv_image_format_check(format, error))
         return NULL;
     g_autofree char *real = drv_allowed_file(folders, path, error);
-    g_autoptr(DrvImageInfo) info =
-        real != NULL ? drv_image_probe_source(real, format, error) : NULL;
+    if (real == NULL)
+        return NULL;
+    DrvStore *simple = bitmap == NULL ? open_simple(real, format, path, users, found) : NULL;
+    if (simple != NULL)
+        return simple;
+    g_autoptr(DrvImageInfo) info = drv_image_probe_source(real, format, error);
     if (info == NULL)
         return NULL;
     if (bitmap != NULL && !check_bitmap(path, info, bitmap, error))

@@ -17,22 +17,12 @@
  * times. Only what cannot be had so, such as compressed clusters, comes through qemu-nbd, which is
  * there when there is any of it.
  */
-typedef enum { ZERO, PLAIN, OTHER } Kind;
-
-typedef struct {
-    guint64 start, end; /* in the virtual disk */
-    guint64 offset;     /* in the file: of what is PLAIN */
-    Kind kind;
-} Extent;
-
 typedef struct {
     DrvStore base;
-    GArray *extents; /* of Extent: all of the disk, in order */
+    GArray *extents; /* all of the disk */
     DrvStore *file, *nbd;
 } Mapped;
 
-/* An image in more pieces is read through qemu-nbd alone. */
-#define EXTENTS_MAX (1u << 20)
 #define TOLD_MAX 4096
 
 /* --- the map --- */
@@ -53,23 +43,19 @@ parse_line(const char *line, gsize len)
 static gboolean
 add_extent(GArray *extents, JsonObject *told, guint64 file_size, guint64 size)
 {
-    guint64 at = extents->len > 0 ? g_array_index(extents, Extent, extents->len - 1).end : 0;
+    guint64 at = drv_extents_end(extents);
     gint64 start = drv_json_int(told, "start", -1), len = drv_json_int(told, "length", -1);
     gint64 offset = drv_json_int(told, "offset", -1);
-    if (start < 0 || (guint64)start != at || len <= 0 || (guint64)len > size - at ||
-        extents->len == EXTENTS_MAX)
+    if (start < 0 || (guint64)start != at || len <= 0 || (guint64)len > size - at)
         return FALSE;
-    Extent extent = {at, at + (guint64)len, 0, OTHER};
-    if (drv_json_flag(told, "zero", FALSE)) {
-        extent.kind = ZERO;
-    } else if (drv_json_flag(told, "data", FALSE) && !drv_json_flag(told, "compressed", FALSE) &&
-               drv_json_int(told, "depth", -1) == 0 && offset >= 0 && (guint64)len <= file_size &&
-               (guint64)offset <= file_size - (guint64)len) {
-        extent.kind = PLAIN;
-        extent.offset = (guint64)offset;
-    }
-    g_array_append_val(extents, extent);
-    return TRUE;
+    DrvExtentKind kind = DRV_EXTENT_OTHER;
+    if (drv_json_flag(told, "zero", FALSE))
+        kind = DRV_EXTENT_ZERO;
+    else if (drv_json_flag(told, "data", FALSE) && !drv_json_flag(told, "compressed", FALSE) &&
+             drv_json_int(told, "depth", -1) == 0 && offset >= 0 && (guint64)len <= file_size &&
+             (guint64)offset <= file_size - (guint64)len)
+        kind = DRV_EXTENT_PLAIN;
+    return drv_extents_add(extents, kind, (guint64)len, (guint64)offset);
 }
 
 /* Those lines of 'text' that are whole. */
@@ -103,15 +89,14 @@ read_map(int fd, GArray *extents, guint64 file_size, guint64 size)
         if (got > 0)
             g_string_append_len(text, part, got);
     } while (got > 0 && take_lines(text, extents, file_size, size));
-    return got == 0 && text->len == 0 && extents->len > 0 &&
-           g_array_index(extents, Extent, extents->len - 1).end == size;
+    return got == 0 && text->len == 0 && extents->len > 0 && drv_extents_end(extents) == size;
 }
 
 /* NULL where QEMU tells nothing that is of use, or not in time. */
 static GArray *
 map(const DrvStoreNbdParams *params, guint64 file_size, guint64 size)
 {
-    g_autoptr(GArray) extents = g_array_new(FALSE, FALSE, sizeof(Extent));
+    g_autoptr(GArray) extents = drv_extents_new();
     g_autoptr(GSubprocessLauncher) launcher =
         g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_STDERR_SILENCE);
     int fds[2];
@@ -134,27 +119,13 @@ map(const DrvStoreNbdParams *params, guint64 file_size, guint64 size)
 
 /* --- the store --- */
 
-static Extent *
-find(const Mapped *self, guint64 offset)
-{
-    guint low = 0, high = self->extents->len - 1;
-    while (low < high) {
-        guint middle = low + (high - low) / 2;
-        if (g_array_index(self->extents, Extent, middle).end <= offset)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return &g_array_index(self->extents, Extent, low);
-}
-
 static gboolean
-read_part(Mapped *self, guint user, const Extent *extent, guint64 offset, guint8 *bytes, gsize len,
-          GError **error)
+read_part(Mapped *self, guint user, const DrvExtent *extent, guint64 offset, guint8 *bytes,
+          gsize len, GError **error)
 {
-    if (extent->kind == OTHER)
+    if (extent->kind == DRV_EXTENT_OTHER)
         return self->nbd->ops->read(self->nbd, user, offset, bytes, len, error);
-    if (extent->kind == PLAIN)
+    if (extent->kind == DRV_EXTENT_PLAIN)
         return self->file->ops->read(self->file, user, extent->offset + offset - extent->start,
                                      bytes, len, error);
     memset(bytes, 0, len);
@@ -165,7 +136,7 @@ static gboolean
 mapped_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len, GError **error)
 {
     Mapped *self = (Mapped *)store;
-    const Extent *extent = find(self, offset);
+    const DrvExtent *extent = drv_extents_find(self->extents, offset);
     for (gsize done = 0, part; done < len; done += part, extent++) {
         part = (gsize)MIN(len - done, extent->end - offset - done);
         if (!read_part(self, user, extent, offset + done, bytes + done, part, error))
@@ -178,8 +149,8 @@ static void
 mapped_ahead(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize len)
 {
     Mapped *self = (Mapped *)store;
-    const Extent *extent = find(self, offset);
-    if (extent->kind == PLAIN && len <= extent->end - offset)
+    const DrvExtent *extent = drv_extents_find(self->extents, offset);
+    if (extent->kind == DRV_EXTENT_PLAIN && len <= extent->end - offset)
         self->file->ops->ahead(self->file, user, extent->offset + offset - extent->start, bytes,
                                len);
 }
@@ -196,10 +167,10 @@ mapped_extent(DrvStore *store, guint user, guint64 offset, guint64 *len, gboolea
               GError **error)
 {
     Mapped *self = (Mapped *)store;
-    const Extent *extent = find(self, offset);
-    const Extent *end = &g_array_index(self->extents, Extent, self->extents->len);
-    *zero = extent->kind == ZERO;
-    while (extent + 1 < end && (extent[1].kind == ZERO) == *zero)
+    const DrvExtent *extent = drv_extents_find(self->extents, offset);
+    const DrvExtent *end = &g_array_index(self->extents, DrvExtent, self->extents->len);
+    *zero = extent->kind == DRV_EXTENT_ZERO;
+    while (extent + 1 < end && (extent[1].kind == DRV_EXTENT_ZERO) == *zero)
         extent++;
     *len = extent->end - offset;
     return TRUE;
@@ -216,18 +187,8 @@ mapped_close(DrvStore *store, GError **error)
     return good;
 }
 
-static gboolean
-has_other(const GArray *extents)
-{
-    for (guint i = 0; i < extents->len; i++) {
-        if (g_array_index(extents, Extent, i).kind == OTHER)
-            return TRUE;
-    }
-    return FALSE;
-}
-
-DrvStore *
-drv_store_mapped(int fd, const DrvStoreNbdParams *params, guint64 size, GError **error)
+static DrvStore *
+open_mapped(int fd, GArray *extents, DrvStore *nbd, guint users, const char *shown)
 {
     static const DrvStoreOps ops = {
         .read = mapped_read,
@@ -236,19 +197,32 @@ drv_store_mapped(int fd, const DrvStoreNbdParams *params, guint64 size, GError *
         .extent = mapped_extent,
         .close = mapped_close,
     };
+    Mapped *self = g_new0(Mapped, 1);
+    off_t file_size = lseek(fd, 0, SEEK_END);
+    self->base = (DrvStore){&ops, drv_extents_end(extents), users, FALSE, g_strdup(shown)};
+    self->extents = extents;
+    self->file = drv_store_raw(fd, (guint64)file_size, users, FALSE, shown);
+    self->nbd = nbd;
+    return &self->base;
+}
+
+DrvStore *
+drv_store_extents(int fd, GArray *extents, guint users, const char *shown)
+{
+    g_return_val_if_fail(!drv_extents_have(extents, DRV_EXTENT_OTHER), NULL);
+    return open_mapped(fd, extents, NULL, users, shown);
+}
+
+DrvStore *
+drv_store_mapped(int fd, const DrvStoreNbdParams *params, guint64 size, GError **error)
+{
     off_t file_size = lseek(fd, 0, SEEK_END);
     g_autoptr(GArray) extents = file_size > 0 ? map(params, (guint64)file_size, size) : NULL;
-    DrvStore *nbd = NULL;
-    if (extents == NULL || has_other(extents))
-        nbd = drv_store_nbd(params, error);
-    if (extents == NULL || (nbd == NULL && has_other(extents))) {
+    gboolean other = extents == NULL || drv_extents_have(extents, DRV_EXTENT_OTHER);
+    DrvStore *nbd = other ? drv_store_nbd(params, error) : NULL;
+    if (extents == NULL || (other && nbd == NULL)) {
         close(fd);
         return nbd;
     }
-    Mapped *self = g_new0(Mapped, 1);
-    self->base = (DrvStore){&ops, size, params->users, FALSE, g_strdup(params->shown)};
-    self->extents = g_steal_pointer(&extents);
-    self->file = drv_store_raw(fd, (guint64)file_size, params->users, FALSE, params->shown);
-    self->nbd = nbd;
-    return &self->base;
+    return open_mapped(fd, g_steal_pointer(&extents), nbd, params->users, params->shown);
 }

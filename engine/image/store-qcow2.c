@@ -2,6 +2,7 @@
 #include "engine/image/store.h"
 
 #include "common/error.h"
+#include "engine/image/qcow2.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,31 +14,18 @@
  * A qcow2 that is being made, written without qemu-nbd: over its socket each byte would be copied
  * twice more, which takes longer than its digest.
  *
- * QEMU makes the empty image, so the header, with whatever options, is its own; what is found there
- * must be as simple as can be, or qemu-nbd has to do it. Clusters of data are appended in the order
- * in which they come, and where each went is noted in memory. At the end the L2 tables follow them,
- * and the refcounts: as nothing was ever freed, those are 1 up to the end of the file.
+ * Without options the empty image is made here, as QEMU makes it; with any QEMU does, so that the
+ * header is its own. Whoever made it, what is found there must be as simple as can be, or qemu-nbd
+ * has to write it. Clusters of data are appended in the order in which they come, and where each
+ * went is noted in memory. At the end the L2 tables follow them, and the refcounts: as nothing was
+ * ever freed, those are 1 up to the end of the file.
  *
- *   QEMU's: header, refcount table, its first block, L1 | data ... | L2 tables | refcount blocks
+ *   empty: header, refcount table, its first block, L1 | data ... | L2 tables | refcount blocks
  *
  * Until then it is an empty image with something behind it: nothing to go on from after a kill. So
  * it is for conversions, which begin anew; a copy that may be resumed takes qemu-nbd.
  */
-typedef struct {
-    guint32 magic, version;
-    guint64 backing_offset;
-    guint32 backing_len, cluster_bits;
-    guint64 size;
-    guint32 encryption, l1_size;
-    guint64 l1_offset, refcount_table_offset;
-    guint32 refcount_table_clusters, snapshots;
-    guint64 snapshots_offset, incompatible, compatible, autoclear;
-    guint32 refcount_order, header_len;
-} Header;
-G_STATIC_ASSERT(sizeof(Header) == 104);
-
-#define MAGIC 0x514649fbu /* "QFI", 0xfb */
-#define COPIED (G_GUINT64_CONSTANT(1) << 63)
+#define CLUSTER_BITS 16 /* QEMU's own choice */
 /* Smaller ones would need more than QEMU's one cluster of refcount table. */
 #define CLUSTER_BITS_MIN 16
 /* Where clusters went; a larger image goes through qemu-nbd. */
@@ -59,12 +47,6 @@ typedef struct {
     gboolean whole;  /* it has its tables: no more can be written */
 } Qcow2;
 
-static guint64
-clusters(guint64 bytes, guint64 cluster)
-{
-    return (bytes + cluster - 1) / cluster;
-}
-
 /* --- while data comes --- */
 
 /* Where the range goes in the file, as far as it goes there in one piece. */
@@ -72,7 +54,7 @@ static gboolean
 place(Qcow2 *self, guint64 offset, gsize len, guint64 *at, gsize *part, GError **error)
 {
     guint64 first = offset / self->cluster, within = offset % self->cluster;
-    guint64 count = clusters(within + len, self->cluster), run = 0;
+    guint64 count = drv_qcow2_clusters(within + len, self->cluster), run = 0;
     gboolean good = TRUE;
     g_mutex_lock(&self->lock);
     for (; run < count; run++) {
@@ -121,10 +103,10 @@ qcow2_settle(DrvStore *store, guint user, GError **error)
 /* --- the end --- */
 
 static gboolean
-put(const Qcow2 *self, guint64 at, const void *bytes, gsize len, GError **error)
+put(int fd, guint64 at, const void *bytes, gsize len, GError **error)
 {
     for (gsize done = 0; done < len;) {
-        gssize n = pwrite(self->fd, (const guint8 *)bytes + done, len - done, (off_t)(at + done));
+        gssize n = pwrite(fd, (const guint8 *)bytes + done, len - done, (off_t)(at + done));
         if (n < 0 && errno != EINTR)
             return drv_store_errno(error);
         done += n > 0 ? (gsize)n : 0;
@@ -136,7 +118,7 @@ put(const Qcow2 *self, guint64 at, const void *bytes, gsize len, GError **error)
 static gboolean
 put_tables(Qcow2 *self, GError **error)
 {
-    guint64 entries = self->cluster / 8, tables = clusters(self->count, entries);
+    guint64 entries = self->cluster / 8, tables = drv_qcow2_clusters(self->count, entries);
     g_autofree guint64 *l2 = g_malloc(self->cluster);
     g_autofree guint64 *l1 = g_new0(guint64, tables);
     for (guint64 t = 0; t < tables; t++) {
@@ -144,17 +126,17 @@ put_tables(Qcow2 *self, GError **error)
         memset(l2, 0, self->cluster);
         for (guint64 i = 0; i < entries && t * entries + i < self->count; i++) {
             guint64 found = self->places[t * entries + i];
-            l2[i] = found != 0 ? GUINT64_TO_BE(found | COPIED) : 0;
+            l2[i] = found != 0 ? GUINT64_TO_BE(found | DRV_QCOW2_COPIED) : 0;
             any = any || found != 0;
         }
         if (!any)
             continue;
-        if (!put(self, self->end, l2, self->cluster, error))
+        if (!put(self->fd, self->end, l2, self->cluster, error))
             return FALSE;
-        l1[t] = GUINT64_TO_BE(self->end | COPIED);
+        l1[t] = GUINT64_TO_BE(self->end | DRV_QCOW2_COPIED);
         self->end += self->cluster;
     }
-    return put(self, self->l1_offset, l1, tables * 8, error);
+    return put(self->fd, self->l1_offset, l1, tables * 8, error);
 }
 
 /* Of 16 bits each. The blocks count themselves, too. */
@@ -162,7 +144,7 @@ static gboolean
 put_refcounts(Qcow2 *self, GError **error)
 {
     guint64 entries = self->cluster / 2, used = self->end / self->cluster, blocks = 1;
-    while (clusters(used + blocks - 1, entries) > blocks)
+    while (drv_qcow2_clusters(used + blocks - 1, entries) > blocks)
         blocks++;
     used += blocks - 1;
     g_autofree guint16 *counts = g_new(guint16, entries);
@@ -171,8 +153,8 @@ put_refcounts(Qcow2 *self, GError **error)
         guint64 told = GUINT64_TO_BE(at);
         for (guint64 i = 0; i < entries; i++)
             counts[i] = b * entries + i < used ? GUINT16_TO_BE(1) : 0;
-        if (!put(self, at, counts, self->cluster, error) ||
-            !put(self, self->refcount_table_offset + 8 * b, &told, sizeof told, error))
+        if (!put(self->fd, at, counts, self->cluster, error) ||
+            !put(self->fd, self->refcount_table_offset + 8 * b, &told, sizeof told, error))
             return FALSE;
         self->end += b > 0 ? self->cluster : 0;
     }
@@ -205,12 +187,12 @@ qcow2_close(DrvStore *store, GError **error)
 /* --- the beginning --- */
 
 static gboolean
-is_simple(const Header *h, guint64 size)
+is_simple(const DrvQcow2Header *h, guint64 size)
 {
-    return GUINT32_FROM_BE(h->magic) == MAGIC && GUINT32_FROM_BE(h->version) == 3 &&
+    return GUINT32_FROM_BE(h->magic) == DRV_QCOW2_MAGIC && GUINT32_FROM_BE(h->version) == 3 &&
            h->backing_offset == 0 && GUINT64_FROM_BE(h->size) == size && h->encryption == 0 &&
            h->snapshots == 0 && h->incompatible == 0 && h->autoclear == 0 &&
-           GUINT32_FROM_BE(h->refcount_order) == 4 &&
+           GUINT32_FROM_BE(h->refcount_order) == DRV_QCOW2_REFCOUNT_ORDER &&
            GUINT32_FROM_BE(h->cluster_bits) >= CLUSTER_BITS_MIN &&
            GUINT32_FROM_BE(h->cluster_bits) <= 21;
 }
@@ -224,15 +206,16 @@ get(int fd, guint64 at, void *bytes, gsize len)
 /* That the tables are where they should be, everything before 'end' is in use, and nothing of the
  * disk is there yet. */
 static gboolean
-is_empty(Qcow2 *self, const Header *h)
+is_empty(Qcow2 *self, const DrvQcow2Header *h)
 {
     guint64 l1_size = GUINT32_FROM_BE(h->l1_size), table = 0;
-    guint64 entries = self->cluster / 2, l1_needed = clusters(self->count, self->cluster / 8);
+    guint64 entries = self->cluster / 2,
+            l1_needed = drv_qcow2_clusters(self->count, self->cluster / 8);
     guint64 most = self->end / self->cluster + self->count + l1_needed;
     g_autofree guint8 *bytes = g_malloc(self->cluster);
     if (l1_size < l1_needed || l1_needed * 8 > self->cluster ||
         GUINT32_FROM_BE(h->refcount_table_clusters) < 1 ||
-        clusters(most + most / entries + 2, entries) > self->cluster / 8 ||
+        drv_qcow2_clusters(most + most / entries + 2, entries) > self->cluster / 8 ||
         !get(self->fd, self->refcount_table_offset, &table, sizeof table))
         return FALSE;
     self->first_refcounts = GUINT64_FROM_BE(table);
@@ -261,7 +244,7 @@ drv_store_qcow2(int fd, guint64 size, guint users, const char *shown)
         .flush = qcow2_flush,
         .close = qcow2_close,
     };
-    Header header;
+    DrvQcow2Header header;
     struct stat st;
     if (fstat(fd, &st) != 0 || !get(fd, 0, &header, sizeof header) || !is_simple(&header, size)) {
         close(fd);
@@ -273,8 +256,8 @@ drv_store_qcow2(int fd, guint64 size, guint users, const char *shown)
     self->cluster = G_GUINT64_CONSTANT(1) << GUINT32_FROM_BE(header.cluster_bits);
     self->l1_offset = GUINT64_FROM_BE(header.l1_offset);
     self->refcount_table_offset = GUINT64_FROM_BE(header.refcount_table_offset);
-    self->count = clusters(size, self->cluster);
-    self->end = clusters((guint64)st.st_size, self->cluster) * self->cluster;
+    self->count = drv_qcow2_clusters(size, self->cluster);
+    self->end = drv_qcow2_clusters((guint64)st.st_size, self->cluster) * self->cluster;
     g_mutex_init(&self->lock);
     self->file = drv_store_raw(fd, size, users, TRUE, shown);
     if (self->count * 8 <= PLACES_MAX && is_empty(self, &header))
@@ -283,4 +266,35 @@ drv_store_qcow2(int fd, guint64 size, guint users, const char *shown)
         return &self->base;
     drv_store_close(&self->base, NULL);
     return NULL;
+}
+
+/* --- one of our own --- */
+
+gboolean
+drv_store_qcow2_make(int fd, guint64 size)
+{
+    enum { HEADER, TABLE, REFCOUNTS, L1, CLUSTERS };
+    const guint64 cluster = 1u << CLUSTER_BITS;
+    guint64 tables = drv_qcow2_clusters(size, cluster / 8 * cluster);
+    if (size == 0 || size % 512 != 0 || drv_qcow2_clusters(size, cluster) > PLACES_MAX / 8)
+        return FALSE;
+    const DrvQcow2Header header = {
+        .magic = GUINT32_TO_BE(DRV_QCOW2_MAGIC),
+        .version = GUINT32_TO_BE(3),
+        .cluster_bits = GUINT32_TO_BE(CLUSTER_BITS),
+        .size = GUINT64_TO_BE(size),
+        .l1_size = GUINT32_TO_BE(tables),
+        .l1_offset = GUINT64_TO_BE(L1 * cluster),
+        .refcount_table_offset = GUINT64_TO_BE(TABLE * cluster),
+        .refcount_table_clusters = GUINT32_TO_BE(1),
+        .refcount_order = GUINT32_TO_BE(DRV_QCOW2_REFCOUNT_ORDER),
+        .header_len = GUINT32_TO_BE(sizeof header),
+    };
+    const guint64 block = GUINT64_TO_BE(REFCOUNTS * cluster);
+    guint16 counts[CLUSTERS];
+    for (guint i = 0; i < CLUSTERS; i++)
+        counts[i] = GUINT16_TO_BE(1);
+    return ftruncate(fd, CLUSTERS * cluster) == 0 && put(fd, 0, &header, sizeof header, NULL) &&
+           put(fd, TABLE * cluster, &block, sizeof block, NULL) &&
+           put(fd, REFCOUNTS * cluster, counts, sizeof counts, NULL);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include <glib.h>
+#include "engine/image/extents.h"
 
 /*
  * An open image as a row of bytes: a raw file or device, or anything that QEMU reads and writes,
@@ -93,6 +93,9 @@ DrvStore *drv_store_nbd(const DrvStoreNbdParams *params, GError **error);
  * what lies in that as it is, is read there. 'size' is the virtual disk's. */
 DrvStore *drv_store_mapped(int fd, const DrvStoreNbdParams *params, guint64 size, GError **error);
 
+/* The same where 'extents' (taken) tell already where that is, and none of it is QEMU's to read. */
+DrvStore *drv_store_extents(int fd, GArray *extents, guint users, const char *shown);
+
 /* What somebody serves over NBD at the unix socket 'socket': not ours to end, and only read. It is
  * connected to, and not of use before it has been greeted, which blocks. */
 DrvStore *drv_store_export(const char *socket, const char *shown, guint users, GError **error);
@@ -103,6 +106,9 @@ gboolean drv_store_export_greet(DrvStore *store, const char *name, GError **erro
 /* Any thread: whatever is asked of such a store fails from now on, also what is under way. */
 void drv_store_export_break(DrvStore *store);
 
-/* An empty qcow2 as qemu-img has made it in 'fd' (taken): it can be written once, each byte only
- * once, and is an image when it has been flushed. NULL where that must be left to QEMU. */
+/* An empty qcow2 in 'fd' (taken), QEMU's or ours: it can be written once, each byte only once, and
+ * is an image when it has been flushed. NULL where that must be left to QEMU. */
 DrvStore *drv_store_qcow2(int fd, guint64 size, guint users, const char *shown);
+/* Makes the empty file 'fd' such a one, as qemu-img makes them without options. FALSE where it
+ * cannot be: qemu-img knows how, or why not. */
+gboolean drv_store_qcow2_make(int fd, guint64 size);

@@ -202,7 +202,7 @@ run(const char *command)
 
 /* So many clusters that their refcounts take two blocks: something in each, backwards. */
 static void
-test_large_qcow2(void)
+test_large_qcow2(gconstpointer own)
 {
     const guint64 size = G_GUINT64_CONSTANT(5) << 30, count = 33000;
     g_autofree char *program = g_find_program_in_path("qemu-img");
@@ -216,7 +216,8 @@ test_large_qcow2(void)
     g_autofree char *create = g_strdup_printf("qemu-img create -q -f qcow2 %s 5G", path);
     g_autofree char *check = g_strdup_printf("qemu-img check -f qcow2 %s", path);
     g_autofree char *first = g_strdup_printf("qemu-io -c 'read -P 7 %u 512' %s", CLUSTER, path);
-    g_assert_true(run(create));
+    g_assert_true(own != NULL ? drv_store_qcow2_make(fd, size) : run(create));
+    g_assert_true(run(check));
     DrvStore *store = drv_store_qcow2(dup(fd), size, 1, "the image");
     guint8 bytes[512];
     memset(bytes, 7, sizeof bytes);
@@ -241,6 +242,9 @@ test_no_qcow2(void)
         g_assert_cmpint(ftruncate(fd, (off_t)size), ==, 0);
         g_assert_null(drv_store_qcow2(dup(fd), 1 << 20, 1, "the image"));
     }
+    static const guint64 sizes[] = {0, 1, 511, 513, (G_GUINT64_CONSTANT(512) << 30) + 65536};
+    for (guint i = 0; i < G_N_ELEMENTS(sizes); i++)
+        g_assert_false(drv_store_qcow2_make(fd, sizes[i]));
     close(fd);
     g_assert_cmpint(g_unlink(path), ==, 0);
 }
@@ -264,7 +268,8 @@ main(int argc, char **argv)
             g_test_add(name, Fixture, GUINT_TO_POINTER(way), set_up, tests[i].run, tear_down);
         }
     }
-    g_test_add_func("/image/store/qcow2/large", test_large_qcow2);
+    g_test_add_data_func("/image/store/qcow2/large", NULL, test_large_qcow2);
+    g_test_add_data_func("/image/store/qcow2/large-own", "own", test_large_qcow2);
     g_test_add_func("/image/store/qcow2/none", test_no_qcow2);
     return g_test_run();
 }
