@@ -194,7 +194,7 @@ def test_iothread(hosts, workdir, any_qemu):
 
 def slow_where_empty(path, name, _fmt):
     """Reads of what is not allocated take a while."""
-    return ("-blockdev", f"driver=null-co,node-name=slow,size={SIZE},read-zeroes=on,latency-ns=300000000",
+    return ("-blockdev", f"driver=null-co,node-name=slow,size={SIZE},read-zeroes=on,latency-ns=100000000",
             "-blockdev", f"driver=qcow2,node-name=n,file.driver=file,file.filename={path},backing=slow",
             "-device", f"virtio-blk-pci,id={name},drive=n")
 

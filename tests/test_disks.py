@@ -440,6 +440,22 @@ def test_the_link_stays_down(workdir, any_qemu):
         check_undone(scene, before)
 
 
+@slow_with_old
+def test_a_reboot_while_the_link_is_down(workdir, any_qemu):
+    """QEMU, and so the guest, waits for what is on its way to the destination."""
+    pair = Pair(workdir, "vda", data=16 * MIB)
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest, relay=True) as scene:
+        before = settings(scene.source)
+        move = begun(scene, *SLOW, "--drop-timeout", "600")
+        scene.relay.wait_bytes(MIB)
+        scene.relay.cut()
+        scene.source.qmp.command("system_reset")
+        one_sentence(move.wait(), 1, "is down, and the source's QEMU does not answer: its guest has reset")
+        scene.relay.restore()
+        check_undone(scene, before)
+
+
 @pytest.mark.parametrize("version, what", (
     ("10.0", "link"),
     pytest.param("7.2", "link", marks=pytest.mark.slow),

@@ -18,6 +18,9 @@
  */
 
 #define POLL_MS 250
+/* As long as QEMU may take to answer. Then it is asked again, a few times, if the link is up. */
+#define ANSWER_MS 3000
+#define ANSWERS (QMP_TIMEOUT_MS / ANSWER_MS)
 #define MIB 1048576.0
 
 static gboolean
@@ -225,6 +228,31 @@ stop_waiting(LiveSource *self, GError *error)
     }
 }
 
+/* When its guest resets a disk (a reboot does), QEMU waits for all that is under way on it, and its
+ * guest waits for QEMU. What is on its way to the destination does not arrive while the link is
+ * down, and the guest must not stand still until it is up: a roll-back ends the wait. Takes the
+ * error. */
+static void
+not_answered(LiveSource *self, GError *error)
+{
+    if (!g_error_matches(error, QMP_ERROR, QMP_ERROR_TIMEOUT)) {
+        stop_waiting(self, error);
+    } else if (self->lost_us != 0) {
+        g_error_free(error);
+        live_fail(self,
+                  g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                              "the link to %s is down, and the source's QEMU does not answer: "
+                              "its guest has reset a disk, perhaps, and waits for what is on "
+                              "its way there: try again when the link is up",
+                              self->spec->to));
+    } else if (++self->disks->unanswered < ANSWERS) {
+        g_error_free(error);
+        ask_jobs(self);
+    } else {
+        stop_waiting(self, error);
+    }
+}
+
 static void
 jobs_known(GObject *source, GAsyncResult *result, gpointer data)
 {
@@ -232,12 +260,15 @@ jobs_known(GObject *source, GAsyncResult *result, gpointer data)
     GError *error = NULL;
     g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
     LiveSource *self = live_source(job);
-    if (reply == NULL || hung_up(self)) {
-        if (!hung_up(self))
-            stop_waiting(self, g_steal_pointer(&error));
+    if (hung_up(self)) {
         g_clear_error(&error);
         return;
     }
+    if (reply == NULL) {
+        not_answered(self, error);
+        return;
+    }
+    self->disks->unanswered = 0;
     gint64 now = g_get_monotonic_time();
     gboolean level = take_jobs(self, qmp_node_array(reply));
     for (guint i = 0; i < self->disks->mirrors->len && !hung_up(self); i++)
@@ -263,7 +294,8 @@ ask_jobs(LiveSource *self)
         stop_waiting(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU,
                                                "it has ended or closed its QMP socket"));
     else
-        tell_qemu(self, "query-block-jobs", NULL, jobs_known);
+        qmp_client_execute_async(self->qmp, "query-block-jobs", NULL, ANSWER_MS, NULL, jobs_known,
+                                 drv_job_ref(&self->base));
 }
 
 void

@@ -42,6 +42,7 @@ struct _LiveDisks {
     gboolean waiting; /* the step at hand is that for all to be level */
     gboolean completing;
     GSource *poll;
+    guint unanswered; /* times in a row that QEMU was asked how far it is */
 
     gboolean hashing; /* the step at hand is that for the leaves of the destination's disks ... */
     guint fetching;   /* ... for which so many calls are under way ... */
