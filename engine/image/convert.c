@@ -9,6 +9,10 @@
 
 #include <string.h>
 
+/* More than there may be CPUs, so that the disk has to do while pieces are hashed: each thread
+ * reads one piece ahead at most, and waits for what it has written. */
+#define THREADS 8
+
 static gboolean
 write_piece(guint user, const DrvPiece *piece, gpointer data, GError **error)
 {
@@ -86,7 +90,7 @@ convert(DrvStore *source, DrvTarget *target, guint threads, DrvCopyCount *count,
 char *
 drv_convert(const DrvConvertParams *params, DrvCopyCount *count, GError **error)
 {
-    guint threads = drv_scan_threads();
+    const guint threads = THREADS;
     g_autofree char *format = NULL;
     DrvStore *source =
         drv_source_open(params->in, params->format, NULL, threads + 1, NULL, &format, error);

@@ -192,7 +192,8 @@ read_pieces(gpointer data)
     Reader *reader = data;
     Scan *scan = reader->scan;
     gsize room = MAX(PIECE, scan->layout->block);
-    guint8 *buffers[] = {drv_store_buffer(room), drv_store_buffer(room)};
+    guint8 *memory = drv_store_buffer(2 * room);
+    guint8 *buffers[] = {memory, memory + room};
     DrvPiece pieces[2];
     guint now = 0;
     gboolean more = take(scan, reader->user, buffers[now], &pieces[now]);
@@ -203,8 +204,7 @@ read_pieces(gpointer data)
         now = !now;
     }
     drv_store_settle(scan->store, reader->user, NULL);
-    g_aligned_free(buffers[0]);
-    g_aligned_free(buffers[1]);
+    g_aligned_free(memory);
     return NULL;
 }
 

@@ -5,6 +5,10 @@
 #include "engine/image/direct.h"
 
 #include <errno.h>
+#include <sys/mman.h>
+
+/* The smallest there are with pages of 4 KiB; elsewhere this is just an alignment. */
+#define HUGE_PAGE (2u << 20)
 
 gboolean
 drv_store_errno(GError **error)
@@ -41,11 +45,18 @@ drv_store_ahead(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsiz
         store->ops->ahead(store, user, offset, bytes, len);
 }
 
+/* What the kernel makes of one piece of its memory goes to the disk in one piece, too. Of single
+ * pages 1 MiB makes two requests of a hundred parts each, which takes a virtual disk half as long
+ * again. Where there is no huge page it goes without. */
 guint8 *
 drv_store_buffer(gsize len)
 {
-    return g_aligned_alloc(1, (len + DRV_DIRECT_ALIGN - 1) / DRV_DIRECT_ALIGN * DRV_DIRECT_ALIGN,
-                           DRV_DIRECT_ALIGN);
+    gsize align = len >= HUGE_PAGE ? HUGE_PAGE : DRV_DIRECT_ALIGN;
+    gsize whole = (len + align - 1) / align * align;
+    guint8 *bytes = g_aligned_alloc(1, whole, align);
+    if (align == HUGE_PAGE)
+        madvise(bytes, whole, MADV_HUGEPAGE);
+    return bytes;
 }
 
 static gboolean

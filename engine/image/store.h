@@ -49,7 +49,8 @@ gboolean drv_store_write(DrvStore *store, guint user, guint64 offset, const guin
                          gsize len, GError **error);
 /* Waits for all that the user has under way. */
 gboolean drv_store_settle(DrvStore *store, guint user, GError **error);
-/* Memory that any store likes to read into and write from; g_aligned_free() it. */
+/* Memory that any store likes to read into and write from, best in one piece of some MiB;
+ * g_aligned_free() it. */
 guint8 *drv_store_buffer(gsize len);
 /* Makes the range read as zeros, as a hole where that is possible. */
 gboolean drv_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error);

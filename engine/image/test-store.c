@@ -187,6 +187,23 @@ test_cannot_write(Fixture *f, gconstpointer data)
 
 /* --- a new qcow2 --- */
 
+static void
+test_buffers(void)
+{
+    static const struct {
+        gsize len, align;
+    } wanted[] = {{1, DRV_DIRECT_ALIGN},
+                  {1 << 20, DRV_DIRECT_ALIGN},
+                  {2 << 20, 2 << 20},
+                  {(5 << 20) + 1, 2 << 20}};
+    for (guint i = 0; i < G_N_ELEMENTS(wanted); i++) {
+        guint8 *bytes = drv_store_buffer(wanted[i].len);
+        g_assert_cmpuint((gsize)bytes % wanted[i].align, ==, 0);
+        memset(bytes, 1, wanted[i].len);
+        g_aligned_free(bytes);
+    }
+}
+
 #define CLUSTER (64u << 10)
 
 static gboolean
@@ -268,6 +285,7 @@ main(int argc, char **argv)
             g_test_add(name, Fixture, GUINT_TO_POINTER(way), set_up, tests[i].run, tear_down);
         }
     }
+    g_test_add_func("/image/store/buffers", test_buffers);
     g_test_add_data_func("/image/store/qcow2/large", NULL, test_large_qcow2);
     g_test_add_data_func("/image/store/qcow2/large-own", "own", test_large_qcow2);
     g_test_add_func("/image/store/qcow2/none", test_no_qcow2);
