@@ -104,6 +104,8 @@ def test_a_new_qcow2(workdir, raw, options, alone):
     assert images.identical(raw, "raw", workdir / "b", "qcow2")
     assert run("qemu-img", "check", workdir / "b").returncode == 0
     assert (workdir / "used").exists() != alone
+    made = (workdir / "b").stat()
+    assert made.st_blocks * 512 <= made.st_size + 16 * MIB  # what it got ahead is given back
     at = 5 * MIB  # and QEMU goes on with it
     run("qemu-io", "-c", f"write -P 3 {at} 70k", workdir / "b")
     run("qemu-io", "-c", f"read -P 3 {at} 70k", workdir / "b")

@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /*
@@ -30,13 +32,14 @@
 #define CLUSTER_BITS_MIN 16
 /* Where clusters went; a larger image goes through qemu-nbd. */
 #define PLACES_MAX (64u << 20)
-/* The file is made longer by so much at once: writing past the end of one is slow. */
-#define AHEAD (G_GUINT64_CONSTANT(256) << 20)
+/* The file is made longer by so much at once. */
+#define AHEAD (G_GUINT64_CONSTANT(64) << 20)
 
 typedef struct {
     DrvStore base;
     DrvStore *file; /* raw */
     int fd;         /* the same file */
+    gboolean in_memory;
     guint64 cluster;
     guint64 l1_offset, refcount_table_offset, first_refcounts;
     guint64 count;   /* clusters of the disk */
@@ -48,6 +51,23 @@ typedef struct {
 } Qcow2;
 
 /* --- while data comes --- */
+
+/* Writing past the end of a file is slow, and so is, past the page cache, writing to where it has
+ * no blocks yet: each time the file system finds some, and notes when there is data in them, and
+ * both change its tables. So the file gets more of them at once than is needed, and loses the rest
+ * at the end. Where there is less room, no such call, or nothing but memory, it is just made
+ * longer. */
+static gboolean
+make_longer(Qcow2 *self, GError **error)
+{
+    guint64 length = self->end + AHEAD;
+    gboolean good = !self->in_memory && fallocate(self->fd, 0, (off_t)self->length,
+                                                  (off_t)(length - self->length)) == 0;
+    if (!good && ftruncate(self->fd, (off_t)length) != 0)
+        return drv_store_errno(error);
+    self->length = length;
+    return TRUE;
+}
 
 /* Where the range goes in the file, as far as it goes there in one piece. */
 static gboolean
@@ -69,10 +89,8 @@ place(Qcow2 *self, guint64 offset, gsize len, guint64 *at, gsize *part, GError *
     }
     *at = self->places[first] + within;
     *part = (gsize)MIN(len, run * self->cluster - within);
-    if (self->end > self->length) {
-        self->length = self->end + AHEAD;
-        good = ftruncate(self->fd, (off_t)self->length) == 0 || drv_store_errno(error);
-    }
+    if (self->end > self->length)
+        good = make_longer(self, error);
     g_mutex_unlock(&self->lock);
     return good;
 }
@@ -198,6 +216,13 @@ is_simple(const DrvQcow2Header *h, guint64 size)
 }
 
 static gboolean
+is_in_memory(int fd)
+{
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
+static gboolean
 get(int fd, guint64 at, void *bytes, gsize len)
 {
     return pread(fd, bytes, len, (off_t)at) == (gssize)len;
@@ -253,11 +278,13 @@ drv_store_qcow2(int fd, guint64 size, guint users, const char *shown)
     Qcow2 *self = g_new0(Qcow2, 1);
     self->base = (DrvStore){&ops, size, users, TRUE, g_strdup(shown)};
     self->fd = fd;
+    self->in_memory = is_in_memory(fd);
     self->cluster = G_GUINT64_CONSTANT(1) << GUINT32_FROM_BE(header.cluster_bits);
     self->l1_offset = GUINT64_FROM_BE(header.l1_offset);
     self->refcount_table_offset = GUINT64_FROM_BE(header.refcount_table_offset);
     self->count = drv_qcow2_clusters(size, self->cluster);
     self->end = drv_qcow2_clusters((guint64)st.st_size, self->cluster) * self->cluster;
+    self->length = (guint64)st.st_size;
     g_mutex_init(&self->lock);
     self->file = drv_store_raw(fd, size, users, TRUE, shown);
     if (self->count * 8 <= PLACES_MAX && is_empty(self, &header))
