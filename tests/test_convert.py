@@ -112,6 +112,22 @@ def test_a_new_qcow2(workdir, raw, options, alone):
     assert run("qemu-img", "check", workdir / "b").returncode == 0
 
 
+@pytest.mark.parametrize("tool,when", [("qemu-img", "create"), ("qemu-nbd", "*"), ("qemu-img", "resize")])
+def test_another_file_in_its_place(workdir, raw, tool, when):
+    """Under the temporary name, and just before a program of QEMU's opens it: it is not touched."""
+    there, victim = workdir / "there", workdir / "victim"
+    there.mkdir()
+    victim.write_bytes(b"mine")
+    os.truncate(raw, 40 * MIB + 512)  # it has to be cut in the end
+    env = tool_instead(workdir, tool, f"""case $1 in {when})
+        for temp in {there}/.c.drover-*; do ln -sf {victim} "$temp"; done;;
+    esac
+    exec $real "$@" """)
+    refused("c cannot be given its name: somebody has put another file in its place meanwhile", raw,
+            there / "c", "--format", "raw", "--dest-format", "qcow2", "--compress", env=env)
+    assert victim.read_bytes() == b"mine" and not (there / "c").exists()
+
+
 def test_compressed_clusters_among_others(workdir, raw):
     source = images.convert(raw, workdir / "b", "qcow2")
     for at in (20, 30):

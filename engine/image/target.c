@@ -86,6 +86,11 @@ drv_target_clean(int dir, const char *folder, const char *prefix, const char *bu
 
 /* --- the temporary file --- */
 
+/*
+ * It is known by its descriptor, and QEMU's programs are handed that: the folder may not be ours
+ * alone, and under the name there might be another file by now, or a link.
+ */
+
 static gboolean
 lock_temp(DrvTarget *target, GError **error)
 {
@@ -165,7 +170,6 @@ create_simple(const DrvTarget *target, const DrvTargetParams *params)
 static gboolean
 create_by_qemu(const DrvTarget *target, const DrvTargetParams *params, GError **error)
 {
-    g_autofree char *path = g_strdup_printf(DRV_TOOL_FD_PATH "/%s", target->temp);
     g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, made_size(params));
     const char *argv[10] = {"qemu-img", "create", "-q", "-f", params->format};
     guint count = 5;
@@ -173,13 +177,13 @@ create_by_qemu(const DrvTarget *target, const DrvTargetParams *params, GError **
         argv[count++] = "-o";
         argv[count++] = params->options;
     }
-    argv[count++] = path;
+    argv[count++] = DRV_TOOL_FD_PATH;
     argv[count] = size;
     /* With "preallocation" it writes all of the image. */
     const DrvToolCall call = {
         .argv = argv,
-        .fd = target->dir,
-        .shown = target->folder,
+        .fd = target->lock,
+        .shown = target->shown,
         .limit_ms = params->options != NULL ? DRV_TOOL_LONG_MS : DRV_TOOL_BRIEF_MS,
         .cancelled = params->cancelled,
     };
@@ -273,16 +277,15 @@ open_temp(DrvTarget *target, const DrvTargetParams *params, GError **error)
                                         params->users, target->shown);
     if (target->store != NULL)
         return TRUE;
-    g_autofree char *path = g_strdup_printf(DRV_TOOL_FD_PATH "/%s", target->temp);
     int direct = drv_direct_open(target->lock, TRUE);
     if (direct >= 0)
         close(direct);
     DrvStoreNbdParams nbd = {
-        .path = path,
+        .path = DRV_TOOL_FD_PATH,
         .format = params->format,
         .shown = target->shown,
-        .fd = target->dir,
-        .hold_fd = target->lock,
+        .fd = target->lock, /* so the lock is held as long as qemu-nbd has it open */
+        .hold_fd = -1,
         .users = params->users,
         .writable = TRUE,
         .compress = params->compress,
@@ -389,10 +392,10 @@ drv_target_has_base(const DrvTarget *target)
 static gboolean
 cut(const DrvTarget *target, GError **error)
 {
-    g_autofree char *path = g_strdup_printf(DRV_TOOL_FD_PATH "/%s", target->temp);
     g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, target->cut_to);
-    const char *argv[] = {"qemu-img", "resize", "-q", "-f", "qcow2", "--shrink", path, size, NULL};
-    g_autofree char *out = drv_tool_run(argv, target->dir, target->folder, NULL, NULL, error);
+    const char *argv[] = {"qemu-img", "resize",         "-q", "-f", "qcow2",
+                          "--shrink", DRV_TOOL_FD_PATH, size, NULL};
+    g_autofree char *out = drv_tool_run(argv, target->lock, target->shown, NULL, NULL, error);
     if (out != NULL)
         return TRUE;
     g_prefix_error(error, "%s cannot be given its size: ", target->shown);
@@ -425,11 +428,27 @@ drv_target_seal(DrvTarget *target, GError **error)
     return fsync(target->lock) == 0 || failed(target, "written", error);
 }
 
+/* Whether what has the temporary name is what was written. */
+static gboolean
+is_ours(const DrvTarget *target)
+{
+    struct stat there, ours;
+    return is_there(target, target->temp, &there) && fstat(target->lock, &ours) == 0 &&
+           there.st_ino == ours.st_ino && there.st_dev == ours.st_dev;
+}
+
 gboolean
 drv_target_name(DrvTarget *target, GError **error)
 {
     if (target->device)
         return TRUE;
+    if (!is_ours(target)) {
+        g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                    "%s cannot be given its name: somebody has put another file in its place "
+                    "meanwhile, or removed it: see who else writes to that folder",
+                    target->shown);
+        return FALSE;
+    }
     if (renameat(target->dir, target->temp, target->dir, target->name) != 0 ||
         fsync(target->dir) != 0)
         return failed(target, "given its name", error);
