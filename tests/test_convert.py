@@ -172,6 +172,28 @@ def test_a_map_that_makes_no_sense(workdir, raw, told):
     assert (workdir / "c").read_bytes() == raw.read_bytes()
 
 
+# What qemu-img tells of 20,000 extents of a byte, the last where it is said.
+MANY = r"""awk 'BEGIN { for (i = 0; i < 20000; i++) printf "%%s{ \"start\": %%d, \"length\": 1, \"offset\": %%d}%%s\n",
+    i ? "" : "[", i, i < 19999 ? i %% 1000 : %d, i < 19999 ? "," : "]" }'"""
+
+
+def test_data_behind_the_end(workdir, raw):
+    """Is found in a map of whatever length, which is read as it comes."""
+    source = images.convert(raw, workdir / "b", "vdi")
+    size = source.stat().st_size
+    for last, found in ((size - 1, False), (size, True)):
+        env = tool_instead(workdir, "qemu-img", f'if [ "$1" = map ]; then {MANY % last}; exit; fi\nexec $real "$@"')
+        if found:
+            refused(rf"it is damaged \(the file has {size} bytes, and data up to byte {size + 1}\)", source,
+                    workdir / "c", "--dest-format", "raw", env=env)
+        else:
+            convert(source, workdir / "c", "--dest-format", "raw", env=env)
+    for told, words in (("echo 'qemu-img: no, not this' >&2; exit 1", "b cannot be used: no, not this"),
+                        ("echo '[{ \"start\": 0'; kill -9 $$", "b cannot be used: QEMU's program was killed")):
+        env = tool_instead(workdir, "qemu-img", f'if [ "$1" = map ]; then {told}; fi\nexec $real "$@"')
+        refused(words, source, workdir / "c", "--dest-format", "raw", env=env)
+
+
 def test_without_io_uring(workdir, raw):
     """As on a host that forbids it: slower, and the same."""
     alone = (sys.executable, build.ROOT / "tests/tools/without_io_uring.py")

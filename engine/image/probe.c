@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/image/map.h"
 #include "engine/image/tool.h"
 
 #include <errno.h>
@@ -217,39 +218,33 @@ check_clusters(const char *path, const char *format, GError **error)
 }
 
 static gboolean
-check_within(JsonArray *extents, guint64 size, GError **error)
+check_within(JsonObject *extent, gpointer data, GError **error)
 {
-    for (guint i = 0; i < json_array_get_length(extents); i++) {
-        JsonObject *extent = drv_json_element(extents, i);
-        gint64 at = drv_json_int(extent, "offset", -1), len = drv_json_int(extent, "length", 0);
-        if (at < 0 || len < 0 || (guint64)at + (guint64)len <= size)
-            continue;
-        g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU,
-                    "it is damaged (the file has %" G_GUINT64_FORMAT
-                    " bytes, and data up to byte %" G_GUINT64_FORMAT "): restore it",
-                    size, (guint64)at + (guint64)len);
-        return FALSE;
-    }
-    return TRUE;
+    const guint64 *size = data;
+    gint64 at = drv_json_int(extent, "offset", -1), len = drv_json_int(extent, "length", 0);
+    if (at < 0 || len < 0 || (guint64)at + (guint64)len <= *size)
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU,
+                "it is damaged (the file has %" G_GUINT64_FORMAT
+                " bytes, and data up to byte %" G_GUINT64_FORMAT "): restore it",
+                *size, (guint64)at + (guint64)len);
+    return FALSE;
 }
 
 /* The same for formats whose check does not look for the end of the file, or not closely. */
 static gboolean
 check_end(const char *path, const char *format, GError **error)
 {
-    const char *const argv[] = {"qemu-img", "map", "--output=json", "-f", format, path, NULL};
+    g_autoptr(GError) why = NULL;
     struct stat st;
     if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
         return TRUE;
-    g_autoptr(JsonParser) parser = json_parser_new();
-    const DrvToolCall call = {.argv = argv, .fd = -1, .limit_ms = DRV_TOOL_LONG_MS};
-    g_autofree char *text = drv_tool_call(&call, NULL, NULL, error);
-    if (text == NULL)
-        return FALSE;
-    JsonNode *root =
-        json_parser_load_from_data(parser, text, -1, NULL) ? json_parser_get_root(parser) : NULL;
-    return root == NULL || !JSON_NODE_HOLDS_ARRAY(root) ||
-           check_within(json_node_get_array(root), (guint64)st.st_size, error);
+    guint64 size = (guint64)st.st_size;
+    if (drv_image_map(path, format, DRV_TOOL_LONG_MS, check_within, &size, &why) ||
+        g_error_matches(why, DRV_ERROR, DRV_ERROR_PROTOCOL)) /* a later QEMU's, maybe */
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&why));
+    return FALSE;
 }
 
 /* An offset tells something only where all data is in one file. */

@@ -3,11 +3,9 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/image/map.h"
 #include "engine/image/tool.h"
 
-#include <fcntl.h>
-#include <gio/gio.h>
-#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -23,73 +21,32 @@ typedef struct {
     DrvStore *file, *nbd;
 } Mapped;
 
-#define TOLD_MAX 4096
-
 /* --- the map --- */
 
-/* One line is one extent: "[{ ... }," "{ ... }]". NULL, or owned by the caller. */
-static JsonObject *
-parse_line(const char *line, gsize len)
-{
-    while (len > 0 && strchr("[ ", *line) != NULL) {
-        line++;
-        len--;
-    }
-    while (len > 0 && strchr(",] ", line[len - 1]) != NULL)
-        len--;
-    return drv_json_parse_object(line, len, NULL);
-}
+typedef struct {
+    GArray *extents;
+    guint64 file_size, size;
+} Told;
 
 static gboolean
-add_extent(GArray *extents, JsonObject *told, guint64 file_size, guint64 size)
+add_extent(JsonObject *extent, gpointer data, GError **error)
 {
-    guint64 at = drv_extents_end(extents);
-    gint64 start = drv_json_int(told, "start", -1), len = drv_json_int(told, "length", -1);
-    gint64 offset = drv_json_int(told, "offset", -1);
-    if (start < 0 || (guint64)start != at || len <= 0 || (guint64)len > size - at)
-        return FALSE;
+    const Told *told = data;
+    guint64 at = drv_extents_end(told->extents);
+    gint64 start = drv_json_int(extent, "start", -1), len = drv_json_int(extent, "length", -1);
+    gint64 offset = drv_json_int(extent, "offset", -1);
     DrvExtentKind kind = DRV_EXTENT_OTHER;
-    if (drv_json_flag(told, "zero", FALSE))
+    if (drv_json_flag(extent, "zero", FALSE))
         kind = DRV_EXTENT_ZERO;
-    else if (drv_json_flag(told, "data", FALSE) && !drv_json_flag(told, "compressed", FALSE) &&
-             drv_json_int(told, "depth", -1) == 0 && offset >= 0 && (guint64)len <= file_size &&
-             (guint64)offset <= file_size - (guint64)len)
+    else if (drv_json_flag(extent, "data", FALSE) && !drv_json_flag(extent, "compressed", FALSE) &&
+             drv_json_int(extent, "depth", -1) == 0 && offset >= 0 && len >= 0 &&
+             (guint64)len <= told->file_size && (guint64)offset <= told->file_size - (guint64)len)
         kind = DRV_EXTENT_PLAIN;
-    return drv_extents_add(extents, kind, (guint64)len, (guint64)offset);
-}
-
-/* Those lines of 'text' that are whole. */
-static gboolean
-take_lines(GString *text, GArray *extents, guint64 file_size, guint64 size)
-{
-    gsize used = 0;
-    const char *end;
-    while ((end = memchr(text->str + used, '\n', text->len - used)) != NULL) {
-        gsize len = (gsize)(end - text->str) - used;
-        g_autoptr(JsonObject) told = parse_line(text->str + used, len);
-        if (told == NULL || !add_extent(extents, told, file_size, size))
-            return FALSE;
-        used += len + 1;
-    }
-    g_string_erase(text, 0, (gssize)used);
-    return text->len < TOLD_MAX;
-}
-
-static gboolean
-read_map(int fd, GArray *extents, guint64 file_size, guint64 size)
-{
-    gint64 until_us = g_get_monotonic_time() + (gint64)DRV_TOOL_BRIEF_MS * 1000;
-    g_autoptr(GString) text = g_string_new(NULL);
-    char part[16384];
-    gssize got;
-    do {
-        struct pollfd ready = {.fd = fd, .events = POLLIN};
-        gint64 left_us = MAX(until_us - g_get_monotonic_time(), 0);
-        got = poll(&ready, 1, (int)(left_us / 1000)) == 1 ? read(fd, part, sizeof part) : -1;
-        if (got > 0)
-            g_string_append_len(text, part, got);
-    } while (got > 0 && take_lines(text, extents, file_size, size));
-    return got == 0 && text->len == 0 && extents->len > 0 && drv_extents_end(extents) == size;
+    if (start >= 0 && (guint64)start == at && len > 0 && (guint64)len <= told->size - at &&
+        drv_extents_add(told->extents, kind, (guint64)len, (guint64)offset))
+        return TRUE;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "qemu-img tells nothing that is of use");
+    return FALSE;
 }
 
 /* NULL where QEMU tells nothing that is of use, or not in time. */
@@ -97,24 +54,11 @@ static GArray *
 map(const DrvStoreNbdParams *params, guint64 file_size, guint64 size)
 {
     g_autoptr(GArray) extents = drv_extents_new();
-    g_autoptr(GSubprocessLauncher) launcher =
-        g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_STDERR_SILENCE);
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC) != 0)
-        return NULL;
-    g_subprocess_launcher_take_stdout_fd(launcher, fds[1]);
-    g_autoptr(GSubprocess) process =
-        g_subprocess_launcher_spawn(launcher, NULL, "qemu-img", "map", "--output=json", "-f",
-                                    params->format, params->path, NULL);
-    g_clear_object(&launcher); /* and its end of the pipe */
-    gboolean good = process != NULL && read_map(fds[0], extents, file_size, size);
-    close(fds[0]);
-    if (good)
-        return g_subprocess_wait_check(process, NULL, NULL) ? g_steal_pointer(&extents) : NULL;
-    /* One that hangs in the kernel does not even die: it is not waited for. */
-    if (process != NULL)
-        g_subprocess_force_exit(process);
-    return NULL;
+    Told told = {extents, file_size, size};
+    gboolean good =
+        drv_image_map(params->path, params->format, DRV_TOOL_BRIEF_MS, add_extent, &told, NULL) &&
+        extents->len > 0 && drv_extents_end(extents) == size;
+    return good ? g_steal_pointer(&extents) : NULL;
 }
 
 /* --- the store --- */
