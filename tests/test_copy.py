@@ -357,10 +357,7 @@ def test_cancel(hosts, big, there):
         command.process.send_signal(signal.SIGINT)
         result = command.wait()
     assert result.status == 4 and result.json["state"] == "cancelled"
-    deadline = time.monotonic() + 30
-    while list(there.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not list(there.iterdir())
+    wait_until(lambda: not list(there.iterdir()), "the destination to tidy up")
 
 
 def test_two_to_the_same_place(hosts, big, there):

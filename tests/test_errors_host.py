@@ -99,7 +99,7 @@ def test_the_api_is_not_permitted(workdir, hosts):
         shutil.copy(build.built(*daemon.DROVER), program)
         done = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
                                program, "--api", a.api, "jobs"],
-                              capture_output=True, text=True, timeout=30, check=False)
+                              capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2 and str(a.api) in done.stderr, done
         assert "permi" in done.stderr and len(done.stderr.splitlines()) == 1, done
 
@@ -109,7 +109,7 @@ def test_the_api_is_not_permitted(workdir, hosts):
 def start(workdir, name, pki, **options):
     """A daemon that must not start: what it says; its exit status must be 2."""
     d = FaultyDaemon(workdir, name, pki, **options)
-    done = subprocess.run(d.argv(), capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(d.argv(), capture_output=True, text=True, timeout=60, check=False)
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("droverd: "), done
     assert not lines[0].endswith(".") and "ready" not in done.stdout
@@ -125,14 +125,14 @@ def test_a_state_directory_that_is_not_one(workdir, hosts):
     d = FaultyDaemon(workdir, "a", hosts / "a")
     d.state.rmdir()
     d.state.write_text("")
-    done = subprocess.run(d.argv(), capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(d.argv(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and str(d.state) in done.stderr, done
 
 
 def test_a_state_directory_that_cannot_be_written(workdir, hosts):
     d = FaultyDaemon(workdir, "a", hosts / "a")
     with mounted(d.state, "ro,size=64k"):
-        done = subprocess.run(d.argv(), capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(d.argv(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and str(d.state) in done.stderr, done
     assert "ead-only" in done.stderr or "writ" in done.stderr, done.stderr
 
@@ -141,7 +141,7 @@ def test_two_daemons_with_one_state_directory(workdir, hosts):
     with FaultyDaemon(workdir, "a", hosts / "a") as first:
         other = FaultyDaemon(workdir, "a", hosts / "a")
         other.api = workdir / "other.api"
-        done = subprocess.run(other.argv(), capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(other.argv(), capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2 and str(first.state) in done.stderr, done
         assert first.alive() and first.drover("jobs").status == 0
 
@@ -156,7 +156,7 @@ def test_two_daemons_on_one_api_socket(workdir, hosts):
     with FaultyDaemon(workdir, "a", hosts / "a") as first:
         other = FaultyDaemon(workdir, "b", hosts / "b")
         other.api = first.api
-        done = subprocess.run(other.argv(), capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(other.argv(), capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2 and str(first.api) in done.stderr, done
         assert first.drover("jobs").status == 0
 
@@ -225,7 +225,7 @@ def test_the_disk_fills_up(workdir, role, where, status):
             scene.check_runs_at_source()
         (full.state / "filler").unlink()
         if "without the journal" in full.said():
-            wait_until(lambda: "has caught up" in full.said(), "the journal to catch up", 20)
+            wait_until(lambda: "has caught up" in full.said(), "the journal to catch up")
         full.crash_and_restart()
         assert full.job()["state"] == ("done" if status == 0 else "failed")
 

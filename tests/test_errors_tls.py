@@ -268,5 +268,5 @@ def tls_client(daemon, pki, ca, maximum=ssl.TLSVersion.TLSv1_3):
     if pki:
         context.load_cert_chain(pki / "cert.pem", pki / "key.pem")
     host, port = daemon.address.rsplit(":", 1)
-    s = socket.create_connection((host, int(port)), timeout=30)
+    s = socket.create_connection((host, int(port)), timeout=60)
     return context.wrap_socket(s, server_hostname=host)

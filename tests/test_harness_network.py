@@ -42,7 +42,7 @@ def relay():
 
 
 def dial(relay):
-    return socket.create_connection(("127.0.0.1", relay.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", relay.port), timeout=30)
 
 
 def echo(s, data=b"hello"):
@@ -92,7 +92,7 @@ def test_relay_stall_blocks_the_sender_and_loses_nothing(relay):
             sent += s.send(b"x" * 65536)
         assert not select.select([s], [], [], 0)[0]
         relay.restore()
-        s.settimeout(10)
+        s.settimeout(30)
         got = 0
         while got < sent:
             got += len(s.recv(65536))

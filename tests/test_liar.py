@@ -255,7 +255,7 @@ def test_a_liar_connects(workdir, pki):
             at = len(scene.a.said())
             said = lie(connect)
             connect.close()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while said not in scene.a.said()[at:]:
                 assert time.monotonic() < deadline, (lie, said, scene.a.said()[at:])
                 time.sleep(0.01)

@@ -25,7 +25,7 @@ class Scene:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(str(self.there))
         self.listener.listen(32)
-        self.listener.settimeout(30)
+        self.listener.settimeout(60)
         result = hosts.a.drover("tunnel", "--listen", self.here, "--to", to or hosts.b.address,
                                 "--connect", self.there, "--json")
         assert result.status == 0, result
@@ -33,7 +33,7 @@ class Scene:
 
     def dial(self):
         near = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        near.settimeout(30)
+        near.settimeout(60)
         near.connect(str(self.here))
         return near
 
@@ -41,7 +41,7 @@ class Scene:
         """A connection through the tunnel: its two ends."""
         near = self.dial()
         far, _ = self.listener.accept()
-        far.settimeout(30)
+        far.settimeout(60)
         return near, far
 
     def connections(self):
@@ -173,7 +173,7 @@ def test_nobody_there(tunnel):
     tunnel.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     tunnel.listener.bind(str(tunnel.there))
     tunnel.listener.listen(1)
-    tunnel.listener.settimeout(30)
+    tunnel.listener.settimeout(60)
     near, far = tunnel.pair()
     with near, far:
         near.sendall(b"now")
@@ -188,7 +188,7 @@ def test_not_to_the_other_daemon_itself(tunnel, workdir):
     assert tunnel.hosts.a.drover("tunnel", "--listen", here, "--to", tunnel.hosts.b.address,
                                  "--connect", link).status == 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as near:
-        near.settimeout(30)
+        near.settimeout(60)
         near.connect(str(here))
         assert near.recv(1) == b""
     wait_until(lambda: "innocent.sock is droverd's own" in tunnel.hosts.a.said(), "the reason")

@@ -261,13 +261,13 @@ def end_of(socket_path):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(socket_path))
     listener.listen(8)
-    listener.settimeout(30)
+    listener.settimeout(60)
     return listener
 
 
 def connect(path):
     near = socket.socket(socket.AF_UNIX)
-    near.settimeout(30)
+    near.settimeout(60)
     near.connect(str(path))
     return near
 

@@ -223,10 +223,10 @@ class Cell:
             return all(j["final"] for j in jobs) and jobs
 
         try:
-            wait_until(over, "the jobs to be over", 30)
+            wait_until(over, "the jobs to be over")
         except TimeoutError:
             self._resolve(resolved)
-            wait_until(over, f"the jobs to be over {resolved}" + self.scene.said(), 30)
+            wait_until(over, f"the jobs to be over {resolved}" + self.scene.said())
         assert not resolved or doubt, f"{resolved}, though nobody was told" + self.scene.said()
 
     def _resolve(self, resolved):
@@ -336,9 +336,9 @@ class Cell:
     def _check_nothing_left(self, place):
         scene = self.scene
         if place == "dest":
-            scene.source.wait_exit(20)
+            scene.source.wait_exit()
         elif scene.dest.process.poll() is None and self.where not in UNTOUCHED:
-            scene.dest.wait_exit(20)
+            scene.dest.wait_exit()
         for name in ("source", "dest"):
             # drover itself kills a destination that hangs and has nothing to lose.
             machine = getattr(scene, name)
@@ -348,7 +348,7 @@ class Cell:
         assert place == "dest" or not scene.dest.console.beats or \
             killed(self.fault.name) == "dest", "it has run at the destination"
         for d in (scene.a, scene.b):
-            wait_until(lambda d=d: not d.sockets_left(), f"{d.name} to tidy up", 10)
+            wait_until(lambda d=d: not d.sockets_left(), f"{d.name} to tidy up")
             left = [p.name for p in d.state.iterdir() if not p.name.startswith(IN_STATE_DIR)]
             assert left == [], f"{d.name} has left {left}"
 

@@ -17,7 +17,7 @@ class Console:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._listener.bind(self._path)
         self._listener.listen(1)
-        self._listener.settimeout(60)
+        self._listener.settimeout(120)
         self._log = open(log, "wb")
         self._changed = threading.Condition()
         self._ended = False

@@ -138,7 +138,7 @@ class Daemon:
             argv += ["--config", str(self._config)]
         return argv + list(self._extra)
 
-    def start(self, timeout=30):
+    def start(self, timeout=60):
         log = open(self.log, "ab")
         self.process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=log,
@@ -199,7 +199,7 @@ class Daemon:
     def alive(self):
         return self.process is not None and self.process.poll() is None
 
-    def wait_held(self, timeout=60, unless=lambda: False):
+    def wait_held(self, timeout=120, unless=lambda: False):
         """Waits until it has stopped itself where DROVER_TEST_STOP says (env, a build made with
         -Dtest_hooks=true); an error when 'unless' holds first. Go on with release()."""
         deadline = time.monotonic() + timeout
@@ -219,7 +219,7 @@ class Daemon:
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)
         self.process.send_signal(signal.SIGCONT)
 
-    def stop(self, timeout=30):
+    def stop(self, timeout=60):
         """As a service manager would. Returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)

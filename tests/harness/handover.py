@@ -107,7 +107,7 @@ def check_report(report, guest, pages_seen=True):
 def check_sockets_free(*machines):
     """Another client can have the QMP sockets that drover used: QEMU greets one at a time."""
     for machine in machines:
-        client = Qmp(machine.drover_qmp, timeout=10)
+        client = Qmp(machine.drover_qmp, timeout=30)
         assert "status" in client.command("query-status")
         client.close()
 
@@ -177,13 +177,13 @@ class Handover:
         self.command = hosts.a.running(*arguments(source, dest, to or hosts.b.address,
                                                   "--keep-source", *options))
 
-    def wait_held(self, timeout=40):
+    def wait_held(self, timeout=120):
         try:
             self.hosts.b.wait_held(timeout, lambda: self.command.process.poll() is not None)
         except TimeoutError as e:
             raise TimeoutError(f"{e}; the source says: {self.hosts.a.said()}") from None
 
-    def finish(self, timeout=40):
+    def finish(self, timeout=120):
         """Lets the destination go on and waits for the command's end; returns its report."""
         if self.hosts.hold:
             self.hosts.b.release()

@@ -207,7 +207,7 @@ class Machine:
     def pid(self):
         return self.process.pid
 
-    def wait_ready(self, timeout=120):
+    def wait_ready(self, timeout=240):
         """Waits until the guest's memory is filled and it has begun its work."""
         ready = b"work ready" if self.guest.kind == "linux" else b"ready"
         self.console.wait(lambda: self.console.said(ready) and self.console.beats, timeout,
@@ -277,7 +277,7 @@ def kvm_problem():
     probe = Guest(accel="kvm", pages=16, memory=64)
     try:
         with Machine(oldest(), probe, name="probe") as m:
-            m.wait_ready(timeout=30)
+            m.wait_ready()
     except (RuntimeError, TimeoutError, QmpGone) as e:
         return f"the flat guest does not run under KVM: {e}"
     return None

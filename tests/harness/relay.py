@@ -74,7 +74,7 @@ class Relay:
         done = threading.Event()
         self._commands.put((command, done))
         self._wake_in.send(b"x")
-        if not done.wait(10):
+        if not done.wait(60):
             raise TimeoutError("the relay's thread does not answer")
 
     def cut(self, reset=False):
@@ -168,7 +168,7 @@ class Relay:
         except OSError:
             return
         try:
-            target = socket.create_connection(self._target, timeout=5)
+            target = socket.create_connection(self._target, timeout=30)
         except OSError:
             self._reset(dialled)
             return

@@ -30,7 +30,7 @@ def _sound(binary):
     return GUEST.variant(accel="kvm") if binary == oldest() and not kvm_problem() else GUEST
 
 
-def wait_until(condition, what, timeout=30):
+def wait_until(condition, what, timeout=60):
     """Looks again and again until condition() gives something true, which is returned."""
     deadline = time.monotonic() + timeout
     while True:
@@ -109,7 +109,7 @@ class FaultyDaemon(daemon.Daemon):
 def free(path):
     """Whether a QMP socket serves a client at once: QEMU has one at a time."""
     try:
-        Qmp(path, timeout=2).close()
+        Qmp(path, timeout=20).close()
         return True
     except (OSError, QmpGone, TimeoutError):
         return False
@@ -177,7 +177,7 @@ class Scene:
         self._open.append(move)
         return move
 
-    def try_migrate(self, *args, timeout=60, **given):
+    def try_migrate(self, *args, timeout=120, **given):
         """Runs it to its end."""
         return self.a.drover(*self._words(args, given), timeout=timeout)
 
@@ -200,7 +200,7 @@ class Scene:
         verdict = memory.check_pages(self.source)
         assert verdict["sound"], verdict
         if dest_gone:
-            self.dest.wait_exit(20)
+            self.dest.wait_exit()
         elif self.dest.process.poll() is None:
             assert not self.dest.running(), "it runs at the destination, too"
         assert not self.dest.console.beats, "it has run at the destination"
@@ -212,7 +212,7 @@ class Scene:
         wait_until(self.dest.running, "the guest to run at the destination" + self.said())
         self.dest.console.wait_beats(5)
         if source_gone:
-            self.source.wait_exit(20)
+            self.source.wait_exit()
             verdict = memory.check_pages(self.dest)
             assert verdict["sound"], verdict
         else:
@@ -225,7 +225,7 @@ class Scene:
     def _check_nothing_left(self):
         for d in (self.a, self.b):
             if d.alive():
-                wait_until(lambda d=d: not d.sockets_left(), f"{d.name} to tidy up", 10)
+                wait_until(lambda d=d: not d.sockets_left(), f"{d.name} to tidy up")
 
 
 def one_sentence(result, status, *words):
