@@ -338,7 +338,7 @@ is_placed(const Scene *s)
 static void
 await_placed(gpointer data, guint round)
 {
-    const gint64 until = g_get_monotonic_time() + 60 * G_USEC_PER_SEC;
+    const gint64 until = g_get_monotonic_time() + 180 * G_USEC_PER_SEC;
     while (!is_placed(data)) {
         if (g_get_monotonic_time() > until)
             g_error("some of round %u is held back", round);

@@ -115,11 +115,12 @@ test_storm(gconstpointer data)
     bad_clear(&bad);
 }
 
+/* At least: on a busy machine it may break, and be back, once more before anybody looks. */
 static gboolean
 a_lost(gpointer data)
 {
     Bad *bad = data;
-    return bad->rig.a.lost == 1 && bad->rig.b.lost == 1;
+    return bad->rig.a.lost >= 1 && bad->rig.b.lost >= 1;
 }
 
 static gboolean
@@ -132,7 +133,7 @@ static gboolean
 connected_again(gpointer data)
 {
     Bad *bad = data;
-    return bad->rig.a.connected == 2 && bad->rig.b.connected == 2;
+    return bad->rig.a.connected >= 2 && bad->rig.b.connected >= 2;
 }
 
 /* Counted on the control thread, a little after the lanes are up. */
@@ -373,19 +374,23 @@ test_close_tells(void)
     bad_clear(&bad);
 }
 
+/* Beyond the peer's credit of 64, and yet said within the second or two that a session, or a
+ * daemon, has for it when it ends: also on a busy machine, under a sanitizer. */
+#define LAST_MESSAGES 130
+
 static void
 test_messages_before_the_close(void)
 {
     Bad bad;
     bad_init(&bad, 2, 3);
-    for (guint i = 0; i < MESSAGES; i++)
+    for (guint i = 0; i < LAST_MESSAGES; i++)
         send_number(&bad.rig.a, i);
     drv_session_close(bad.rig.a.session);
-    send_number(&bad.rig.a, MESSAGES); /* after it: goes nowhere */
-    expect_numbers(&bad.rig.b, MESSAGES);
+    send_number(&bad.rig.a, LAST_MESSAGES); /* after it: goes nowhere */
+    expect_numbers(&bad.rig.b, LAST_MESSAGES);
     rig_wait(b_dead, &bad);
     g_assert_cmpstr(bad.rig.b.dead->message, ==, "a has ended the session");
-    g_assert_cmpuint(bad.rig.b.messages->len, ==, MESSAGES);
+    g_assert_cmpuint(bad.rig.b.messages->len, ==, LAST_MESSAGES);
     bad_clear(&bad);
 }
 
@@ -410,7 +415,7 @@ short_life(gpointer data)
         drv_session_connect(transfer, "127.0.0.1", rig->port, 2, &ops, &connected);
     while (!connected)
         g_main_context_iteration(context, TRUE);
-    for (guint i = 0; i < MESSAGES; i++)
+    for (guint i = 0; i < LAST_MESSAGES; i++)
         send_number(&(RigEnd){.session = session}, i);
     drv_transfer_free(transfer);
     drv_session_unref(session);
@@ -422,7 +427,7 @@ static gboolean
 there_and_dead(gpointer data)
 {
     RigEnd *end = data;
-    return end->messages->len == MESSAGES && end->dead != NULL;
+    return end->messages->len == LAST_MESSAGES && end->dead != NULL;
 }
 
 static void
@@ -432,7 +437,7 @@ test_messages_before_the_end(void)
     rig_init(&rig, 2, 1, 0);
     GThread *thread = g_thread_new("daemon", short_life, &rig);
     rig_wait(there_and_dead, &rig.b);
-    expect_numbers(&rig.b, MESSAGES);
+    expect_numbers(&rig.b, LAST_MESSAGES);
     g_thread_join(thread);
     rig_clear(&rig);
 }

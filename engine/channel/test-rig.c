@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PATIENCE_S 60
+#define PATIENCE_S 180
 
 /* --- waiting --- */
 
