@@ -172,8 +172,9 @@ def meson_test(build, names, env=None, options=(), log="testlog"):
         return Count()
     log = build / "meson-logs" / f"{log}.json"
     log.unlink(missing_ok=True)
-    run("meson", "test", "-C", build, "--no-rebuild", "--print-errorlogs", *options, *names,
-        env=env)
+    # Each has a limit, of 30 s where meson.build says nothing else; there are slow machines.
+    run("meson", "test", "-C", build, "--no-rebuild", "--print-errorlogs", "--timeout-multiplier", "4",
+        *options, *names, env=env)
     if not log.exists():
         loud("meson test left no log")
         return Count() if CLOCK.expired else FAILED
