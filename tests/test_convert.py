@@ -128,6 +128,18 @@ def test_another_file_in_its_place(workdir, raw, tool, when):
     assert victim.read_bytes() == b"mine" and not (there / "c").exists()
 
 
+@pytest.mark.parametrize("form,at_once", [("vdi", False), ("vmdk", True)])
+def test_writes_in_turn(workdir, form, at_once):
+    """Of two at once into a vdi, QEMU may leave the older state of its tables."""
+    raw, told = workdir / "a", workdir / "told"
+    raw.write_bytes(os.urandom(MIB) * 8)
+    server = build.ROOT / "tests/tools/counting_nbd.py"
+    env = tool_instead(workdir, "qemu-nbd", f'exec /usr/bin/python3 {server} {8 * MIB} {told} "$@"')
+    convert(raw, workdir / "b", "--format", "raw", "--dest-format", form, env=env)
+    writes, most = map(int, told.read_text().split())
+    assert writes >= 8 and (most > 1) == at_once
+
+
 def test_compressed_clusters_among_others(workdir, raw):
     source = images.convert(raw, workdir / "b", "qcow2")
     for at in (20, 30):

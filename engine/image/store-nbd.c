@@ -41,7 +41,13 @@ typedef struct {
     char *bitmap;                /* its name as a context of NBD; NULL: none */
     gboolean plain;              /* nothing but reads, and none beyond a multiple of PLAIN_PIECE */
     gsize least; /* what a request's length must be a multiple of: a compressed cluster, or 1 */
+    gboolean in_turn; /* one write at a time */
+    GMutex turn;
 } Nbd;
+
+/* QEMU writes a vdi's header and its table of blocks anew, outside of its own lock, with each block
+ * that is added: of two such requests at once the older state may be what is left in the file. */
+#define WRITTEN_IN_TURN "vdi"
 
 /* How many bytes one NBD request may have. */
 #define PIECE (2u << 20)
@@ -85,10 +91,8 @@ nbd_store_read(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsize
 }
 
 static gboolean
-nbd_store_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsize len,
-                GError **error)
+write_pieces(Nbd *self, guint user, guint64 offset, const guint8 *bytes, gsize len, GError **error)
 {
-    Nbd *self = (Nbd *)store;
     gsize rest = len % self->least, whole = len - rest;
     for (gsize done = 0; done < whole;) {
         gsize part = MIN(whole - done, PIECE);
@@ -105,9 +109,8 @@ nbd_store_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes
 }
 
 static gboolean
-nbd_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error)
+zero_pieces(Nbd *self, guint user, guint64 offset, guint64 len, GError **error)
 {
-    Nbd *self = (Nbd *)store;
     guint64 all = (len + self->least - 1) / self->least * self->least;
     for (guint64 done = 0; done < all;) {
         guint64 part = MIN(all - done, ZERO_PIECE);
@@ -116,6 +119,41 @@ nbd_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError 
         done += part;
     }
     return TRUE;
+}
+
+static void
+begin_turn(Nbd *self)
+{
+    if (self->in_turn)
+        g_mutex_lock(&self->turn);
+}
+
+static void
+end_turn(Nbd *self)
+{
+    if (self->in_turn)
+        g_mutex_unlock(&self->turn);
+}
+
+static gboolean
+nbd_store_write(DrvStore *store, guint user, guint64 offset, const guint8 *bytes, gsize len,
+                GError **error)
+{
+    Nbd *self = (Nbd *)store;
+    begin_turn(self);
+    gboolean good = write_pieces(self, user, offset, bytes, len, error);
+    end_turn(self);
+    return good;
+}
+
+static gboolean
+nbd_store_zero(DrvStore *store, guint user, guint64 offset, guint64 len, GError **error)
+{
+    Nbd *self = (Nbd *)store;
+    begin_turn(self);
+    gboolean good = zero_pieces(self, user, offset, len, error);
+    end_turn(self);
+    return good;
 }
 
 typedef struct {
@@ -237,6 +275,7 @@ nbd_store_close(DrvStore *store, GError **error)
     if (!good)
         g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "%s", words);
     g_object_unref(self->process);
+    g_mutex_clear(&self->turn);
     g_free(self->bitmap);
     g_free(self->handles);
     g_free(self);
@@ -391,6 +430,8 @@ open_with(GSubprocess *process, int *ends, const DrvStoreNbdParams *params, GErr
     Nbd *self = g_new0(Nbd, 1);
     self->base = (DrvStore){&ops, 0, params->users, params->writable, g_strdup(params->shown)};
     self->process = process;
+    self->in_turn = g_str_equal(params->format, WRITTEN_IN_TURN);
+    g_mutex_init(&self->turn);
     self->handles = g_new0(struct nbd_handle *, params->users);
     if (params->bitmap != NULL)
         self->bitmap = g_strdup_printf("qemu:dirty-bitmap:%s", params->bitmap);

@@ -45,9 +45,9 @@ drv_store_ahead(DrvStore *store, guint user, guint64 offset, guint8 *bytes, gsiz
         store->ops->ahead(store, user, offset, bytes, len);
 }
 
-/* What the kernel makes of one piece of its memory goes to the disk in one piece, too. Of single
- * pages 1 MiB makes two requests of a hundred parts each, which takes a virtual disk half as long
- * again. Where there is no huge page it goes without. */
+/* What is one piece of memory to the kernel is one to the disk, too. 1 MiB of single pages is 256
+ * of them, more than a virtual disk may take at once, and the more there are the longer it takes.
+ * Where there is no huge page it goes without. */
 guint8 *
 drv_store_buffer(gsize len)
 {
