@@ -427,6 +427,17 @@ def test_away_too_long(hosts, big, there):
     assert report["disk"]["same_bytes"] >= 80 * MIB - SENT_AGAIN
 
 
+@pytest.mark.slow
+def test_many_after_each_other(hosts, workdir, big, there):
+    """Those that are over take up no room, though their session goes on."""
+    small = random_image(workdir / "small", 65536)
+    with start(hosts, big, there / "c", "--bandwidth", "1M") as command:
+        wait_for_data(there, MIB, hosts)
+        for i in range(40):
+            copy(hosts, small, there / f"small{i}", "--format", "raw")
+        assert command.process.poll() is None
+
+
 def give_up(hosts, image, there, *options):
     """A copy that the source has given up while the destination waits for the link."""
     with Relay(*hosts.b.address.rsplit(":", 1)) as relay:

@@ -160,6 +160,7 @@ drv_copy_folders(const DrvServices *services)
 
 /* --- how it went --- */
 
+/* With that it is done with, unless it is held: the list has room for so many. */
 static void
 answer_finish(End *end)
 {
@@ -167,12 +168,14 @@ answer_finish(End *end)
     end->finishing = 0;
     if (end->error != NULL) {
         drv_peer_refuse(end->peer, call, end->error);
-        return;
+    } else {
+        JsonObject *ok = json_object_new();
+        json_object_set_string_member(ok, "digest", end->digest);
+        json_object_set_boolean_member(ok, "held", end->held);
+        drv_peer_answer(end->peer, call, ok);
     }
-    JsonObject *ok = json_object_new();
-    json_object_set_string_member(ok, "digest", end->digest);
-    json_object_set_boolean_member(ok, "held", end->held);
-    drv_peer_answer(end->peer, call, ok);
+    if (!end->held)
+        take_off(end);
 }
 
 static gboolean
@@ -191,7 +194,7 @@ received(gpointer data)
         drop_held(end);
     if (end->finishing != 0)
         answer_finish(end);
-    if (end->listed && !end->held)
+    else if (end->listed && !end->held)
         end->forget = g_timeout_add_seconds(KEEP_OVER_S, forget, end);
     leave(end);
     return G_SOURCE_REMOVE;
