@@ -21,7 +21,7 @@ typedef struct {
 } Member;
 
 struct _DrvCopyGroups {
-    DrvServices *services;
+    DrvJournal *journal;
     GPtrArray *members;
 };
 
@@ -31,10 +31,10 @@ typedef struct {
 } Past;
 
 DrvCopyGroups *
-drv_copy_groups_new(DrvServices *services)
+drv_copy_groups_new(DrvJournal *journal)
 {
     DrvCopyGroups *groups = g_new0(DrvCopyGroups, 1);
-    groups->services = services;
+    groups->journal = journal;
     groups->members = g_ptr_array_new_with_free_func(g_free);
     return groups;
 }
@@ -104,8 +104,7 @@ static Past
 look_back(DrvCopyGroups *groups, const char *group)
 {
     Past past = {0};
-    g_autoptr(GPtrArray) records =
-        drv_journal_list(drv_services_journal(groups->services), 0, FALSE, NULL);
+    g_autoptr(GPtrArray) records = drv_journal_list(groups->journal, 0, FALSE, NULL);
     for (guint i = 0; records != NULL && i < records->len; i++) {
         const DrvJobRecord *rec = records->pdata[i];
         g_autofree char *other =

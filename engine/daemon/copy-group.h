@@ -16,7 +16,7 @@ typedef struct {
     void (*call_off)(DrvJob *job, gboolean keep);
 } DrvCopyGroupOps;
 
-DrvCopyGroups *drv_copy_groups_new(DrvServices *services);
+DrvCopyGroups *drv_copy_groups_new(DrvJournal *journal);
 /* When all copies have gone. */
 void drv_copy_groups_free(DrvCopyGroups *groups);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvCopyGroups, drv_copy_groups_free)

@@ -19,11 +19,10 @@ is_over(const DrvJobRecord *rec, const char *dest)
 }
 
 JsonArray *
-drv_copies_over(DrvServices *services, const char *dest)
+drv_copies_over(DrvJournal *journal, const char *dest)
 {
     JsonArray *over = json_array_new();
-    g_autoptr(GPtrArray) records =
-        drv_journal_list(drv_services_journal(services), LOOK_AT, FALSE, NULL);
+    g_autoptr(GPtrArray) records = drv_journal_list(journal, LOOK_AT, FALSE, NULL);
     for (guint i = 0; records != NULL && i < records->len; i++) {
         const DrvJobRecord *rec = records->pdata[i];
         if (is_over(rec, dest) && json_array_get_length(over) < TELL)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include "engine/job/services.h"
+#include "engine/job/journal.h"
 
 #include <json-glib/json-glib.h>
 
@@ -11,4 +11,4 @@
  * know that yet, and would keep its place for it. Ids are random, and a journal has one user, so
  * whoever names one speaks of a copy of its own. Owned by the caller.
  */
-JsonArray *drv_copies_over(DrvServices *services, const char *dest);
+JsonArray *drv_copies_over(DrvJournal *journal, const char *dest);

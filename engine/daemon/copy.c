@@ -445,7 +445,8 @@ open_args(Copy *self)
     json_object_set_boolean_member(args, "delta", !spec->whole);
     json_object_set_int_member(args, "size", (gint64)self->store->size);
     json_object_set_boolean_member(args, "hold", spec->group != NULL);
-    json_object_set_array_member(args, "over", drv_copies_over(self->base.services, spec->dest));
+    json_object_set_array_member(
+        args, "over", drv_copies_over(drv_services_journal(self->base.services), spec->dest));
     return args;
 }
 

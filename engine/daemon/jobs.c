@@ -601,7 +601,7 @@ drv_jobs_new(const DrvServicesParams *params, GError **error)
     jobs->jobs = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
     jobs->accepted = g_ptr_array_new_with_free_func((GDestroyNotify)drv_peer_unref);
     jobs->ended = g_ptr_array_new_with_free_func((GDestroyNotify)drv_job_unref);
-    jobs->groups = drv_copy_groups_new(jobs->services);
+    jobs->groups = drv_copy_groups_new(journal(jobs));
     jobs->copy_ends = drv_copy_ends_new(jobs->services);
     jobs->disk_makes = drv_disk_makes_new(jobs->services);
     jobs->tunnel_ends = g_ptr_array_new_with_free_func(free_end);
