@@ -315,7 +315,7 @@ drv_live_dest_disk(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args)
                             "job %s has a connection for each of its disks already", job->rec->id);
     } else {
         g_autofree char *path = socket_path(self);
-        int fd = drv_unix_connect(path, &error);
+        int fd = dest_connect_qemu(path, &error);
         if (fd >= 0)
             ok = drv_channel_set_accept(disks->channels, peer, fd, args, &error);
     }

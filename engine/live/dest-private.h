@@ -103,6 +103,9 @@ void dest_prepare(LiveDest *self);
 /* Goes on to LOADED when all of it is here. */
 void dest_check_loaded(LiveDest *self);
 
+/* Connects to a socket on which the job's QEMU listens. -1 with an error. */
+int dest_connect_qemu(const char *path, GError **error);
+
 /* dest-begin.c: the source has its answer, and has to open a channel soon; it has opened one. */
 void dest_await_begin(LiveDest *self);
 void dest_has_begun(LiveDest *self);

@@ -496,6 +496,15 @@ dest_roll_back(LiveDest *self)
 
 /* --- channels --- */
 
+int
+dest_connect_qemu(const char *path, GError **error)
+{
+    int fd = drv_unix_connect(path, error);
+    if (fd < 0)
+        g_prefix_error(error, "its QEMU takes no connection, or has ended: ");
+    return fd;
+}
+
 void
 drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args)
 {
@@ -512,7 +521,7 @@ drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args
                             job->rec->id);
     } else {
         g_autofree char *path = drv_services_socket_path(job->services, job->rec->id, "in");
-        int fd = drv_unix_connect(path, &error);
+        int fd = dest_connect_qemu(path, &error);
         if (fd >= 0)
             ok = drv_channel_set_accept(self->channels, peer, fd, args, &error);
     }
