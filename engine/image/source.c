@@ -135,7 +135,6 @@ drv_source_open(const char *path, const char *format, char *const *folders, guin
         .shown = path,
         .bitmap = bitmap,
         .fd = -1,
-        .hold_fd = -1,
         .users = users,
     };
     return bitmap == NULL && info->files->len == 1 ? open_mapped(&params, info, error)

@@ -29,7 +29,7 @@
 #define KEEPER                                                                                     \
     "export LISTEN_FDS=1\n"                                                                        \
     "sh -c 'export LISTEN_PID=$$; exec \"$@\"' sh \"$@\" &\n"                                      \
-    "exec 3<&- 4<&- 5<&-\n"                                                                        \
+    "exec 3<&- 4<&-\n"                                                                             \
     "read connected || while kill $! 2>&-; do sleep 0.1; done\n"                                   \
     "wait $!\n"
 
@@ -373,9 +373,6 @@ spawn(const DrvStoreNbdParams *params, int listener, GError **error)
     g_subprocess_launcher_take_fd(launcher, listener, 3);
     if (params->fd >= 0)
         g_subprocess_launcher_take_fd(launcher, fcntl(params->fd, F_DUPFD_CLOEXEC, 0), DRV_TOOL_FD);
-    if (params->hold_fd >= 0)
-        g_subprocess_launcher_take_fd(launcher, fcntl(params->hold_fd, F_DUPFD_CLOEXEC, 0),
-                                      DRV_TOOL_FD + 1);
     GSubprocess *process =
         g_subprocess_launcher_spawnv(launcher, (const gchar *const *)argv->pdata, &why);
     if (process == NULL)

@@ -80,7 +80,6 @@ typedef struct {
     const char *shown;
     const char *bitmap; /* that tells what was changed; NULL: none */
     int fd;             /* becomes qemu-nbd's DRV_TOOL_FD; -1: none. Stays the caller's */
-    int hold_fd; /* kept open by qemu-nbd as long as it lives: a lock on it is held as long; -1 */
     guint users;
     gboolean writable;
     gboolean compress;

@@ -285,7 +285,6 @@ open_temp(DrvTarget *target, const DrvTargetParams *params, GError **error)
         .format = params->format,
         .shown = target->shown,
         .fd = target->lock, /* so the lock is held as long as qemu-nbd has it open */
-        .hold_fd = -1,
         .users = params->users,
         .writable = TRUE,
         .compress = params->compress,
