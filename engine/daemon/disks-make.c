@@ -3,7 +3,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
-#include "engine/daemon/copy-dest.h"
+#include "engine/copy/dest.h"
 #include "engine/host/disks.h"
 #include "engine/image/blank.h"
 #include "engine/image/digest.h"

@@ -14,7 +14,7 @@
 #include "common/error.h"
 #include "common/json.h"
 #include "engine/api/fake-backend.h"
-#include "engine/daemon/copy-spec.h"
+#include "engine/copy/spec.h"
 #include "engine/image/convert.h"
 #include "engine/job/spec.h"
 #include "tests/fuzz/entry.h"

@@ -26,7 +26,7 @@ LAYERS = {
 }
 # Within the engine a folder may include itself and those before it. Files directly in engine/ tie
 # all of them together into programs.
-ENGINE = ("transfer", "channel", "image", "host", "job", "live", "daemon", "fleet", "api", "cli")
+ENGINE = ("transfer", "channel", "image", "host", "job", "live", "copy", "daemon", "fleet", "api", "cli")
 # Modules of one folder that are one thing in several files, and may need each other.
 KNOTS = ({"engine/transfer/channel", "engine/transfer/lane", "engine/transfer/session",
           "engine/transfer/transfer"},)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/daemon/disk-view-private.h"
+#include "engine/copy/view-private.h"
 
 #include "common/error.h"
 #include "common/json.h"

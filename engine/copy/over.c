@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/daemon/copy-over.h"
+#include "engine/copy/over.h"
 
-#include "engine/daemon/copy-spec.h"
+#include "engine/copy/spec.h"
 
 /* The other end gives up by itself after a while: what is older matters to nobody. */
 #define LOOK_AT 256

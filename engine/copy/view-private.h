@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include "engine/daemon/disk-view.h"
+#include "engine/copy/view.h"
 #include "qmp/qmp.h"
 
 /* What the files of a view share. */
@@ -19,7 +19,7 @@ struct _DrvDiskView {
     char *node;   /* names in QEMU: of the front, which is what is read, and of the export */
     char *empty, *access, *filter, *scratch;
     char *format;
-    gboolean plain; /* QEMU is one that is to be asked for little: disk-view.c */
+    gboolean plain; /* QEMU is one that is to be asked for little: view.c */
     guint64 size;
     guint users;
     DrvStore *store;   /* NULL: not connected yet */
@@ -64,7 +64,7 @@ void view_step_done(DrvDiskView *view, GError *error);
 /* 'what' of the record was refused by QEMU, if 'error' says so. */
 void view_not_ours(DrvDiskView *view, const char *what, const GError *error);
 
-/* disk-view-serve.c: steps */
+/* view-serve.c: steps */
 void view_step_server(gpointer owner);
 void view_step_empty(gpointer owner);
 void view_step_front(gpointer owner);
@@ -76,5 +76,5 @@ void view_step_no_empty(gpointer owner);
 void view_start_watch(DrvDiskView *view);
 void view_stop_watch(DrvDiskView *view);
 
-/* disk-view-undo.c: the thread that connects has ended. */
+/* view-undo.c: the thread that connects has ended. */
 void view_undo_when_free(DrvDiskView *view);

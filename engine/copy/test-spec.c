@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/daemon/copy-spec.h"
+#include "engine/copy/spec.h"
 
 #include "common/error.h"
 
@@ -49,7 +49,7 @@ int
 main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    g_test_add_func("/engine/daemon/copy-spec/group", test_group);
-    g_test_add_func("/engine/daemon/copy-spec/wrong-group", test_wrong_group);
+    g_test_add_func("/engine/copy/spec/group", test_group);
+    g_test_add_func("/engine/copy/spec/wrong-group", test_wrong_group);
     return g_test_run();
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include "engine/daemon/copy-group.h"
-#include "engine/daemon/copy-spec.h"
+#include "engine/copy/group.h"
+#include "engine/copy/spec.h"
 #include "engine/job/job.h"
 
 /*

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/daemon/copy-spec.h"
+#include "engine/copy/spec.h"
 
 #include "common/error.h"
 #include "common/json.h"

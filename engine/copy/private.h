@@ -2,13 +2,13 @@
 #pragma once
 
 #include "engine/channel/channel-set.h"
-#include "engine/daemon/copy-group.h"
-#include "engine/daemon/copy-spec.h"
-#include "engine/daemon/disk-view.h"
+#include "engine/copy/group.h"
+#include "engine/copy/spec.h"
+#include "engine/copy/view.h"
 #include "engine/image/scan.h"
 #include "engine/job/job.h"
 
-/* The source's half of a copy, for the files that it is made of: copy.c tells how it goes. */
+/* The source's half of a copy, for the files that it is made of: source.c tells how it goes. */
 typedef struct {
     DrvJob base;
     DrvCopySpec *spec;

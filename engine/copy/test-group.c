@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/daemon/copy-group.h"
-#include "engine/daemon/copy-over.h"
+#include "engine/copy/group.h"
+#include "engine/copy/over.h"
 
 #include <glib/gstdio.h>
 
@@ -203,12 +203,12 @@ main(int argc, char **argv)
         void (*func)(Fixture *f, gconstpointer data);
         gconstpointer data;
     } tests[] = {
-        {"/engine/daemon/copy-group/together", test_together, NULL},
-        {"/engine/daemon/copy-group/one-fails", test_one_fails, "keep"},
-        {"/engine/daemon/copy-group/one-is-cancelled", test_one_fails, NULL},
-        {"/engine/daemon/copy-group/a-name-fails", test_a_name_fails, NULL},
-        {"/engine/daemon/copy-group/past", test_past, NULL},
-        {"/engine/daemon/copy-over", test_over, NULL},
+        {"/engine/copy/group/together", test_together, NULL},
+        {"/engine/copy/group/one-fails", test_one_fails, "keep"},
+        {"/engine/copy/group/one-is-cancelled", test_one_fails, NULL},
+        {"/engine/copy/group/a-name-fails", test_a_name_fails, NULL},
+        {"/engine/copy/group/past", test_past, NULL},
+        {"/engine/copy/over", test_over, NULL},
     };
     g_test_init(&argc, &argv, NULL);
     for (guint i = 0; i < G_N_ELEMENTS(tests); i++)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/daemon/copy-group.h"
+#include "engine/copy/group.h"
 
-#include "engine/daemon/copy-spec.h"
+#include "engine/copy/spec.h"
 
 /*
  *   copying -> held --(all others are held, too)--> naming -> named: has left

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/daemon/copy-private.h"
+#include "engine/copy/private.h"
 
 JsonObject *
 drv_copy_result(DrvCopy *self)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-#include "engine/daemon/copy-spec.h"
+#include "engine/copy/spec.h"
 #include "engine/image/store.h"
 #include "engine/job/job.h"
 

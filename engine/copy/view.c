@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/daemon/disk-view-private.h"
+#include "engine/copy/view-private.h"
 
 #include "common/error.h"
 #include "common/json.h"
-#include "engine/daemon/copy-dest.h"
+#include "engine/copy/dest.h"
 #include "engine/host/disks.h"
 #include "engine/image/allowed.h"
 #include "engine/image/probe.h"

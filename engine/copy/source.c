@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "engine/daemon/copy.h"
+#include "engine/copy/source.h"
 
 #include "common/error.h"
 #include "common/json.h"
@@ -8,10 +8,10 @@
 #include "engine/image/send.h"
 #include "engine/image/source.h"
 #include "engine/job/allow.h"
-#include "engine/daemon/copy-dest.h"
-#include "engine/daemon/copy-over.h"
-#include "engine/daemon/copy-private.h"
-#include "engine/daemon/disk-view.h"
+#include "engine/copy/dest.h"
+#include "engine/copy/over.h"
+#include "engine/copy/private.h"
+#include "engine/copy/view.h"
 
 #include <errno.h>
 #include <string.h>
@@ -27,10 +27,10 @@
  * it has, so what was sent already is read and hashed but not sent once more. The same goes for a
  * restart of this daemon.
  *
- * One of a group waits after copy.finish until all of the group have got as far (copy-group.h), and
+ * One of a group waits after copy.finish until all of the group have got as far (group.h), and
  * tells the destination to give the image its name then (copy.name).
  *
- * Of a disk of a running guest a view is opened first (disk-view.h), and taken back at last,
+ * Of a disk of a running guest a view is opened first (view.h), and taken back at last,
  * however it went. It is lost with this daemon, so the next one takes it back and lets the copy
  * fail.
  *
