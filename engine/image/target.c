@@ -92,24 +92,40 @@ drv_target_clean(int dir, const char *folder, const char *prefix, const char *bu
  */
 
 static gboolean
+is_there(const DrvTarget *target, const char *name, struct stat *st)
+{
+    return fstatat(target->dir, name, st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Whether what has the temporary name is what is open. */
+static gboolean
+is_ours(const DrvTarget *target)
+{
+    struct stat there, ours;
+    return is_there(target, target->temp, &there) && fstat(target->lock, &ours) == 0 &&
+           there.st_ino == ours.st_ino && there.st_dev == ours.st_dev;
+}
+
+/* Whoever had the lock may have given the file its name since it was opened, or removed it. Then it
+ * is an image that is whole, and not to be touched: the next try makes another. */
+static gboolean
 lock_temp(DrvTarget *target, GError **error)
 {
-    target->lock = openat(target->dir, target->temp,
-                          O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-    if (target->lock < 0)
-        return failed(target, "made", error);
-    for (guint i = 0; flock(target->lock, LOCK_EX | LOCK_NB) != 0; i++) {
-        if (i == LOCK_TRIES) {
-            g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
-                        "%s is being written by another copy: wait for its end, or cancel it",
-                        target->shown);
-            close(target->lock);
-            target->lock = -1;
-            return FALSE;
-        }
+    for (guint i = 0; i <= LOCK_TRIES; i++) {
+        target->lock = openat(target->dir, target->temp,
+                              O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+        if (target->lock < 0)
+            return failed(target, "made", error);
+        if (flock(target->lock, LOCK_EX | LOCK_NB) == 0 && is_ours(target))
+            return TRUE;
+        close(target->lock);
         g_usleep(LOCK_TRY_US);
     }
-    return TRUE;
+    target->lock = -1;
+    g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
+                "%s is being written by another copy: wait for its end, or cancel it",
+                target->shown);
+    return FALSE;
 }
 
 /* QEMU writes compressed clusters only whole, the last as well: such an image is made up to the end
@@ -200,12 +216,6 @@ create(const DrvTarget *target, const DrvTargetParams *params, GError **error)
     if (ftruncate(target->lock, 0) != 0)
         return failed(target, "made", error);
     return create_simple(target, params) || create_by_qemu(target, params, error);
-}
-
-static gboolean
-is_there(const DrvTarget *target, const char *name, struct stat *st)
-{
-    return fstatat(target->dir, name, st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 /* Looks at what has the name now: it may be replaced unless a VM runs from it. */
@@ -425,15 +435,6 @@ drv_target_seal(DrvTarget *target, GError **error)
         return FALSE;
     take_over_owner(target);
     return fsync(target->lock) == 0 || failed(target, "written", error);
-}
-
-/* Whether what has the temporary name is what was written. */
-static gboolean
-is_ours(const DrvTarget *target)
-{
-    struct stat there, ours;
-    return is_there(target, target->temp, &there) && fstat(target->lock, &ours) == 0 &&
-           there.st_ino == ours.st_ino && there.st_dev == ours.st_dev;
 }
 
 gboolean
