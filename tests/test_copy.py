@@ -371,6 +371,22 @@ def test_two_to_the_same_place(hosts, big, there):
         assert command.wait().status == 4
 
 
+def test_a_vm_starts_from_what_is_to_be_replaced(hosts, workdir, there):
+    """It would go on in a file without a name, and what it writes be lost with it."""
+    image = random_image(workdir / "a", 16 * MIB)
+    old = random_image(there / "c", 2 * MIB).read_bytes()
+    with start(hosts, image, there / "c", *SLOW) as command:
+        wait_for_data(there, MIB, hosts)
+        with images.Holder(there / "c", "raw", workdir / "s"):
+            result = command.wait()
+    assert result.status == 1 and result.json["state"] == "failed"
+    assert "c cannot be given its name: " in result.json["error"]
+    assert "c is in use: stop the VM" in result.json["error"]
+    assert (there / "c").read_bytes() == old
+    with start(hosts, image, there / "c") as command:
+        assert check_done(command, image, there)["disk"]["same_bytes"] == 16 * MIB
+
+
 def test_link_is_cut(hosts, big, there):
     with Relay(*hosts.b.address.rsplit(":", 1)) as relay:
         with start(hosts, big, there / "c", *SLOW, to=relay.address) as command:

@@ -207,12 +207,13 @@ receive(gpointer data)
     guint64 size = (guint64)drv_json_int(end->args, "size", 0);
     gboolean hold = drv_json_flag(end->args, "hold", FALSE);
     end->digest = drv_image_receive(end->target, size, end->fd, &end->count, &end->error);
-    if (end->digest != NULL && !hold && !drv_target_name(end->target, &end->error))
+    gboolean complete = end->digest != NULL;
+    if (complete && !hold && !drv_target_name(end->target, &end->error))
         g_clear_pointer(&end->digest, g_free);
     if (end->digest == NULL) {
-        /* A stream that just ended may be taken up again. */
+        /* A stream that just ended may be taken up again, and what only wants its name be named. */
         gboolean cut = g_error_matches(end->error, DRV_ERROR, DRV_ERROR_UNREACHABLE);
-        drv_target_drop(end->target, cut && !g_atomic_int_get(&end->cancelled));
+        drv_target_drop(end->target, (cut || complete) && !g_atomic_int_get(&end->cancelled));
     }
     if (end->digest == NULL || !hold)
         g_clear_pointer(&end->target, drv_target_free);

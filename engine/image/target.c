@@ -218,6 +218,17 @@ create(const DrvTarget *target, const DrvTargetParams *params, GError **error)
     return create_simple(target, params) || create_by_qemu(target, params, error);
 }
 
+static gboolean
+check_unused(const DrvTarget *target, GError **error)
+{
+    int fd = openat(target->dir, target->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return failed(target, "looked at", error);
+    gboolean unused = drv_qemu_lock_unused(fd, target->shown, error);
+    close(fd);
+    return unused;
+}
+
 /* Looks at what has the name now: it may be replaced unless a VM runs from it. */
 static gboolean
 check_older(const DrvTarget *target, gboolean *there, GError **error)
@@ -231,12 +242,7 @@ check_older(const DrvTarget *target, gboolean *there, GError **error)
                     "%s is neither a file nor a block device: choose another path", target->shown);
         return FALSE;
     }
-    int fd = openat(target->dir, target->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return failed(target, "looked at", error);
-    gboolean unused = drv_qemu_lock_unused(fd, target->shown, error);
-    close(fd);
-    return unused;
+    return check_unused(target, error);
 }
 
 /* The older version becomes what the copy begins with; one that does not fit is just replaced. */
@@ -437,6 +443,18 @@ drv_target_seal(DrvTarget *target, GError **error)
     return fsync(target->lock) == 0 || failed(target, "written", error);
 }
 
+/* A VM may have been started meanwhile: it would go on with a file without a name, and all that it
+ * writes be lost. What else has the name is for renameat() to tell. */
+static gboolean
+check_replaced(const DrvTarget *target, GError **error)
+{
+    struct stat st;
+    if (!is_there(target, target->name, &st) || !S_ISREG(st.st_mode) || check_unused(target, error))
+        return TRUE;
+    g_prefix_error(error, "%s cannot be given its name: ", target->shown);
+    return FALSE;
+}
+
 gboolean
 drv_target_name(DrvTarget *target, GError **error)
 {
@@ -449,6 +467,8 @@ drv_target_name(DrvTarget *target, GError **error)
                     target->shown);
         return FALSE;
     }
+    if (!check_replaced(target, error))
+        return FALSE;
     if (renameat(target->dir, target->temp, target->dir, target->name) != 0 ||
         fsync(target->dir) != 0)
         return failed(target, "given its name", error);

@@ -149,6 +149,26 @@ test_in_use(Fixture *f, gconstpointer data)
     close(qemu);
 }
 
+/* Without its name, all that the VM writes would be lost when it ends. */
+static void
+test_in_use_meanwhile(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    make(f, 1);
+    g_autoptr(DrvTarget) target = open_target(f, NULL);
+    fill(target, 2);
+    int qemu = open_as_qemu(f);
+    g_assert_true(drv_target_seal(target, NULL));
+    g_assert_false(drv_target_name(target, &error));
+    g_assert_error(error, DRV_ERROR, DRV_ERROR_STATE);
+    g_assert_nonnull(strstr(error->message, "cannot be given its name: "));
+    g_assert_nonnull(strstr(error->message, " is in use: stop the VM"));
+    assert_filled(f, 1);
+    close(qemu);
+    g_assert_true(drv_target_name(target, NULL));
+    assert_filled(f, 2);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -159,6 +179,7 @@ main(int argc, char **argv)
         {"named-meanwhile", test_named_meanwhile},
         {"dropped-meanwhile", test_dropped_meanwhile},
         {"in-use", test_in_use},
+        {"in-use-meanwhile", test_in_use_meanwhile},
     };
     g_test_init(&argc, &argv, NULL);
     for (guint i = 0; i < G_N_ELEMENTS(tests); i++) {
