@@ -110,6 +110,21 @@ def test_only_what_differs(hosts, workdir, there, form):
     assert whole["disk"]["data_bytes"] == 30 * MIB and whole["digest"] == third["digest"]
 
 
+def test_a_damaged_older_version_is_not_built_upon(hosts, workdir, there):
+    """Two clusters of its disk are one in its file: what is written to one comes out of the other."""
+    raw = random_image(workdir / "a", MIB)
+    older = images.convert(random_image(workdir / "b", MIB), there / "c", "qcow2")
+    with open(older, "r+b") as f:
+        f.seek(40)
+        f.seek(int.from_bytes(f.read(8), "big"))
+        table = int.from_bytes(f.read(8), "big") & 0x00fffffffffffe00
+        f.seek(table)
+        first = f.read(8)
+        f.write(first)
+    copy(hosts, raw, there / "c", "--format", "raw", "--dest-format", "qcow2")
+    assert images.identical(raw, "raw", there / "c", "qcow2")
+
+
 # qemu-nbd that takes its time to end.
 SLOW_TO_END = """#!/bin/sh
 sh -c 'export LISTEN_PID=$$; exec %s "$@"' sh "$@"

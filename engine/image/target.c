@@ -138,12 +138,13 @@ made_size(const DrvTargetParams *params)
     return (params->size + COMPRESSED_CLUSTER - 1) / COMPRESSED_CLUSTER * COMPRESSED_CLUSTER;
 }
 
-/* Whether the file under that name is an image like the one that is wanted. */
+/* Whether the file under that name is an image like the one that is wanted, and in order: what is
+ * written to a damaged one may change what else is in it, and the digests do not tell. */
 static gboolean
 fits(const DrvTarget *target, const char *name, const DrvTargetParams *params, GError **error)
 {
     g_autofree char *path = g_build_filename(target->folder, name, NULL);
-    g_autoptr(DrvImageInfo) info = drv_image_probe(path, params->format, error);
+    g_autoptr(DrvImageInfo) info = drv_image_probe_source(path, params->format, error);
     return info != NULL && info->size == made_size(params) && !info->backed &&
            info->files->len == 1;
 }
