@@ -20,6 +20,11 @@ SLOW_WITH_OLD = [pytest.param(QEMU_VERSIONS[0], marks=pytest.mark.slow), QEMU_VE
 SLOW_WITH_OLD_FILES = ("test_faults_cancel", "test_faults_doubt", "test_faults_qemu",
                        "test_migrate_direct", "test_migrate_link", "test_migrate_options",
                        "test_migrate_verify", "test_precopy_streams")
+# The workers are given whole files (loadscope, for what the tests of a file share). A long one that
+# came last would keep one of them busy and leave the others idle.
+LONG_FILES = ("test_migrate_direct", "test_disks", "test_copy", "test_faults_matrix", "test_converge",
+              "test_migrate_matrix", "test_migrate_options", "test_migrate_link",
+              "test_migrate_verify", "test_precopy_fuzz")
 slow_with_old = pytest.mark.parametrize("any_qemu", SLOW_WITH_OLD, indirect=True)
 
 
@@ -30,7 +35,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """In those files the older QEMU's variant of what there is with the newer one, too."""
+    """The order of the files; and in some the older QEMU's variant of what there is with the newer one
+    is slow, too."""
+    items.sort(key=lambda item: LONG_FILES.index(item.path.stem)
+               if item.path.stem in LONG_FILES else len(LONG_FILES))
     there = {item.nodeid for item in items}
     for item in items:
         newer = item.nodeid.replace(*QEMU_VERSIONS)

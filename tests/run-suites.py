@@ -29,8 +29,8 @@ MEMCHECK = ("valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds
             "--errors-for-leak-kinds=definite")
 # Meson's tests that say nothing more under a sanitizer.
 NOT_FOR_SANITIZERS = ("layering/",)
-# Integration tests mostly wait; more at once would get in each other's way on two cores.
-WORKERS = 2
+# Integration tests mostly wait: with two at once, two cores are idle for most of the time.
+WORKERS = 3
 RULE = "=" * 78
 
 

@@ -157,7 +157,7 @@ def test_multifd(workdir, pki, any_qemu, writer, channels):
 
 
 @slow_with_old
-@pytest.mark.parametrize("channels", (1, 8))
+@pytest.mark.parametrize("channels", (1, pytest.param(8, marks=pytest.mark.slow)))
 def test_multifd_of_linux(workdir, pki, any_qemu, channels):
     direct(workdir, pki, Guest(kind="linux", memory=256), any_qemu, any_qemu, "--multifd", channels)
 

@@ -25,7 +25,7 @@ def fuzz(workdir, seconds, *args):
 
 
 def test_nothing_is_found(workdir):
-    fuzz(workdir, "2")
+    fuzz(workdir, "1")
 
 
 @pytest.mark.slow
