@@ -31,14 +31,14 @@ class Qmp:
     def _connect(self, deadline):
         while True:
             s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            s.settimeout(max(deadline - time.monotonic(), 0.01))  # of one whose queue is full
+            s.setblocking(False)
             try:
                 s.connect(self.path)
                 return s
-            except (FileNotFoundError, ConnectionRefusedError):
-                s.close()
+            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as e:
+                s.close()  # it does not listen yet, or its queue is full
                 if time.monotonic() > deadline:
-                    raise
+                    raise TimeoutError(f"{self.path}: no connection in time: {e}") from None
                 time.sleep(0.01)
 
     def _receive(self, deadline):
