@@ -32,6 +32,6 @@ def test_migration(workdir, pki, name, versions):
             Machine(dest_qemu, guest, incoming=True, name="dst") as dest, \
             Hosts(workdir, pki) as hosts:
         source.wait_ready()
-        report = migrate_exactly(hosts, source, dest, unbroken=True)
+        report = migrate_exactly(hosts, source, dest, reconnects=0)
     assert report["verify"]["stream"] == "match"
     assert report["vm"] == "src"
