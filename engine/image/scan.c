@@ -83,6 +83,21 @@ measure_unchanged(Scan *scan, guint64 *unchanged, guint64 *limit, GError **error
     return TRUE;
 }
 
+/* What there is at 'at', and how far. A block that begins in a hole and does not end in it is taken
+ * for data, so that it is read together with what follows. */
+static gboolean
+find_extent(Scan *scan, guint64 at, GError **error)
+{
+    guint64 end = MIN(scan->layout->size, at + scan->layout->block);
+    while (at >= scan->known_to || (scan->known_zero && scan->known_to < end)) {
+        guint64 from = MAX(at, scan->known_to), len;
+        if (!drv_store_extent(scan->store, scan->extent_user, from, &len, &scan->known_zero, error))
+            return FALSE;
+        scan->known_to = from + len;
+    }
+    return TRUE;
+}
+
 /* The blocks from 'next' on that lie wholly in zeros, or the one piece of data that follows. */
 static gboolean
 measure(Scan *scan, DrvPiece *piece, gboolean *zero, GError **error)
@@ -91,16 +106,16 @@ measure(Scan *scan, DrvPiece *piece, gboolean *zero, GError **error)
     guint64 at = scan->next * layout->block, unchanged = 0, limit = G_MAXUINT64;
     if (scan->changed_only && !measure_unchanged(scan, &unchanged, &limit, error))
         return FALSE;
-    if (unchanged == 0 && at >= scan->known_to) {
-        guint64 len;
-        if (!drv_store_extent(scan->store, scan->extent_user, at, &len, &scan->known_zero, error))
-            return FALSE;
-        scan->known_to = at + len;
-    }
+    if (unchanged == 0 && !find_extent(scan, at, error))
+        return FALSE;
     guint64 left = layout->blocks - scan->next;
     guint64 sure = MAX(scan->known_to, at); /* behind where the unchanged were passed over */
-    guint64 whole = sure >= layout->size ? left : (sure - at) / layout->block;
-    *zero = unchanged == 0 && scan->known_zero && whole > 0;
+    guint64 whole = left, begun = left;
+    if (sure < layout->size) {
+        whole = (sure - at) / layout->block;
+        begun = (sure - at + layout->block - 1) / layout->block;
+    }
+    *zero = unchanged == 0 && scan->known_zero;
     piece->unchanged = unchanged > 0;
     piece->number = scan->number++;
     piece->first = scan->next;
@@ -108,10 +123,8 @@ measure(Scan *scan, DrvPiece *piece, gboolean *zero, GError **error)
         piece->blocks = unchanged;
     else if (*zero)
         piece->blocks = MIN(whole, G_MAXINT32); /* as many as a record of the stream can tell */
-    else if (scan->known_zero)
-        piece->blocks = 1;
     else
-        piece->blocks = CLAMP(whole + 1, 1, MIN(left, MAX(1, PIECE / layout->block)));
+        piece->blocks = CLAMP(begun, 1, MAX(1, PIECE / layout->block));
     if (unchanged == 0)
         piece->blocks = MIN(piece->blocks, limit);
     guint64 end = MIN(layout->size, (piece->first + piece->blocks) * layout->block);
