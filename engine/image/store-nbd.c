@@ -276,6 +276,7 @@ nbd_store_close(DrvStore *store, GError **error)
         g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "%s", words);
     g_object_unref(self->process);
     g_mutex_clear(&self->turn);
+    g_free(self->base.shown);
     g_free(self->bitmap);
     g_free(self->handles);
     g_free(self);
@@ -438,8 +439,6 @@ open_with(GSubprocess *process, int *ends, const DrvStoreNbdParams *params, GErr
         return &self->base;
     }
     /* What QEMU says is better than that the connection was dropped. */
-    g_free(g_steal_pointer(&self->base.shown));
-    self->base.shown = g_strdup(params->shown);
     if (nbd_store_close(&self->base, &words))
         words = g_steal_pointer(&why);
     g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "%s cannot be opened: %s", params->shown,
