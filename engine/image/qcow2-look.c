@@ -36,7 +36,8 @@ typedef struct {
 #define TABLE_MAX (8u << 20)
 #define CLUSTER_BITS_MIN 9
 #define CLUSTER_BITS_MAX 21
-/* Since 5.1 QEMU tells there how clusters are compressed, which none is here. */
+/* Since 5.1 QEMU tells behind ours how clusters are compressed: none is here, so it is the usual
+ * way, 0, as QEMU opens no other without a bit that says so. */
 #define HEADER_MAX 112
 #define LAZY_REFCOUNTS 1
 #define EXTENSION_END 0
@@ -70,6 +71,18 @@ is_plain(const DrvQcow2Header *h)
            GUINT32_FROM_BE(h->refcount_order) == DRV_QCOW2_REFCOUNT_ORDER &&
            bits >= CLUSTER_BITS_MIN && bits <= CLUSTER_BITS_MAX && size > 0 && size <= G_MAXINT64 &&
            size % 512 == 0 && len >= sizeof *h && len <= HEADER_MAX && len % 8 == 0;
+}
+
+static gboolean
+has_plain_rest(const Look *look, guint32 len)
+{
+    guint8 rest[HEADER_MAX - sizeof(DrvQcow2Header)], any = 0;
+    gsize more = len - sizeof(DrvQcow2Header);
+    if (!get(look, sizeof(DrvQcow2Header), rest, more))
+        return FALSE;
+    for (gsize i = 0; i < more; i++)
+        any |= rest[i];
+    return any == 0;
 }
 
 /* The names of features say nothing of the image; all other extensions might. */
@@ -198,8 +211,9 @@ drv_qcow2_look(int fd, guint64 *size)
     look.cluster = G_GUINT64_CONSTANT(1) << GUINT32_FROM_BE(header.cluster_bits);
     look.size = GUINT64_FROM_BE(header.size);
     look.clusters = drv_qcow2_clusters(look.length, look.cluster);
-    if (look.clusters > CLUSTERS_MAX ||
-        !has_plain_extensions(&look, GUINT32_FROM_BE(header.header_len)))
+    guint32 header_len = GUINT32_FROM_BE(header.header_len);
+    if (look.clusters > CLUSTERS_MAX || !has_plain_rest(&look, header_len) ||
+        !has_plain_extensions(&look, header_len))
         return NULL;
     g_autofree guint16 *counts = g_try_new0(guint16, look.clusters);
     g_autoptr(GArray) extents = drv_extents_new();

@@ -211,6 +211,7 @@ test_each_bit(Fixture *f, gconstpointer data)
     assert_each_bit_counts(f, 40, 40, 0);
     assert_each_bit_counts(f, 80, 8, 1); /* lazy refcounts */
     assert_each_bit_counts(f, 88, 12, 0);
+    assert_each_bit_counts(f, 104, 8, 0); /* how clusters are compressed */
     assert_each_bit_counts(f, table, 16, 0);
     assert_each_bit_counts(f, number_at(f, table), 2 * ((gsize)st.st_size / 4096), 0);
     for (guint i = 0; i < 3; i++) {
