@@ -298,6 +298,29 @@ def test_devices(hosts, workdir, pki, there, raw):
     assert (there / "c").read_bytes() == disk.read_bytes()
 
 
+def test_no_vm_starts_from_a_device_that_is_written(workdir, pki, there):
+    image = random_image(workdir / "a", 16 * MIB)
+    disk = random_image(there / "disk", 16 * MIB)
+    config = workdir / "conf"
+    config.write_text(f"[daemon]\nimages=/dev:{workdir}\n")
+    with images.loop_device(disk) as device, Hosts(workdir, pki, hold=False, config=config) as hosts:
+        with start(hosts, image, device, "--bandwidth", "4M") as command:
+            wait_until(lambda: disk.read_bytes()[:MIB] == image.read_bytes()[:MIB], "it to begin")
+            with pytest.raises(RuntimeError):
+                images.Holder(device, "raw", workdir / "s")
+            command.process.send_signal(signal.SIGINT)
+            assert command.wait().status == 4
+        wait_until(lambda: is_free(device, workdir), "the device to be free")
+
+
+def is_free(device, workdir):
+    try:
+        with images.Holder(device, "raw", workdir / "s"):
+            return True
+    except RuntimeError:
+        return False
+
+
 def test_tools_of_every_version(workdir, pki, there, raw, any_qemu):
     path = images.tools_env(any_qemu)["PATH"]
     prefix = ("env", f"PATH={path}")

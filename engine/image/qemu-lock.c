@@ -54,3 +54,12 @@ drv_qemu_lock_unused(int fd, const char *path, GError **error)
                     "%s is in use: stop the VM that has it, or choose another path", path);
     return unused;
 }
+
+gboolean
+drv_qemu_lock_writer(int fd, const char *path, GError **error)
+{
+    static const off_t bytes[] = {USES + READS, USES + WRITES, DENIES + WRITES, DENIES + RESIZES};
+    for (guint i = 0; i < G_N_ELEMENTS(bytes); i++)
+        lock_byte(fd, bytes[i]); /* shared: no QEMU is in the way of that */
+    return drv_qemu_lock_unused(fd, path, error);
+}

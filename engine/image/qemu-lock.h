@@ -10,3 +10,6 @@
 gboolean drv_qemu_lock_reader(int fd, const char *path, GError **error);
 /* DRV_ERROR_STATE when any QEMU has the file open. Takes no lock. */
 gboolean drv_qemu_lock_unused(int fd, const char *path, GError **error);
+/* The same, and locks it as a QEMU does that writes it and wants nobody else to; held until the
+ * file is closed. */
+gboolean drv_qemu_lock_writer(int fd, const char *path, GError **error);

@@ -349,7 +349,7 @@ open_device(DrvTarget *target, const DrvTargetParams *params, GError **error)
     int fd = openat(target->dir, target->name, O_RDWR | O_EXCL | O_CLOEXEC);
     if (fd < 0)
         return failed(target, "opened", error);
-    gboolean good = drv_qemu_lock_unused(fd, target->shown, error);
+    gboolean good = drv_qemu_lock_writer(fd, target->shown, error);
     if (good && (ioctl(fd, BLKGETSIZE64, &size) != 0 || size < params->size)) {
         good = FALSE;
         g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
