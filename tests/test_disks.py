@@ -456,6 +456,22 @@ def test_a_reboot_while_the_link_is_down(workdir, any_qemu):
         check_undone(scene, before)
 
 
+@slow_with_old
+def test_a_reboot_while_the_link_is_slow(workdir, any_qemu):
+    """QEMU, and so the guest, waits for what is on its way to the destination: that is little."""
+    pairs = [Pair(workdir, name, data=16 * MIB, seed=i) for i, name in enumerate(("vda", "vdb"))]
+    source, dest = guests(pairs)
+    with Scene(workdir, any_qemu, source, dest_guest=dest, relay=True) as scene:
+        move = begun(scene)
+        scene.relay.wait_bytes(2 * MIB)
+        before = sum(scene.relay.bytes)
+        scene.source.qmp.command("system_reset")
+        scene.source.qmp.command("query-status")
+        assert sum(scene.relay.bytes) - before < 4 * MIB    # 18 MiB with QEMU's own buffers
+        assert scene.a.drover("cancel", scene.a.job()["job"]).status == 0
+        one_sentence(move.wait(), 4, "cancelled")
+
+
 @pytest.mark.parametrize("version, what", (
     ("10.0", "link"),
     pytest.param("7.2", "link", marks=pytest.mark.slow),

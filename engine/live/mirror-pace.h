@@ -26,3 +26,7 @@ typedef struct {
 void drv_mirror_pace_reset(DrvMirrorPace *pace);
 /* 'done' bytes were carried so far, and 'left' are to be. TRUE: it does not become level. */
 gboolean drv_mirror_pace_sample(DrvMirrorPace *pace, gint64 now_us, guint64 done, guint64 left);
+
+/* How many bytes a mirror may have on their way, where 'disks' of them share a link of so many
+ * bytes a second (0: not known). 0: as many as QEMU likes, which is 16 MiB. */
+gint64 drv_mirror_pace_buffer(gint64 rate, guint disks);

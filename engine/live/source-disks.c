@@ -268,7 +268,17 @@ cannot_mirror(LiveSource *self, GError *error)
     drv_steps_fail(&self->steps, error);
 }
 
-/* One that may come to hold the guest's writes up must not end by itself: source-disks-undo.c. */
+/* Of this job and of the host; 0: none. */
+static gint64
+limit_of(LiveSource *self)
+{
+    gint64 job = self->spec->bandwidth;
+    gint64 host = drv_services_config(self->base.services)->bandwidth;
+    return job > 0 && host > 0 ? MIN(job, host) : MAX(job, host);
+}
+
+/* One that may come to hold the guest's writes up must not end by itself: source-disks-undo.c. When
+ * the guest resets its disk, QEMU and its guest wait for all that is on its way ("buf-size"). */
 JsonNode *
 live_mirror_args(LiveSource *self, const LiveMirror *mirror)
 {
@@ -276,7 +286,8 @@ live_mirror_args(LiveSource *self, const LiveMirror *mirror)
     return qmp_args("job-id", "s", mirror->id, "device", "s", mirror->disk->node, "target", "s",
                     mirror->id, "sync", "s", keeps_chain(self) ? "top" : "full", "copy-mode", "s",
                     mirror->blocking ? "write-blocking" : "background", "on-target-error", "s",
-                    on_error, "on-source-error", "s", on_error, NULL);
+                    on_error, "on-source-error", "s", on_error, "buf-size", "x",
+                    drv_mirror_pace_buffer(limit_of(self), self->disks->mirrors->len), NULL);
 }
 
 static void

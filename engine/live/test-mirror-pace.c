@@ -114,6 +114,25 @@ test_anew(void)
     g_assert_false(drv_mirror_pace_sample(&pace, w.now_us, 5, 1 << 30));
 }
 
+/* Whatever is on its way to the destination is there in a second and a half, of all disks. */
+static void
+test_buffer(void)
+{
+    g_assert_cmpint(drv_mirror_pace_buffer(0, 1), ==, 0);
+    g_assert_cmpint(drv_mirror_pace_buffer(G_MAXINT64, 1), ==, 0);
+    g_assert_cmpint(drv_mirror_pace_buffer(11 << 20, 1), ==, 0); /* 16 MiB are QEMU's own */
+    g_assert_cmpint(drv_mirror_pace_buffer(1 << 20, 1), ==, 1536 << 10);
+    g_assert_cmpint(drv_mirror_pace_buffer(1 << 20, 2), ==, 384 << 10);
+    g_assert_cmpint(drv_mirror_pace_buffer(1000000, 1), ==, 22 * (64 << 10));
+    g_assert_cmpint(drv_mirror_pace_buffer(65536, 64), ==, 64 << 10);
+    for (guint disks = 1; disks <= 8; disks *= 2) {
+        gint64 rate = 100 << 20;
+        gint64 bytes = drv_mirror_pace_buffer(rate, disks);
+        gint64 each = (bytes != 0 ? bytes : 16 << 20) * disks; /* at its share of the link */
+        g_assert_cmpint(each * disks * 2, <=, 3 * rate);
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -123,5 +142,6 @@ main(int argc, char **argv)
     g_test_add_func("/mirror-pace/slow-link", test_slow_link);
     g_test_add_func("/mirror-pace/little-is-left", test_little_is_left);
     g_test_add_func("/mirror-pace/anew", test_anew);
+    g_test_add_func("/mirror-pace/buffer", test_buffer);
     return g_test_run();
 }
