@@ -410,6 +410,19 @@ def test_destination_fills_up(workdir, form):
         assert not list(folder.iterdir())
 
 
+def test_all_the_room_there_is(workdir):
+    """A new qcow2 gets blocks ahead, but not those without which it does not come to its end."""
+    source = workdir / "a"
+    with open(source, "wb") as f:
+        for at in range(0, 800, 2):
+            f.seek(at * MIB)
+            f.write(os.urandom(64 << 10))
+        f.truncate(800 * MIB)
+    with images.small_ext4(workdir, 64 * MIB) as folder:
+        convert(source, folder / "b", "--format", "raw", "--dest-format", "qcow2")
+        assert images.identical(source, "raw", folder / "b", "qcow2")
+
+
 def test_devices(workdir, raw):
     disk = workdir / "disk"
     disk.write_bytes(b"\xff" * (64 * MIB))

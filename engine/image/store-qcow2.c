@@ -9,6 +9,7 @@
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -32,14 +33,14 @@
 #define CLUSTER_BITS_MIN 16
 /* Where clusters went; a larger image goes through qemu-nbd. */
 #define PLACES_MAX (64u << 20)
-/* The file is made longer by so much at once. */
+/* The file is made longer by so much at once, and gets blocks for it where so much is free. */
 #define AHEAD (G_GUINT64_CONSTANT(64) << 20)
+#define ROOM (2 * AHEAD)
 
 typedef struct {
     DrvStore base;
     DrvStore *file; /* raw */
     int fd;         /* the same file */
-    gboolean in_memory;
     guint64 cluster;
     guint64 l1_offset, refcount_table_offset, first_refcounts;
     guint64 count;   /* clusters of the disk */
@@ -47,23 +48,42 @@ typedef struct {
     GMutex lock;     /* of all below */
     guint64 end;     /* where the next cluster goes */
     guint64 length;  /* of the file by now */
+    gboolean ahead;  /* it gets blocks before there is data for them */
     gboolean whole;  /* it has its tables: no more can be written */
 } Qcow2;
 
 /* --- while data comes --- */
 
+static gboolean
+has_room(int fd)
+{
+    struct statvfs fs;
+    return fstatvfs(fd, &fs) == 0 && (guint64)fs.f_bavail * fs.f_frsize >= ROOM;
+}
+
+/* One that fails keeps what it has got, up to all that there was, so that nothing is left even for
+ * the file system's own tables: cutting the file gives that back. */
+static gboolean
+get_blocks(const Qcow2 *self, guint64 length)
+{
+    if (has_room(self->fd) &&
+        fallocate(self->fd, 0, (off_t)self->length, (off_t)(length - self->length)) == 0)
+        return TRUE;
+    (void)!ftruncate(self->fd, (off_t)self->length);
+    return FALSE;
+}
+
 /* Writing past the end of a file is slow, and so is, past the page cache, writing to where it has
  * no blocks yet: each time the file system finds some, and notes when there is data in them, and
  * both change its tables. So the file gets more of them at once than is needed, and loses the rest
  * at the end. Where there is less room, no such call, or nothing but memory, it is just made
- * longer. */
+ * longer from then on. */
 static gboolean
 make_longer(Qcow2 *self, GError **error)
 {
     guint64 length = self->end + AHEAD;
-    gboolean good = !self->in_memory && fallocate(self->fd, 0, (off_t)self->length,
-                                                  (off_t)(length - self->length)) == 0;
-    if (!good && ftruncate(self->fd, (off_t)length) != 0)
+    self->ahead = self->ahead && get_blocks(self, length);
+    if (!self->ahead && ftruncate(self->fd, (off_t)length) != 0)
         return drv_store_errno(error);
     self->length = length;
     return TRUE;
@@ -278,7 +298,7 @@ drv_store_qcow2(int fd, guint64 size, guint users, const char *shown)
     Qcow2 *self = g_new0(Qcow2, 1);
     self->base = (DrvStore){&ops, size, users, TRUE, g_strdup(shown)};
     self->fd = fd;
-    self->in_memory = is_in_memory(fd);
+    self->ahead = !is_in_memory(fd);
     self->cluster = G_GUINT64_CONSTANT(1) << GUINT32_FROM_BE(header.cluster_bits);
     self->l1_offset = GUINT64_FROM_BE(header.l1_offset);
     self->refcount_table_offset = GUINT64_FROM_BE(header.refcount_table_offset);

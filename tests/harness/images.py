@@ -125,6 +125,22 @@ class Holder:
 
 
 @contextlib.contextmanager
+def small_ext4(workdir, size):
+    """A folder on a file system of its own that is on a disk, not in memory."""
+    folder, disk = workdir / "ext4", workdir / "ext4.disk"
+    folder.mkdir()
+    disk.touch()
+    os.truncate(disk, size)
+    if run("mkfs.ext4", "-q", "-F", disk, check=False).returncode != 0 or \
+            run("mount", "-o", "loop", disk, folder, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        run("umount", folder)
+
+
+@contextlib.contextmanager
 def small_disk(workdir, size):
     folder = workdir / "small"
     folder.mkdir()
