@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """--disks mirror: the guest's disks go with it, and whatever goes wrong leaves nothing behind."""
 import os
+import signal
 import subprocess
 
 import pytest
@@ -453,6 +454,21 @@ def test_a_reboot_while_the_link_is_down(workdir, any_qemu):
         scene.source.qmp.command("system_reset")
         one_sentence(move.wait(), 1, "is down, and the source's QEMU does not answer: its guest has reset")
         scene.relay.restore()
+        check_undone(scene, before)
+
+
+@pytest.mark.slow
+def test_a_source_that_is_silent(workdir):
+    pair = Pair(workdir, "vda", data=16 * MIB)
+    with scene_with(workdir, "10.0", pair) as scene:
+        before = settings(scene.source)
+        move = begun(scene)
+        os.kill(scene.source.process.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: scene.a.job()["state"] == "rolling-back", "the roll-back", 60)
+        finally:
+            os.kill(scene.source.process.pid, signal.SIGCONT)
+        one_sentence(move.wait(), 1, "does not mirror its disks: it has not answered for 18 s")
         check_undone(scene, before)
 
 

@@ -249,7 +249,10 @@ not_answered(LiveSource *self, GError *error)
         g_error_free(error);
         ask_jobs(self);
     } else {
-        stop_waiting(self, error);
+        g_error_free(error);
+        stop_waiting(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU,
+                                       "it has not answered for %d s: it hangs or is overloaded",
+                                       ANSWERS * ANSWER_MS / 1000));
     }
 }
 
