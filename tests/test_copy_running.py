@@ -14,7 +14,7 @@ from harness.handover import Hosts
 from harness.images import MIB
 from harness.qemu import Machine
 from harness.qmp import Qmp, QmpGone
-from harness.scene import GUEST, wait_until
+from harness.scene import GUEST, process_state, wait_until
 
 SIZE = 24 * MIB
 # Slow enough for the guest to write meanwhile: 8 MiB of data take two seconds and more.
@@ -273,6 +273,19 @@ def test_daemon_goes(hosts, workdir, any_qemu, how):
         vm.check_nothing_left()
         report = copy(hosts, vm, workdir / "c").json
         assert how == "stop" or report["disk"]["same_bytes"] >= MIB
+
+
+def test_daemon_is_killed_handing_over_the_scratch_file(workdir, pki, any_qemu):
+    """QEMU has it, and would keep it."""
+    with Hosts(workdir, pki, hold=False, hold_source="source:handing-over") as hosts, \
+            Vm(workdir, any_qemu, data=MIB) as vm:
+        with hosts.a.running(*words(vm, hosts, workdir / "c", "--bitmap", "b1")) as command:
+            wait_until(lambda: process_state(hosts.a.pid) == "T", "droverd to stop itself")
+            assert len(vm.qmp.command("query-fdsets")) == 1
+            hosts.a.kill()
+            hosts.a.start()
+            assert command.wait().status == 1
+        vm.check_nothing_left()
 
 
 def test_destination_is_killed(hosts, workdir):

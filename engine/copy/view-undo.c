@@ -198,6 +198,44 @@ step_scratch(gpointer owner)
     remove_node(self, self->scratch);
 }
 
+static gboolean
+is_scratch(DrvDiskView *self, JsonObject *set)
+{
+    JsonArray *fds = qmp_get_array(set, "fds");
+    for (guint i = 0; fds != NULL && i < json_array_get_length(fds); i++)
+        if (g_strcmp0(qmp_get_string(qmp_node_object(json_array_get_element(fds, i)), "opaque"),
+                      self->scratch) == 0)
+            return TRUE;
+    return FALSE;
+}
+
+static void
+files_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    DrvDiskView *self = view_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    JsonArray *sets = qmp_node_array(reply);
+    for (guint i = 0; sets != NULL && i < json_array_get_length(sets); i++) {
+        JsonObject *set = qmp_node_object(json_array_get_element(sets, i));
+        gint64 id;
+        if (is_scratch(self, set) && qmp_get_int(set, "fdset-id", &id)) {
+            ask(self, "remove-fd", qmp_args("fdset-id", "x", id, NULL), done);
+            return;
+        }
+    }
+    drv_steps_next(&self->steps);
+}
+
+/* It was handed over, and whoever did that came no further. */
+static void
+step_file(gpointer owner)
+{
+    ask(owner, "query-fdsets", NULL, files_known);
+}
+
 static void
 step_bitmap(gpointer owner)
 {
@@ -252,6 +290,7 @@ static const DrvStep undo_steps[] = {
     {"give the disk back", step_restore},
     {"remove the filter", step_filter},
     {"remove the scratch file", step_scratch},
+    {"take the scratch file back", step_file},
     {"remove the bitmap", step_bitmap},
     {"look what is left", step_check},
     {NULL, NULL},

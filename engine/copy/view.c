@@ -424,6 +424,7 @@ scratch_handed_over(GObject *source, GAsyncResult *result, gpointer ticket)
         drv_steps_fail(&self->steps,
                        g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU, "QEMU does not take a file"));
     } else {
+        drv_job_test_point(self->job, "handing-over");
         g_autofree char *path = g_strdup_printf("/dev/fdset/%" G_GINT64_FORMAT, self->fdset);
         JsonNode *file =
             qmp_args("driver", "s", "file", "filename", "s", path, "locking", "s", "off", NULL);
@@ -442,9 +443,9 @@ step_scratch(gpointer owner)
     if (!make_scratch(self, &error))
         drv_steps_fail(&self->steps, error);
     else
-        qmp_client_execute_with_fd_async(self->qmp, "add-fd", NULL, self->scratch_fd, VIEW_QMP_MS,
-                                         self->steps.cancellable, scratch_handed_over,
-                                         view_ticket(self));
+        qmp_client_execute_with_fd_async(
+            self->qmp, "add-fd", qmp_args("opaque", "s", self->scratch, NULL), self->scratch_fd,
+            VIEW_QMP_MS, self->steps.cancellable, scratch_handed_over, view_ticket(self));
 }
 
 /* --- the view --- */
