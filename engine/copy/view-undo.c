@@ -159,6 +159,59 @@ has_filter(DrvDiskView *self, JsonNode *blocks)
     return FALSE;
 }
 
+/* NULL: there is no such node. */
+static JsonObject *
+find_node(JsonArray *nodes, const char *key, gint64 id, const char *name)
+{
+    for (guint i = 0; nodes != NULL && i < json_array_get_length(nodes); i++) {
+        JsonObject *node = qmp_node_object(json_array_get_element(nodes, i));
+        gint64 number;
+        if (name != NULL ? g_strcmp0(qmp_get_string(node, key), name) == 0
+                         : qmp_get_int(node, key, &number) && number == id)
+            return node;
+    }
+    return NULL;
+}
+
+/* The node that the filter is above; NULL: not known. */
+static const char *
+below_filter(DrvDiskView *self, JsonObject *graph)
+{
+    JsonArray *nodes = qmp_get_array(graph, "nodes");
+    JsonArray *edges = qmp_get_array(graph, "edges");
+    gint64 filter, parent, child;
+    JsonObject *found = find_node(nodes, "name", 0, self->filter);
+    if (found == NULL || !qmp_get_int(found, "id", &filter))
+        return NULL;
+    for (guint i = 0; edges != NULL && i < json_array_get_length(edges); i++) {
+        JsonObject *edge = qmp_node_object(json_array_get_element(edges, i));
+        if (qmp_get_int(edge, "parent", &parent) && parent == filter &&
+            g_strcmp0(qmp_get_string(edge, "name"), "file") == 0 &&
+            qmp_get_int(edge, "child", &child))
+            return qmp_get_string(find_node(nodes, "id", child, NULL), "name");
+    }
+    return NULL;
+}
+
+/* Who takes a snapshot of the node by its name (libvirt does) has put an overlay between it and the
+ * filter: that is what the guest writes to now. A QEMU that does not tell its nodes gets the disk
+ * as it was; it refuses that where the disk has an overlay. */
+static void
+graph_known(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+    DrvDiskView *self = view_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    JsonObject *view = view_record(self);
+    const char *below = below_filter(self, qmp_node_object(reply));
+    ask(self, "qom-set",
+        qmp_args("path", "s", drv_json_string(view, "qdev", ""), "property", "s", "drive", "value",
+                 "s", below != NULL ? below : drv_json_string(view, "node", ""), NULL),
+        done);
+}
+
 static void
 disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
 {
@@ -167,15 +220,10 @@ disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
     DrvDiskView *self = view_redeem(ticket, &keep);
     if (self == NULL)
         return;
-    if (!has_filter(self, reply)) {
+    if (has_filter(self, reply))
+        ask(self, "x-debug-query-block-graph", NULL, graph_known);
+    else
         drv_steps_next(&self->steps);
-        return;
-    }
-    JsonObject *view = view_record(self);
-    ask(self, "qom-set",
-        qmp_args("path", "s", drv_json_string(view, "qdev", ""), "property", "s", "drive", "value",
-                 "s", drv_json_string(view, "node", ""), NULL),
-        done);
 }
 
 static void
