@@ -489,7 +489,7 @@ drv_target_drop(DrvTarget *target, gboolean keep)
     if (target == NULL)
         return;
     drv_store_close(g_steal_pointer(&target->store), NULL);
-    if (target->temp != NULL && target->lock >= 0 && !keep)
+    if (target->temp != NULL && target->lock >= 0 && !keep && is_ours(target))
         unlinkat(target->dir, target->temp, 0);
     g_clear_pointer(&target->temp, g_free);
 }

@@ -126,6 +126,23 @@ test_dropped_meanwhile(Fixture *f, gconstpointer data)
     assert_filled(f, 2);
 }
 
+/* Somebody has removed what it writes to, and another makes it anew: that is not the first's to
+ * remove. */
+static void
+test_removed_meanwhile(Fixture *f, gconstpointer data)
+{
+    DrvTarget *first = open_target(f, NULL);
+    g_autoptr(GDir) dir = g_dir_open(f->dir, 0, NULL);
+    g_autofree char *temp = g_build_filename(f->dir, g_dir_read_name(dir), NULL);
+    g_assert_cmpint(g_unlink(temp), ==, 0);
+    g_autoptr(DrvTarget) second = open_target(f, NULL);
+    fill(second, 2);
+    g_assert_false(drv_target_commit(first, NULL));
+    drv_target_free(first);
+    g_assert_true(drv_target_commit(second, NULL));
+    assert_filled(f, 2);
+}
+
 /* --- a QEMU --- */
 
 static int
@@ -178,6 +195,7 @@ main(int argc, char **argv)
     } tests[] = {
         {"named-meanwhile", test_named_meanwhile},
         {"dropped-meanwhile", test_dropped_meanwhile},
+        {"removed-meanwhile", test_removed_meanwhile},
         {"in-use", test_in_use},
         {"in-use-meanwhile", test_in_use_meanwhile},
     };
