@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """--disks mirror: the guest's disks go with it, and whatever goes wrong leaves nothing behind."""
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import pytest
 
 from conftest import binary, need_accel, slow_with_old
 from harness import disks
-from harness.handover import Handover, Hosts, check_sockets_free
+from harness.handover import Handover, Hosts, arguments, check_sockets_free
 from harness.qemu import Machine
 from harness.scene import GUEST, Scene, one_sentence, wait_until
 
@@ -177,6 +178,35 @@ def test_progress_names_the_disk(workdir):
         assert scene.a.drover("cancel", scene.a.job()["job"]).status == 0
         result = move.wait()
         assert result.status == 4 and "disk vda" in result.stderr, result.stderr
+
+
+@slow_with_old
+def test_beside_a_guest_that_fills_the_link(workdir, pki, any_qemu):
+    """QEMU, and so the guest, waits while the mirror's connection is made: a few messages each way."""
+    pair = Pair(workdir, "vda")
+    config = workdir / "conf"
+    config.write_text("[transfer]\nbandwidth=1048576\n")
+    busy = GUEST.variant(memory=128, pages=16384, mode="idle", params="hz=100 beat=2 body=random")
+    with contextlib.ExitStack() as stack:
+        hosts = stack.enter_context(Hosts(workdir, pki, hold=False, config=config))
+        (first, other), (source, dest) = [
+            [stack.enter_context(Machine(any_qemu, guest, name=name, incoming=guest is both[1]))
+             for guest in both] for name, both in (("busy", (busy, busy.variant())), ("little", guests([pair])))]
+        first.wait_ready()
+        source.wait_ready()
+
+        def migrate(*args):
+            return stack.enter_context(hosts.a.running(*arguments(*args)))
+
+        def jobs():
+            return {j["vm"]: j for j in hosts.a.drover("jobs", "--json").json["jobs"]}
+        migrate(first, other, hosts.b.address, "--codec", "none")
+        wait_until(lambda: jobs().get("busy", {}).get("progress", {}).get("transferred", 0) > MIB, "its memory to be under way")
+        migrate(source, dest, hosts.b.address, *MIRROR)
+        wait_until(lambda: source.qmp.command("query-block-jobs"), "the mirror to begin")
+        assert jobs()["busy"]["state"] == "copying"
+        for job in jobs().values():
+            assert hosts.a.drover("cancel", job["job"]).status == 0
 
 
 # ---- what does not fit is found before anything is begun ----

@@ -44,7 +44,7 @@ static void
 hurry(LiveSource *self)
 {
     if (!hung_up(self) && self->stopped_us == 0) /* when it is stopped, they are more urgent yet */
-        drv_channel_set_class(self->disks->channels, DRV_CLASS_RAM);
+        live_disks_class(self, DRV_CLASS_RAM);
 }
 
 static void
@@ -229,9 +229,9 @@ stop_waiting(LiveSource *self, GError *error)
 }
 
 /* When its guest resets a disk (a reboot does), QEMU waits for all that is under way on it, and its
- * guest waits for QEMU. What is on its way to the destination does not arrive while the link is
- * down, and the guest must not stand still until it is up: a roll-back ends the wait. Takes the
- * error. */
+ * guest waits for QEMU. So that gets ahead of all but what other guests wait for. While the link is
+ * down it does not arrive at all, and the guest must not stand still until it is up: a roll-back
+ * ends the wait. Takes the error. */
 static void
 not_answered(LiveSource *self, GError *error)
 {
@@ -247,6 +247,7 @@ not_answered(LiveSource *self, GError *error)
                               self->spec->to));
     } else if (++self->disks->unanswered < ANSWERS) {
         g_error_free(error);
+        live_disks_press(self, TRUE);
         ask_jobs(self);
     } else {
         g_error_free(error);
@@ -272,6 +273,7 @@ jobs_known(GObject *source, GAsyncResult *result, gpointer data)
         return;
     }
     self->disks->unanswered = 0;
+    live_disks_press(self, FALSE);
     gint64 now = g_get_monotonic_time();
     gboolean level = take_jobs(self, qmp_node_array(reply));
     for (guint i = 0; i < self->disks->mirrors->len && !hung_up(self); i++)

@@ -42,7 +42,9 @@ struct _LiveDisks {
     gboolean waiting; /* the step at hand is that for all to be level */
     gboolean completing;
     GSource *poll;
-    guint unanswered; /* times in a row that QEMU was asked how far it is */
+    guint unanswered;  /* times in a row that QEMU was asked how far it is */
+    DrvClass class;    /* how urgent what is sent is by itself */
+    gboolean pressing; /* ... and QEMU, with its guest, stands still until it is sent */
 
     gboolean hashing; /* the step at hand is that for the leaves of the destination's disks ... */
     guint fetching;   /* ... for which so many calls are under way ... */
@@ -56,6 +58,8 @@ struct _LiveDisks {
 LiveMirror *live_mirror_at(LiveSource *self, guint i);
 /* NULL: it is none of ours. */
 LiveMirror *live_find_mirror(LiveSource *self, const char *id);
+/* Whether QEMU, and so its guest, waits for what is under way to the destination. */
+void live_disks_press(LiveSource *self, gboolean pressing);
 /* For blockdev-mirror. */
 JsonNode *live_mirror_args(LiveSource *self, const LiveMirror *mirror);
 /* The mirror has ended, as it was told to, so that it can begin anew. */

@@ -245,9 +245,10 @@ live_disks_listen(gpointer owner)
     LiveDisks *disks = self->disks;
     g_autofree char *path =
         drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
+    disks->class = DRV_CLASS_BULK;
     disks->channels = drv_channel_set_new(drv_services_transfer(self->base.services),
-                                          disks->mirrors->len, live_frame_codec(self),
-                                          DRV_CLASS_BULK, self->shaper, channels_changed, self);
+                                          disks->mirrors->len, live_frame_codec(self), disks->class,
+                                          self->shaper, channels_changed, self);
     drv_channel_set_use_codec(disks->channels, make_codec, self);
     disks->listener = drv_listener_new(path, on_connection, self, &error);
     /* What a restart has to remove must be known before it is there. */
@@ -259,6 +260,9 @@ live_disks_listen(gpointer owner)
 }
 
 static void add_node(LiveSource *self);
+
+/* A session that has lost its link needs a few seconds to come back. */
+#define CONNECT_MS 10000
 
 /* The mirror at hand could not be begun. Takes the error. */
 static void
@@ -322,6 +326,7 @@ node_added(GObject *source, GAsyncResult *result, gpointer ticket)
                                                                 "QEMU has closed its QMP socket"));
         return;
     }
+    live_disks_press(self, FALSE);
     const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
     qmp_client_execute_async(self->qmp, "blockdev-mirror", live_mirror_args(self, mirror),
                              QMP_TIMEOUT_MS, self->steps.cancellable, mirror_begun,
@@ -330,11 +335,15 @@ node_added(GObject *source, GAsyncResult *result, gpointer ticket)
 
 /* QEMU itself finds blocks of zeroes in what the guest writes ("detect-zeroes") and sends them as
  * such; with "discard" it may leave holes where they are. But then it would begin with clearing all
- * of the target, and what that holds is of use in a delta: image/delta-writer.c. */
+ * of the target, and what that holds is of use in a delta: image/delta-writer.c.
+ *
+ * Its main loop waits while the connection is made, and so does the guest for its devices: that
+ * gets ahead of other guests' memory, and is not waited for as long as other answers. */
 static void
 add_node(LiveSource *self)
 {
     const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
+    live_disks_press(self, TRUE);
     g_autofree char *path =
         drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
     JsonNode *args =
@@ -342,8 +351,8 @@ add_node(LiveSource *self)
                  "discard", "s", mirror->known != NULL ? "ignore" : "unmap", "detect-zeroes", "s",
                  mirror->known != NULL ? "on" : "unmap", "server", "o",
                  qmp_args("type", "s", "unix", "path", "s", path, NULL), NULL);
-    qmp_client_execute_async(self->qmp, "blockdev-add", args, QMP_TIMEOUT_MS,
-                             self->steps.cancellable, node_added, live_ticket(self));
+    qmp_client_execute_async(self->qmp, "blockdev-add", args, CONNECT_MS, self->steps.cancellable,
+                             node_added, live_ticket(self));
 }
 
 void
@@ -490,11 +499,29 @@ live_disks_settled(LiveSource *self, gboolean compare, GError **error)
     return !compare || drv_channel_set_compare(self->disks->channels, self->disk_digests, error);
 }
 
+static void
+use_class(const LiveDisks *disks)
+{
+    if (disks->channels != NULL)
+        drv_channel_set_class(disks->channels, disks->pressing ? DRV_CLASS_STOPPED : disks->class);
+}
+
 void
 live_disks_class(LiveSource *self, DrvClass class)
 {
-    if (live_disks_any(self) && self->disks->channels != NULL)
-        drv_channel_set_class(self->disks->channels, class);
+    if (!live_disks_any(self))
+        return;
+    self->disks->class = class;
+    use_class(self->disks);
+}
+
+void
+live_disks_press(LiveSource *self, gboolean pressing)
+{
+    if (self->disks->pressing == pressing)
+        return;
+    self->disks->pressing = pressing;
+    use_class(self->disks);
 }
 
 /* --- what is shown --- */
