@@ -261,9 +261,6 @@ live_disks_listen(gpointer owner)
 
 static void add_node(LiveSource *self);
 
-/* A session that has lost its link needs a few seconds to come back. */
-#define CONNECT_MS 10000
-
 /* The mirror at hand could not be begun. Takes the error. */
 static void
 cannot_mirror(LiveSource *self, GError *error)
@@ -338,7 +335,7 @@ node_added(GObject *source, GAsyncResult *result, gpointer ticket)
  * of the target, and what that holds is of use in a delta: image/delta-writer.c.
  *
  * Its main loop waits while the connection is made, and so does the guest for its devices: that
- * gets ahead of other guests' memory, and is not waited for as long as other answers. */
+ * gets ahead of other guests' memory. */
 static void
 add_node(LiveSource *self)
 {
@@ -351,8 +348,8 @@ add_node(LiveSource *self)
                  "discard", "s", mirror->known != NULL ? "ignore" : "unmap", "detect-zeroes", "s",
                  mirror->known != NULL ? "on" : "unmap", "server", "o",
                  qmp_args("type", "s", "unix", "path", "s", path, NULL), NULL);
-    qmp_client_execute_async(self->qmp, "blockdev-add", args, CONNECT_MS, self->steps.cancellable,
-                             node_added, live_ticket(self));
+    qmp_client_execute_async(self->qmp, "blockdev-add", args, QMP_TIMEOUT_MS,
+                             self->steps.cancellable, node_added, live_ticket(self));
 }
 
 void
