@@ -364,17 +364,19 @@ def test_a_snapshot_in_between_is_kept(hosts, workdir):
         vm.write("-P 7 6M 64k")
 
 
-def test_a_snapshot_below_is_kept(hosts, workdir, any_qemu):
+@pytest.mark.parametrize("bitmap", ((), ("--bitmap", "b1")), ids=("plain", "bitmap"))
+def test_a_snapshot_below_is_kept(hosts, workdir, any_qemu, bitmap):
     """As libvirt takes it: the overlay is between our filter and the disk, and the guest's from then on."""
     with Vm(workdir, any_qemu, how=disks.blockdev) as vm:
-        with hosts.a.running(*words(vm, hosts, workdir / "c", *SLOW)) as command:
+        with hosts.a.running(*words(vm, hosts, workdir / "c", *SLOW, *bitmap)) as command:
             wait_for_view(hosts)
             vm.qmp.command("blockdev-snapshot-sync", {
                 "node-name": "node-vda", "snapshot-file": str(workdir / "overlay"),
                 "snapshot-node-name": "mine"})
             vm.write("-P 7 5M 64k")
             result = command.wait()
-        assert result.status == 0 and "left" not in result.json, result
+        assert result.status == 0, result
+        assert ("bitmap 'b1' knows nothing of what" in result.json.get("left", "")) == bool(bitmap)
         assert images.identical(vm.before, "raw", workdir / "c", "qcow2")
         assert vm.qmp.command("query-block")[0]["inserted"]["node-name"] == "mine"
         vm.check_nothing_left()

@@ -33,6 +33,7 @@ struct _DrvDiskView {
     GError *broken; /* why it cannot be read; NULL: it can */
 
     gboolean undoing, keep_bitmap;
+    gboolean overlaid; /* somebody has taken a snapshot of the disk */
     gint64 busy_until; /* how long somebody else is waited for who has the QMP socket */
     guint retry;
     char *left; /* what is not taken back; NULL: nothing */

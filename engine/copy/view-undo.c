@@ -205,10 +205,12 @@ graph_known(GObject *source, GAsyncResult *result, gpointer ticket)
     if (self == NULL)
         return;
     JsonObject *view = view_record(self);
+    const char *disk = drv_json_string(view, "node", "");
     const char *below = below_filter(self, qmp_node_object(reply));
+    self->overlaid = below != NULL && !g_str_equal(below, disk);
     ask(self, "qom-set",
         qmp_args("path", "s", drv_json_string(view, "qdev", ""), "property", "s", "drive", "value",
-                 "s", below != NULL ? below : drv_json_string(view, "node", ""), NULL),
+                 "s", below != NULL ? below : disk, NULL),
         done);
 }
 
@@ -344,6 +346,18 @@ static const DrvStep undo_steps[] = {
     {NULL, NULL},
 };
 
+/* The bitmap is one of the image below the overlay: by it what the guest writes now would be left
+ * out. */
+static void
+doubt_bitmap(DrvDiskView *self)
+{
+    if (self->left == NULL && self->overlaid && self->keep_bitmap && self->spec->bitmap != NULL)
+        self->left = g_strdup_printf("a snapshot of disk '%s' was taken meanwhile, and the bitmap "
+                                     "'%s' knows nothing of what is written since: copy all of the "
+                                     "disk the next time, too",
+                                     self->spec->disk, self->spec->bitmap);
+}
+
 static void
 undone(gpointer owner, GError *error)
 {
@@ -354,6 +368,7 @@ undone(gpointer owner, GError *error)
     /* Had QEMU not closed it yet, it is to take no room. */
     if (self->scratch_fd >= 0 && self->left == NULL && ftruncate(self->scratch_fd, 0) != 0)
         g_debug("the scratch file cannot be emptied");
+    doubt_bitmap(self);
     if (self->left != NULL)
         g_warning("job %s: %s", self->job->rec->id, self->left);
     self->ops->undone(self->job, self->left);
