@@ -37,6 +37,9 @@ typedef struct {
     gboolean ended;
     char root[DRV_RECORD_ROOT_LEN + 1];
     guint64 unflushed;
+
+    /* The first; atomic. Not under the lock: whoever has that may be waiting for the source, which
+     * may have nothing more to say. */
     GError *error;
 } Receiver;
 
@@ -54,12 +57,8 @@ drv_image_receive_users(void)
 static void
 fail(Receiver *self, GError *error)
 {
-    g_mutex_lock(&self->lock);
-    if (self->error == NULL)
-        self->error = error;
-    else
+    if (!g_atomic_pointer_compare_and_exchange(&self->error, NULL, error))
         g_error_free(error);
-    g_mutex_unlock(&self->lock);
     drv_turn_stop(&self->turn);
     shutdown(self->fd, SHUT_RDWR);
 }
@@ -101,7 +100,7 @@ take_record(Receiver *self, DrvRecord *record, guint8 *bytes, gboolean *flush)
 {
     GError *error = NULL;
     g_mutex_lock(&self->lock);
-    gboolean more = !self->ended && self->error == NULL;
+    gboolean more = !self->ended && g_atomic_pointer_get(&self->error) == NULL;
     if (more && read_record(self, record, bytes, &error))
         more = !self->ended;
     *flush = self->unflushed >= FLUSH_EVERY;

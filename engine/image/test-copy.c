@@ -6,7 +6,9 @@
 
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -262,6 +264,41 @@ test_backwards(Fixture *f, gconstpointer data)
     g_assert_error(f->error, DRV_ERROR, DRV_ERROR_PROTOCOL);
 }
 
+/* Until what is received has a file, with some data or yet without. */
+static void
+wait_for_target(const Fixture *f, gboolean data)
+{
+    struct stat st = {0};
+    while (st.st_size != SIZE || (data && st.st_blocks == 0)) {
+        g_autoptr(GDir) dir = g_dir_open(f->dir, 0, NULL);
+        const char *name;
+        while ((name = g_dir_read_name(dir)) != NULL && !g_str_has_prefix(name, ".out."))
+            ;
+        g_autofree char *path = name != NULL ? g_build_filename(f->dir, name, NULL) : NULL;
+        if (path == NULL || stat(path, &st) != 0)
+            st.st_size = 0;
+    }
+}
+
+/* It is told at once, though the source says nothing more. */
+static void
+test_cannot_be_written(Fixture *f, gconstpointer data)
+{
+    struct rlimit before, limit;
+    g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &before), ==, 0);
+    limit = (struct rlimit){BLOCK, before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    receiver_start(f);
+    wait_for_target(f, FALSE);
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+    say(f, DRV_RECORD_DATA, 0, BLOCK, BLOCK); /* that can */
+    wait_for_target(f, TRUE);
+    say(f, DRV_RECORD_DATA, 3, BLOCK, BLOCK);
+    g_thread_join(f->thread);
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &before), ==, 0);
+    g_assert_error(f->error, DRV_ERROR, DRV_ERROR_IO);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -277,6 +314,7 @@ main(int argc, char **argv)
         {"cancelled", test_cancelled},
         {"wrong-digest", test_wrong_digest},
         {"backwards", test_backwards},
+        {"cannot-be-written", test_cannot_be_written},
     };
     g_test_init(&argc, &argv, NULL);
     for (guint i = 0; i < G_N_ELEMENTS(tests); i++) {
