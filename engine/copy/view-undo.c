@@ -25,9 +25,9 @@ static void
 done(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = NULL;
     g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    DrvDiskView *self = view_redeem(ticket, &keep);
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
     if (self == NULL)
         return;
     if (reply == NULL)
@@ -200,8 +200,8 @@ static void
 graph_known(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
-    DrvDiskView *self = view_redeem(ticket, &keep);
+    g_autoptr(JsonNode) reply = NULL;
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, NULL);
     if (self == NULL)
         return;
     JsonObject *view = view_record(self);
@@ -218,8 +218,8 @@ static void
 disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
-    DrvDiskView *self = view_redeem(ticket, &keep);
+    g_autoptr(JsonNode) reply = NULL;
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, NULL);
     if (self == NULL)
         return;
     if (has_filter(self, reply))
@@ -263,8 +263,8 @@ static void
 files_known(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
-    DrvDiskView *self = view_redeem(ticket, &keep);
+    g_autoptr(JsonNode) reply = NULL;
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, NULL);
     if (self == NULL)
         return;
     JsonArray *sets = qmp_node_array(reply);
@@ -304,9 +304,9 @@ static void
 nodes_known(GObject *source, GAsyncResult *result, gpointer ticket)
 {
     g_autoptr(DrvDiskView) keep = NULL;
+    g_autoptr(JsonNode) reply = NULL;
     g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    DrvDiskView *self = view_redeem(ticket, &keep);
+    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
     if (self == NULL)
         return;
     if (reply == NULL && self->qmp != NULL)
