@@ -174,9 +174,10 @@ greeted(GObject *source, GAsyncResult *result, gpointer ticket)
     self->greeting = FALSE;
     if (error != NULL && late) {
         g_error_free(error);
-        error =
-            g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
-                        "the NBD server of the guest's QEMU has not answered for %d s", GREET_S);
+        error = g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                            "the NBD server of the guest's QEMU has not answered for %d s: see "
+                            "whether the guest runs, and start the copy again",
+                            GREET_S);
     }
     if (at_hand) {
         view_step_done(self, error);
