@@ -408,6 +408,32 @@ def test_a_destination_lies_about_the_guest(stage, layout):
         stage.check_either(dest, result, layout)
 
 
+# ---- nothing but slow ----
+
+def late_channel(stage, dest, phases, unheard):
+    """The destination's QEMU dies just before it is asked for a channel; the phase of its job is one of these when it
+    hears of that. unheard: what else it says of its end gets lost."""
+    def lie(frame):
+        if frame.message and frame.to_dest and frame.message.get("call") == "job.channel" and not lie.told:
+            dest.process.kill()
+            wait_until(lambda: stage.b.job()["state"] in phases, "the end of its job")
+            lie.told = True
+        return [] if unheard and frame.says("job.failed") else None
+    lie.told = False
+    return lie
+
+
+@pytest.mark.parametrize("unheard", [True, False], ids=["unheard", "heard"])
+def test_the_answer_says_what_became_of_the_job(stage, unheard):
+    """Not that it is unknown, or does not take channels."""
+    with stage.dest() as dest:
+        lie = late_channel(stage, dest, ("failed",), unheard)
+        result = stage.migrate(lie, dest)
+        assert lie.told
+        one_sentence(result, 1, "its QEMU has ended")
+        stage.check_at_source(dest)
+
+
 # ---- anything ----
 
 WAYS = (("--mode", "direct"), ("--mode", "relay"), ("--mode", "direct", "--multifd", "2"),

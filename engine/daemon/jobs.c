@@ -221,6 +221,20 @@ open_tunnel(DrvJobs *jobs, DrvPeer *peer, guint64 call, JsonObject *args)
     drv_trail_call(jobs->trail, drv_peer_name(peer), "tunnel.open", args, refused);
 }
 
+/* A source that asks for something may not have heard yet that its job has ended here. */
+static GError *
+not_possible(DrvJobs *jobs, const char *op, const char *id)
+{
+    g_autoptr(DrvJobRecord) rec = g_str_has_prefix(op, "job.")
+                                      ? drv_journal_load(journal(jobs), id, DRV_ROLE_DEST, NULL)
+                                      : NULL;
+    if (rec != NULL && rec->error_message != NULL)
+        return g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s has ended there: %s", id,
+                           rec->error_message);
+    return g_error_new(DRV_ERROR, DRV_ERROR_NOT_FOUND, "'%s' of job '%s' is not possible here", op,
+                       id);
+}
+
 static void
 on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer data)
 {
@@ -267,8 +281,7 @@ on_call(DrvPeer *peer, guint64 id, const char *op, JsonObject *args, gpointer da
     } else if (g_str_equal(op, "probe.open")) {
         drv_predict_accept(jobs->services, jobs->probe_ends, peer, id, args);
     } else {
-        g_autoptr(GError) error = g_error_new(DRV_ERROR, DRV_ERROR_NOT_FOUND,
-                                              "'%s' of job '%s' is not possible here", op, job_id);
+        g_autoptr(GError) error = not_possible(jobs, op, job_id);
         drv_peer_refuse(peer, id, error);
     }
 }

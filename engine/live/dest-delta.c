@@ -171,8 +171,7 @@ delta_for(LiveDest *self, DrvPeer *peer, GError **error)
     if (drv_job_state(&self->base) == DRV_STATE_COPYING && self->delta != NULL &&
         self->peer == peer)
         return self->delta;
-    g_set_error(error, DRV_ERROR, DRV_ERROR_STATE, "job %s compares no disks now",
-                self->base.rec->id);
+    g_propagate_error(error, dest_not_now(self, "compares no disks now"));
     return NULL;
 }
 

@@ -309,7 +309,7 @@ drv_live_dest_disk(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args)
     JsonObject *ok = NULL;
     if (drv_job_state(job) != DRV_STATE_COPYING || disks == NULL || disks->channels == NULL ||
         disks->closing || self->peer != peer) {
-        error = g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s takes no disks now", job->rec->id);
+        error = dest_not_now(self, "takes no disks now");
     } else if (drv_channel_set_count(disks->channels) >= disks->wanted->len) {
         error = g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL,
                             "job %s has a connection for each of its disks already", job->rec->id);

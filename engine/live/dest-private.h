@@ -80,6 +80,9 @@ DrvTicket *dest_ticket(LiveDest *self);
 LiveDest *dest_redeem(gpointer ticket, DrvJob **keep);
 /* Ends the attempt; takes the error. */
 void dest_fail(LiveDest *self, GError *error);
+/* The refusal of a call that comes at the wrong time, with what the job has run into, if it has:
+ * "job x takes no channels now: its QEMU has ended". Owned by the caller. */
+GError *dest_not_now(LiveDest *self, const char *does);
 void dest_use_qmp(LiveDest *self, QmpClient *client);
 void dest_connect_qmp(LiveDest *self, GAsyncReadyCallback callback, gpointer data);
 void dest_channels_changed(DrvChannelSet *set, gpointer data);

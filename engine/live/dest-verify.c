@@ -40,9 +40,7 @@ dest_stop_hashing(LiveDest *self)
 {
     if (self->hashing == NULL)
         return;
-    g_autoptr(GError) error =
-        g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s goes on without its memory's digests",
-                    self->base.rec->id);
+    g_autoptr(GError) error = dest_not_now(self, "goes on without its memory's digests");
     g_cancellable_cancel(self->hashing);
     g_clear_object(&self->hashing);
     drv_calls_refuse(self->calls, DEST_DIGEST, error);
@@ -75,9 +73,7 @@ drv_live_dest_digest(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args)
     g_autoptr(DrvMemoryPlan) plan = NULL;
     if (drv_job_state(job) != DRV_STATE_LOADED || self->peer != peer || self->memory == NULL ||
         self->hashing != NULL)
-        error = g_error_new(DRV_ERROR, DRV_ERROR_STATE,
-                            "job %s has no memory to compare now: it is '%s'", job->rec->id,
-                            drv_state_name(drv_job_state(job)));
+        error = dest_not_now(self, "has no memory to compare now");
     else
         plan = drv_memory_plan_from_json(self->memory, args, &error);
     if (plan == NULL) {

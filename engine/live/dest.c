@@ -496,6 +496,14 @@ dest_roll_back(LiveDest *self)
 
 /* --- channels --- */
 
+GError *
+dest_not_now(LiveDest *self, const char *does)
+{
+    const GError *why = self->base.error; /* the source has not heard of it yet */
+    return g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s %s%s%s", self->base.rec->id, does,
+                       why != NULL ? ": " : "", why != NULL ? why->message : "");
+}
+
 int
 dest_connect_qemu(const char *path, GError **error)
 {
@@ -513,8 +521,7 @@ drv_live_dest_channel(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args
     JsonObject *ok = NULL;
     gint64 index = drv_json_int(args, "index", -1);
     if (drv_job_state(job) != DRV_STATE_COPYING || self->channels == NULL || self->peer != peer) {
-        error =
-            g_error_new(DRV_ERROR, DRV_ERROR_STATE, "job %s takes no channels now", job->rec->id);
+        error = dest_not_now(self, "takes no channels now");
     } else if (index != drv_channel_set_count(self->channels) || index > self->multifd) {
         error = g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL,
                             "channel %" G_GINT64_FORMAT " of job %s is out of order", index,
