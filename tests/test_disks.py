@@ -471,6 +471,41 @@ def test_the_link_stays_down(workdir, any_qemu):
         check_undone(scene, before)
 
 
+def begins_while_the_link_is_down(scene):
+    """A migration that is about to begin its mirrors."""
+    move = scene.migrate(*MIRROR, "--drop-timeout", "600")
+    scene.a.wait_held()
+    scene.relay.cut()
+    scene.a.release()
+    return move
+
+
+def test_a_mirror_begins_while_the_link_is_down(workdir, any_qemu):
+    """QEMU, and so the guest, waits while its connection is made, which is not left to the link."""
+    pair = Pair(workdir, "vda", data=16 * MIB)
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest, relay=True, hold="source:copying") as scene:
+        move = begins_while_the_link_is_down(scene)
+        wait_until(lambda: scene.source.qmp.command("query-block-jobs"), "the mirror to begin")
+        scene.relay.restore()
+        result = move.wait()
+        assert result.status == 0, result.stderr + scene.said()
+        scene.check_runs_at_dest()
+        pair.check_same()
+
+
+def test_mirrors_that_wait_for_one_another(workdir):
+    """QEMU 10.0, and so the guest, waits for what the first has on its way when the second begins."""
+    pairs = [Pair(workdir, name, data=16 * MIB, seed=i) for i, name in enumerate(("vda", "vdb"))]
+    source, dest = guests(pairs)
+    with Scene(workdir, binary("10.0"), source, dest_guest=dest, relay=True, hold="source:copying") as scene:
+        before = settings(scene.source)
+        move = begins_while_the_link_is_down(scene)
+        one_sentence(move.wait(), 1, "is down, and the source's QEMU waits for what is on its way there")
+        scene.relay.restore()
+        check_undone(scene, before)
+
+
 @slow_with_old
 def test_a_reboot_while_the_link_is_down(workdir, any_qemu):
     """QEMU, and so the guest, waits for what is on its way to the destination."""
@@ -482,7 +517,7 @@ def test_a_reboot_while_the_link_is_down(workdir, any_qemu):
         scene.relay.wait_bytes(MIB)
         scene.relay.cut()
         scene.source.qmp.command("system_reset")
-        one_sentence(move.wait(), 1, "is down, and the source's QEMU does not answer: its guest has reset")
+        one_sentence(move.wait(), 1, "is down, and the source's QEMU waits for what is on its way there")
         scene.relay.restore()
         check_undone(scene, before)
 

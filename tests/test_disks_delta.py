@@ -247,14 +247,19 @@ def test_many_disks(workdir, any_qemu):
 
 
 # What a destination's daemon says to job.prepare, job.hashed and job.leaves that makes no sense.
+SERVED = {"size": 24 * MIB, "flags": 0x5ed, "block_min": 1, "block_preferred": 4096, "block_max": 32 * MIB, "structured": True}
 LIES = (
-    ("does not compare disks", {"vm": {}, "disks": 1}),
-    ("does not compare disks", {"vm": {}, "disks": 1, "delta_block": 4096}),
-    ("does not compare disks", {"vm": {}, "disks": 1, "delta_block": "x"}),
+    ("does not take disks", {"vm": {}, "disks": 1}),
+    ("does not take disks", {"vm": {}, "disks": [SERVED, SERVED]}),
+    ("the export as the other daemon tells it", {"vm": {}, "disks": [7]}),
+    ("the export as the other daemon tells it", {"vm": {}, "disks": [{**SERVED, "size": -1}]}),
+    ("does not compare disks", {"vm": {}, "disks": [SERVED]}),
+    ("does not compare disks", {"vm": {}, "disks": [SERVED], "delta_block": 4096}),
+    ("does not compare disks", {"vm": {}, "disks": [SERVED], "delta_block": "x"}),
     ("sends 32 bytes of digests, where those of 384 blocks were asked for",
-     {"vm": {}, "disks": 1, "delta_block": 65536}, {"hashed": [-1, {}, "x", 5], "done": False},
+     {"vm": {}, "disks": [SERVED], "delta_block": 65536}, {"hashed": [-1, {}, "x", 5], "done": False},
      {"hashed": 7, "done": True}, {"leaves": "A" * 43 + "="}),
-    ("sends 0 bytes of digests", {"vm": {}, "disks": 1, "delta_block": 65536}, {"done": True},
+    ("sends 0 bytes of digests", {"vm": {}, "disks": [SERVED], "delta_block": 65536}, {"done": True},
      {"leaves": []}),
 )
 

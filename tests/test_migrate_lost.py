@@ -88,6 +88,7 @@ def test_in_the_channels(workdir, pki, version, accel):
             set_parameters(machine, multifd_compression="zlib")
 
     report = migrate(workdir, pki, version, accel, change, "compresses its multifd channels",
-                     "--multifd", 2, pages_seen=False)
+                     "--multifd", 2, "--downtime", 5000,  # zlib on a busy machine is slower than the guest
+                     pages_seen=False)
     pages = report["ram"]["pages"]
     assert not any(pages[kind] for kind in pages if kind != "zero")

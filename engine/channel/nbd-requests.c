@@ -4,49 +4,30 @@
 #include "common/cursor.h"
 
 /*
- * A client begins with four bytes of flags. Then there are messages, told apart by their first four
- * bytes: options, as long as the two sides negotiate, and then requests, in one of two forms. (The
- * documentation of the protocol:
+ * Messages, told apart by their first four bytes. (The handshake before them is done by the daemons
+ * themselves, nbd-handshake.h. The documentation of the protocol:
  * https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md)
  *
- *   option    u64 "IHAVEOPT", u32 option, u32 length, data
  *   request   u32 magic, u16 flags, u16 type, u64 cookie, u64 offset, u32 length, and the data of a
  *             write
- *   extended  the same with another magic and a u64 length; QEMU asks for these from 8.2 on
+ *   extended  the same with another magic and a u64 length
  */
 
-#define FLAGS_BYTES 4u
 #define MAGIC_BYTES 4u
-#define OPTION_BYTES 16u
 #define REQUEST_BYTES 28u
 #define EXTENDED_BYTES 32u
 
-#define OPTION_MAGIC 0x49484156u /* the first half of "IHAVEOPT" */
-#define OPTION_MAGIC_REST 0x454f5054u
 #define REQUEST_MAGIC 0x25609513u
 #define EXTENDED_MAGIC 0x21e41c71u
 #define FLAG_PAYLOAD 0x20 /* extended: data follows whatever the type */
 
-/* Neither is exceeded by anything that a server would take. */
-#define OPTION_MAX (1u << 20)
+/* More than any server would take. */
 #define WRITE_MAX (64u << 20)
 
 void
 drv_nbd_requests_init(DrvNbdRequests *self)
 {
-    *self = (DrvNbdRequests){.want = MAGIC_BYTES, .skip = FLAGS_BYTES};
-}
-
-static void
-take_option(DrvNbdRequests *self)
-{
-    DrvCursor c = drv_cursor_reader(self->header, OPTION_BYTES);
-    drv_cursor_get_u32(&c);
-    self->lost = drv_cursor_get_u32(&c) != OPTION_MAGIC_REST;
-    drv_cursor_get_u32(&c);
-    self->skip = drv_cursor_get_u32(&c);
-    self->payload = self->request = FALSE;
-    self->lost |= self->skip > OPTION_MAX;
+    *self = (DrvNbdRequests){.want = MAGIC_BYTES};
 }
 
 static void
@@ -60,7 +41,6 @@ take_request(DrvNbdRequests *self, gboolean extended)
     self->offset = drv_cursor_get_u64(&c);
     self->length = extended ? drv_cursor_get_u64(&c) : drv_cursor_get_u32(&c);
     self->requests++;
-    self->request = TRUE;
     self->payload = self->type == DRV_NBD_WRITE;
     self->skip = self->payload || (extended && (flags & FLAG_PAYLOAD) != 0) ? self->length : 0;
     self->lost = self->skip > WRITE_MAX || self->length > G_MAXINT64;
@@ -75,8 +55,7 @@ take_header(DrvNbdRequests *self)
     DrvCursor c = drv_cursor_reader(self->header, MAGIC_BYTES);
     guint32 magic = drv_cursor_get_u32(&c);
     if (self->want == MAGIC_BYTES) {
-        self->want = magic == OPTION_MAGIC     ? OPTION_BYTES
-                     : magic == REQUEST_MAGIC  ? REQUEST_BYTES
+        self->want = magic == REQUEST_MAGIC    ? REQUEST_BYTES
                      : magic == EXTENDED_MAGIC ? EXTENDED_BYTES
                                                : 0;
         self->lost = self->want == 0;
@@ -84,10 +63,7 @@ take_header(DrvNbdRequests *self)
     }
     self->want = MAGIC_BYTES;
     self->have = 0;
-    if (magic == OPTION_MAGIC)
-        take_option(self);
-    else
-        take_request(self, magic == EXTENDED_MAGIC);
+    take_request(self, magic == EXTENDED_MAGIC);
 }
 
 gsize

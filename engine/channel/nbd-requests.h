@@ -4,9 +4,10 @@
 #include <glib.h>
 
 /*
- * What an NBD client says, read along as it goes by: how much it writes, and how much of that as
- * zeroes without data. It changes nothing, so a stream that it does not understand costs figures
- * and savings and nothing else: then it is lost, and says no more. No I/O, bounded state.
+ * What an NBD client says after the handshake, read along as it goes by: how much it writes, and
+ * how much of that as zeroes without data. It changes nothing, so a stream that it does not
+ * understand costs figures and savings and nothing else: then it is lost, and says no more. No I/O,
+ * bounded state.
  */
 #define DRV_NBD_HEADER_MAX 32
 
@@ -30,9 +31,8 @@ typedef struct {
     gboolean payload; /* ... and are written to the disk */
     gboolean lost;
 
-    gboolean request; /* the latest whole header was a request's, */
-    guint16 type;     /* ... of this type, DrvNbdType or another, ... */
-    guint64 offset;   /* ... about so many bytes of the disk from here on */
+    guint16 type;   /* of the latest request, DrvNbdType or another, ... */
+    guint64 offset; /* ... about so many bytes of the disk from here on */
     guint64 length;
 
     guint64 data_bytes; /* written with data, of which so much has gone by */

@@ -12,15 +12,6 @@ static void
 begin(Client *client)
 {
     client->out = drv_cursor_writer(client->bytes, sizeof client->bytes);
-    drv_cursor_put_u32(&client->out, 3);
-}
-
-static void
-option(Client *client, guint32 length)
-{
-    drv_cursor_put_u64(&client->out, 0x49484156454f5054);
-    drv_cursor_put_u32(&client->out, 7);
-    drv_cursor_put_u32(&client->out, length);
 }
 
 static void
@@ -70,9 +61,6 @@ test_counts(void)
 {
     Client client;
     begin(&client);
-    option(&client, 20);
-    data(&client, 20);
-    option(&client, 0);
     request(&client, 1, 1000);
     data(&client, 1000);
     request(&client, 0, 4096);
@@ -127,14 +115,7 @@ test_lost(void)
     extended(&client, 0x20, 7, 65 << 20);
     assert_lost(&client);
     begin(&client);
-    option(&client, 2 << 20);
-    assert_lost(&client);
-    begin(&client);
     request(&client, 1, 65 << 20);
-    assert_lost(&client);
-    begin(&client);
-    drv_cursor_put_u64(&client.out, 0x49484156454f5055);
-    drv_cursor_put_u64(&client.out, 0);
     assert_lost(&client);
 }
 
@@ -151,7 +132,8 @@ test_garbage(void)
                 request(&client, (guint16)g_rand_int_range(rand, 0, 8),
                         (guint32)g_rand_int_range(rand, 0, 60));
             else
-                option(&client, (guint32)g_rand_int_range(rand, 0, 60));
+                extended(&client, 0x20, (guint16)g_rand_int_range(rand, 0, 8),
+                         (guint64)g_rand_int_range(rand, 0, 60));
         }
         for (guint i = 0; i < 3; i++)
             client.bytes[g_rand_int_range(rand, 0, (gint32)client.out.pos)] =

@@ -343,7 +343,7 @@ take_header(DrvDeltaWriter *self)
     gboolean whole = self->requests.have == 0;
     if (!whole && !self->requests.lost)
         return;
-    if (whole && !self->requests.lost && self->requests.request)
+    if (whole && !self->requests.lost)
         take_request(self);
     say(self, self->head, self->head_len);
     self->head_len = 0;

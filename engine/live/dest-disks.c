@@ -4,16 +4,19 @@
 #include "common/error.h"
 #include "common/json.h"
 #include "engine/channel/listener.h"
+#include "engine/channel/nbd-handshake.h"
 #include "engine/host/disk-data.h"
 #include "engine/host/disks.h"
 #include "engine/live/dest-private.h"
 #include "engine/live/disk-names.h"
 
 #include <glib/gstdio.h>
+#include <unistd.h>
 
 /*
  * The destination's half of '--disks mirror': its QEMU serves the disks that the source's writes to
- * over NBD, on a socket in the state directory, and the source's connections are joined to that.
+ * over NBD, on a socket in the state directory. The connections to that are made, and greeted,
+ * before the source's QEMU makes its own, and joined to those (nbd-handshake.h).
  * When all of them have ended, the server is stopped: only then the guest counts as loaded, so that
  * nobody but the guest writes to its disks when it runs.
  *
@@ -21,12 +24,21 @@
  * ends. What the journal knows ("nbd") is taken back by a restarted daemon, too.
  */
 
+/* A QEMU that has just answered over QMP answers over NBD within: */
+#define GREET_MS 10000
+
+typedef struct {
+    int fd; /* -1: it is a channel's */
+    DrvNbdExport export;
+} DestLink;
+
 struct _DestDisks {
     GPtrArray *wanted; /* of DrvDisk: the source's */
     GPtrArray *here;   /* of DrvDisk */
     GPtrArray *pairs;  /* ... of these, those that are written to, in the order of 'wanted' */
+    GArray *links;     /* of DestLink, in the same order: connections to the exports */
     DrvChannelSet *channels;
-    guint at; /* the disk that is being exported, or looked at */
+    guint at; /* the disk that is being exported, or looked at, or connected to */
     gboolean closing;
     gboolean closed;
 };
@@ -37,6 +49,7 @@ dest_disks_free(DestDisks *disks)
     if (disks == NULL)
         return;
     g_clear_pointer(&disks->channels, drv_channel_set_free);
+    g_clear_pointer(&disks->links, g_array_unref);
     g_clear_pointer(&disks->pairs, g_ptr_array_unref);
     g_clear_pointer(&disks->here, g_ptr_array_unref);
     g_clear_pointer(&disks->wanted, g_ptr_array_unref);
@@ -244,6 +257,73 @@ dest_disks_check(gpointer owner)
     check_next(self);
 }
 
+/* --- connecting to them --- */
+
+static void
+clear_link(gpointer data)
+{
+    DestLink *link = data;
+    if (link->fd >= 0)
+        close(link->fd);
+    link->fd = -1;
+}
+
+static void connect_next(LiveDest *self);
+
+static void
+greeted(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    DestLink link;
+    GError *error = NULL;
+    link.fd = drv_nbd_agree_finish(result, &link.export, &error);
+    LiveDest *self = dest_redeem(ticket, &keep);
+    if (self == NULL) {
+        clear_link(&link);
+        g_clear_error(&error);
+        return;
+    }
+    if (link.fd < 0) {
+        const DrvDisk *disk = self->disks->pairs->pdata[self->disks->links->len];
+        g_prefix_error(&error, "disk '%s', its QEMU: ", disk->name);
+        drv_steps_fail(&self->steps, error);
+        return;
+    }
+    g_array_append_val(self->disks->links, link);
+    connect_next(self);
+}
+
+static void
+connect_next(LiveDest *self)
+{
+    DestDisks *disks = self->disks;
+    if (disks->links->len == disks->pairs->len) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    GError *error = NULL;
+    g_autofree char *path = socket_path(self);
+    g_autofree char *id = drv_live_disk_id(self->base.rec->id, disks->links->len);
+    int fd = dest_connect_qemu(path, &error);
+    if (fd < 0)
+        drv_steps_fail(&self->steps, error);
+    else
+        drv_nbd_greet_async(fd, id, GREET_MS, self->steps.cancellable, greeted, dest_ticket(self));
+}
+
+void
+dest_disks_connect(gpointer owner)
+{
+    LiveDest *self = owner;
+    if (self->disks == NULL) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    self->disks->links = g_array_new(FALSE, FALSE, sizeof(DestLink));
+    g_array_set_clear_func(self->disks->links, clear_link);
+    connect_next(self);
+}
+
 /* --- the source's connections --- */
 
 static void
@@ -278,20 +358,24 @@ channels_changed(DrvChannelSet *set, gpointer data)
                              server_stopped, drv_job_ref(&self->base));
 }
 
-guint
+JsonArray *
 dest_disks_prepared(LiveDest *self)
 {
     if (self->disks == NULL)
-        return 0;
-    guint count = self->disks->wanted->len;
+        return NULL;
+    GArray *links = self->disks->links;
+    JsonArray *exports = json_array_new();
+    for (guint i = 0; i < links->len; i++)
+        json_array_add_object_element(
+            exports, drv_nbd_export_to_json(&g_array_index(links, DestLink, i).export));
     self->disks->channels =
-        drv_channel_set_new(drv_services_transfer(self->base.services), count, DRV_CODEC_NONE,
+        drv_channel_set_new(drv_services_transfer(self->base.services), links->len, DRV_CODEC_NONE,
                             DRV_CLASS_CONTROL, NULL, channels_changed, self);
     if (self->delta != NULL) {
         drv_channel_set_use_codec(self->disks->channels, dest_delta_codec, self->delta);
         dest_delta_hash(self);
     }
-    return count;
+    return exports;
 }
 
 GPtrArray *
@@ -307,17 +391,19 @@ drv_live_dest_disk(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args)
     DestDisks *disks = self->disks;
     g_autoptr(GError) error = NULL;
     JsonObject *ok = NULL;
+    guint count =
+        disks != NULL && disks->channels != NULL ? drv_channel_set_count(disks->channels) : 0;
     if (drv_job_state(job) != DRV_STATE_COPYING || disks == NULL || disks->channels == NULL ||
         disks->closing || self->peer != peer) {
         error = dest_not_now(self, "takes no disks now");
-    } else if (drv_channel_set_count(disks->channels) >= disks->wanted->len) {
+    } else if (count >= disks->links->len || drv_json_int(args, "index", -1) != count) {
         error = g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL,
-                            "job %s has a connection for each of its disks already", job->rec->id);
+                            "disk %" G_GINT64_FORMAT " of job %s is out of order",
+                            drv_json_int(args, "index", -1), job->rec->id);
     } else {
-        g_autofree char *path = socket_path(self);
-        int fd = dest_connect_qemu(path, &error);
-        if (fd >= 0)
-            ok = drv_channel_set_accept(disks->channels, peer, fd, args, &error);
+        DestLink *link = &g_array_index(disks->links, DestLink, count);
+        ok = drv_channel_set_accept(disks->channels, peer, link->fd, args, &error);
+        link->fd = -1;
     }
     if (ok != NULL) {
         dest_has_begun(self);
@@ -370,8 +456,10 @@ void
 dest_disks_withdraw(gpointer owner)
 {
     LiveDest *self = owner;
-    if (self->disks != NULL)
+    if (self->disks != NULL) {
         g_clear_pointer(&self->disks->channels, drv_channel_set_free);
+        g_clear_pointer(&self->disks->links, g_array_unref);
+    }
     g_clear_pointer(&self->delta, dest_delta_free);
     if (self->qmp == NULL || self->incoming || !is_serving(self))
         drv_steps_next(&self->steps);

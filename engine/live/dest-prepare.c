@@ -263,6 +263,7 @@ static const DrvStep prepare_steps[] = {
     {"the guest does not fit the destination's NUMA nodes", dest_place},
     {"the destination's disks cannot be written to", dest_disks_export},
     {"the destination's disks may not be overwritten", dest_disks_check},
+    {"the destination's disks cannot be written to", dest_disks_connect},
     {"the destination's disks cannot be compared with", dest_delta_plan},
     {"the destination's QEMU does not stay paused", step_stay_paused},
     {"the destination's QEMU refuses the migration capabilities", step_set_capabilities},
@@ -286,9 +287,9 @@ prepared(gpointer owner, GError *error)
     drv_channel_set_near(self->channels, dest_numa_node(self->numa));
     JsonObject *ok = json_object_new();
     json_object_set_object_member(ok, "vm", drv_vm_to_json(self->vm));
-    guint disks = dest_disks_prepared(self);
-    if (disks > 0)
-        json_object_set_int_member(ok, "disks", disks);
+    JsonArray *exports = dest_disks_prepared(self);
+    if (exports != NULL)
+        json_object_set_array_member(ok, "disks", exports);
     if (self->delta != NULL)
         json_object_set_int_member(ok, "delta_block", dest_delta_block(self->delta));
     if (self->direct != NULL)

@@ -114,11 +114,13 @@ void dest_await_begin(LiveDest *self);
 void dest_has_begun(LiveDest *self);
 
 /* dest-disks.c: '--disks mirror'. Steps: exports them; sees that they
- * hold no data. How many there are, ready for
- * their channels; whether all have ended and nobody serves them any more. */
+ * hold no data, and
+ * connects to them. Their exports, for the answer to job.prepare, ready for their channels (NULL:
+ * there are none); whether all have ended and nobody serves them any more. */
 void dest_disks_export(gpointer owner);
 void dest_disks_check(gpointer owner);
-guint dest_disks_prepared(LiveDest *self);
+void dest_disks_connect(gpointer owner);
+JsonArray *dest_disks_prepared(LiveDest *self);
 gboolean dest_disks_closed(LiveDest *self);
 /* For job.loaded. */
 void dest_disks_digests(LiveDest *self, JsonObject *args);

@@ -229,9 +229,9 @@ stop_waiting(LiveSource *self, GError *error)
 }
 
 /* When its guest resets a disk (a reboot does), QEMU waits for all that is under way on it, and its
- * guest waits for QEMU. So that gets ahead of all but what other guests wait for. While the link is
- * down it does not arrive at all, and the guest must not stand still until it is up: a roll-back
- * ends the wait. Takes the error. */
+ * guest waits for QEMU; so 10.0 does when one more mirror begins. So that gets ahead of
+ * all but what other guests wait for. While the link is down it does not arrive at all, and the
+ * guest must not stand still until it is up: a roll-back ends the wait. Takes the error. */
 static void
 not_answered(LiveSource *self, GError *error)
 {
@@ -241,9 +241,9 @@ not_answered(LiveSource *self, GError *error)
         g_error_free(error);
         live_fail(self,
                   g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
-                              "the link to %s is down, and the source's QEMU does not answer: "
-                              "its guest has reset a disk, perhaps, and waits for what is on "
-                              "its way there: try again when the link is up",
+                              "the link to %s is down, and the source's QEMU waits for what is on "
+                              "its way there (its guest has reset a disk, or another mirror was "
+                              "to begin): try again when the link is up",
                               self->spec->to));
     } else if (++self->disks->unanswered < ANSWERS) {
         g_error_free(error);
@@ -304,13 +304,17 @@ ask_jobs(LiveSource *self)
 }
 
 void
+live_disks_watch(LiveSource *self)
+{
+    ask_jobs(self);
+}
+
+void
 live_disks_wait(gpointer owner)
 {
     LiveSource *self = owner;
-    if (!live_disks_any(self)) {
+    if (live_disks_any(self))
+        self->disks->waiting = TRUE;
+    else
         drv_steps_next(&self->steps);
-        return;
-    }
-    self->disks->waiting = TRUE;
-    ask_jobs(self);
 }

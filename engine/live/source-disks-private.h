@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/channel/codec-nbd.h"
+#include "engine/channel/nbd-handshake.h"
 #include "engine/host/disks.h"
 #include "engine/image/delta-send.h"
 #include "engine/live/source-private.h"
@@ -12,8 +13,9 @@
 /* One disk's. */
 typedef struct {
     const DrvDisk *disk;
-    char *id;    /* of the node, the job and the export */
-    gint64 done; /* as QEMU counts */
+    char *id;            /* of the node, the job and the export */
+    DrvNbdExport export; /* as the destination's QEMU serves it */
+    gint64 done;         /* as QEMU counts */
     gint64 total;
     gboolean ready;
     gboolean writing; /* the last error was at the destination's end */
@@ -36,7 +38,10 @@ struct _LiveDisks {
     DrvListener *listener;
     DrvChannelSet *channels; /* NULL: not yet, or hung up */
     DrvNbdTally *tally;      /* of what is written */
-    GQueue connections;      /* that wait for their channel */
+    GQueue arrived;          /* connections that wait to be greeted, one after the other, ... */
+    guint greeted;           /* ... so many have been, ... */
+    gboolean greeting;       /* ... one is being, ... */
+    GQueue connections;      /* ... and those wait for their channel */
     gboolean offering;
     guint at;         /* the mirror that is being begun */
     gboolean waiting; /* the step at hand is that for all to be level */
@@ -44,7 +49,7 @@ struct _LiveDisks {
     GSource *poll;
     guint unanswered;  /* times in a row that QEMU was asked how far it is */
     DrvClass class;    /* how urgent what is sent is by itself */
-    gboolean pressing; /* ... and QEMU, with its guest, stands still until it is sent */
+    gboolean pressing; /* ... but QEMU, with its guest, stands still until it is sent */
 
     gboolean hashing; /* the step at hand is that for the leaves of the destination's disks ... */
     guint fetching;   /* ... for which so many calls are under way ... */
@@ -60,6 +65,8 @@ LiveMirror *live_mirror_at(LiveSource *self, guint i);
 LiveMirror *live_find_mirror(LiveSource *self, const char *id);
 /* Whether QEMU, and so its guest, waits for what is under way to the destination. */
 void live_disks_press(LiveSource *self, gboolean pressing);
+/* source-disks-level.c: the first mirror has begun; from now on QEMU is asked how they are. */
+void live_disks_watch(LiveSource *self);
 /* For blockdev-mirror. */
 JsonNode *live_mirror_args(LiveSource *self, const LiveMirror *mirror);
 /* The mirror has ended, as it was told to, so that it can begin anew. */

@@ -10,8 +10,8 @@
 
 /*
  * The source's half of '--disks mirror': docs/disks.md. QEMU mirrors each disk that the guest can
- * write to into an NBD client of its own, whose connection comes to a socket of ours and is a
- * channel to the destination, where QEMU serves the disk.
+ * write to into an NBD client of its own, whose connection comes to a socket of ours, is greeted
+ * in the name of the destination's QEMU, which serves the disk, and is a channel to that.
  *
  *   before the RAM    a node and a mirror for each disk; all of them brought level ("ready"):
  *                     source-disks-level.c
@@ -22,6 +22,9 @@
  * On failure the connections are closed first (QEMU's main loop may stand waiting for one of them),
  * then what is left of mirrors and nodes is removed: source-disks-undo.c.
  */
+
+/* QEMU is about to do just that: */
+#define GREET_MS 10000
 
 static void
 free_mirror(gpointer data)
@@ -38,6 +41,8 @@ drop_connections(LiveDisks *disks)
 {
     g_clear_pointer(&disks->listener, drv_listener_free);
     g_clear_pointer(&disks->channels, drv_channel_set_free);
+    while (disks->arrived.length > 0)
+        close(GPOINTER_TO_INT(g_queue_pop_head(&disks->arrived)));
     while (disks->connections.length > 0)
         close(GPOINTER_TO_INT(g_queue_pop_head(&disks->connections)));
 }
@@ -96,6 +101,7 @@ disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
     disks->all = all;
     disks->mirrors = g_ptr_array_new_with_free_func(free_mirror);
     disks->tally = drv_nbd_tally_new();
+    g_queue_init(&disks->arrived);
     g_queue_init(&disks->connections);
     for (guint i = 0; i < all->len; i++) {
         if (!drv_disk_is_written(all->pdata[i]))
@@ -139,13 +145,24 @@ live_disks_ask(LiveSource *self, JsonObject *args)
     }
 }
 
+static gboolean
+take_exports(LiveSource *self, JsonArray *exports, GError **error)
+{
+    for (guint i = 0; i < self->disks->mirrors->len; i++)
+        if (!drv_nbd_export_from_json(drv_json_element(exports, i),
+                                      &live_mirror_at(self, i)->export, error))
+            return FALSE;
+    return TRUE;
+}
+
 gboolean
 live_disks_agreed(LiveSource *self, JsonObject *ok, GError **error)
 {
     if (!live_disks_any(self))
         return TRUE;
-    if (drv_json_int(ok, "disks", 0) == self->disks->mirrors->len)
-        return live_delta_agreed(self, ok, error);
+    JsonArray *exports = drv_json_array(ok, "disks");
+    if (exports != NULL && json_array_get_length(exports) == self->disks->mirrors->len)
+        return take_exports(self, exports, error) && live_delta_agreed(self, ok, error);
     g_set_error_literal(error, DRV_ERROR, DRV_ERROR_PROTOCOL,
                         "the destination's drover does not take disks: install the same version "
                         "there, or move the guest without '--disks mirror'");
@@ -185,6 +202,7 @@ offer_next(LiveSource *self)
     int fd = GPOINTER_TO_INT(g_queue_pop_head(&disks->connections));
     JsonObject *args = json_object_new();
     json_object_set_string_member(args, "job", self->base.rec->id);
+    json_object_set_int_member(args, "index", drv_channel_set_count(disks->channels));
     if (!drv_channel_set_offer(disks->channels, self->peer, fd, args, &error)) {
         json_object_unref(args);
         live_fail(self, error);
@@ -194,20 +212,63 @@ offer_next(LiveSource *self)
     drv_peer_call(self->peer, "job.disk", args, channel_opened, drv_job_ref(&self->base));
 }
 
+static void greet_next(LiveSource *self);
+
+static void
+greeted(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    LiveSource *self = live_source(job);
+    LiveDisks *disks = self->disks;
+    GError *error = NULL;
+    int fd = drv_nbd_agree_finish(result, NULL, &error);
+    disks->greeting = FALSE;
+    if (disks->channels == NULL) { /* hung up */
+        g_clear_error(&error);
+        if (fd >= 0)
+            close(fd);
+    } else if (fd < 0) {
+        g_prefix_error(&error, "disk '%s', the source's QEMU: ",
+                       live_mirror_at(self, disks->greeted)->disk->name);
+        live_fail(self, error);
+    } else {
+        disks->greeted++;
+        g_queue_push_tail(&disks->connections, GINT_TO_POINTER(fd));
+        offer_next(self);
+        greet_next(self);
+    }
+}
+
+/* Without the destination: QEMU's main loop waits for this, and so does the guest for its devices,
+ * however long the link is, and whether or not it is up. Mirrors are begun one after the other, so
+ * this is the connection of the one of that number. */
+static void
+greet_next(LiveSource *self)
+{
+    LiveDisks *disks = self->disks;
+    if (disks->greeting || disks->arrived.length == 0)
+        return;
+    int fd = GPOINTER_TO_INT(g_queue_pop_head(&disks->arrived));
+    const LiveMirror *mirror = live_mirror_at(self, disks->greeted);
+    disks->greeting = TRUE;
+    drv_nbd_welcome_async(fd, mirror->id, GREET_MS, &mirror->export, NULL, greeted,
+                          drv_job_ref(&self->base));
+}
+
 static void
 on_connection(int fd, gpointer data)
 {
     LiveSource *self = data;
     LiveDisks *disks = self->disks;
-    guint taken = drv_channel_set_count(disks->channels) + disks->connections.length;
+    guint taken = disks->greeted + disks->greeting + disks->arrived.length;
     if (self->peer == NULL || taken >= disks->mirrors->len) {
         g_warning("job %s: one connection too many on its disks' socket was closed",
                   self->base.rec->id);
         close(fd);
         return;
     }
-    g_queue_push_tail(&disks->connections, GINT_TO_POINTER(fd));
-    offer_next(self);
+    g_queue_push_tail(&disks->arrived, GINT_TO_POINTER(fd));
+    greet_next(self);
 }
 
 static void
@@ -223,7 +284,6 @@ channels_changed(DrvChannelSet *set, gpointer data)
 
 /* --- beginning --- */
 
-/* Mirrors are begun one after the other, so this is the connection of the one of that number. */
 static DrvChannelCodec *
 make_codec(guint index, gpointer data)
 {
@@ -300,9 +360,13 @@ mirror_begun(GObject *source, GAsyncResult *result, gpointer ticket)
     LiveSource *self = live_redeem(ticket, &keep);
     if (self == NULL)
         return;
-    if (reply == NULL)
+    if (reply == NULL) {
         cannot_mirror(self, g_steal_pointer(&error));
-    else if (++self->disks->at < self->disks->mirrors->len)
+        return;
+    }
+    if (self->disks->at == 0)
+        live_disks_watch(self);
+    if (++self->disks->at < self->disks->mirrors->len)
         add_node(self);
     else
         drv_steps_next(&self->steps);
@@ -323,7 +387,6 @@ node_added(GObject *source, GAsyncResult *result, gpointer ticket)
                                                                 "QEMU has closed its QMP socket"));
         return;
     }
-    live_disks_press(self, FALSE);
     const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
     qmp_client_execute_async(self->qmp, "blockdev-mirror", live_mirror_args(self, mirror),
                              QMP_TIMEOUT_MS, self->steps.cancellable, mirror_begun,
@@ -332,15 +395,11 @@ node_added(GObject *source, GAsyncResult *result, gpointer ticket)
 
 /* QEMU itself finds blocks of zeroes in what the guest writes ("detect-zeroes") and sends them as
  * such; with "discard" it may leave holes where they are. But then it would begin with clearing all
- * of the target, and what that holds is of use in a delta: image/delta-writer.c.
- *
- * Its main loop waits while the connection is made, and so does the guest for its devices: that
- * gets ahead of other guests' memory. */
+ * of the target, and what that holds is of use in a delta: image/delta-writer.c. */
 static void
 add_node(LiveSource *self)
 {
     const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
-    live_disks_press(self, TRUE);
     g_autofree char *path =
         drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
     JsonNode *args =

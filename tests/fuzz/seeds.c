@@ -181,20 +181,13 @@ write_qmp(const char *dir)
     write_seeds(dir, "qmp", "replies", sample, 8);
 }
 
-/* Flags, two options, and requests of both kinds, one with data. */
+/* Requests, one of them with data. */
 static void
 write_nbd(const char *dir)
 {
     guint8 bytes[256] = {0};
     DrvCursor c = drv_cursor_writer(bytes, sizeof bytes);
     g_autoptr(GByteArray) sample = g_byte_array_new();
-    drv_cursor_put_u32(&c, 3);
-    for (guint32 len = 0; len <= 8; len += 8) {
-        drv_cursor_put_u64(&c, 0x49484156454f5054); /* IHAVEOPT */
-        drv_cursor_put_u32(&c, 7);
-        drv_cursor_put_u32(&c, len);
-        drv_cursor_take(&c, len);
-    }
     for (guint16 type = 0; type < 7; type += type == 1 ? 5 : 1) { /* read, write, write zeroes */
         drv_cursor_put_u32(&c, 0x25609513);
         drv_cursor_put_u16(&c, 1);
