@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/copy/view.h"
+#include "engine/job/ask.h"
 #include "qmp/qmp.h"
 
 /* What the files of a view share. */
@@ -53,15 +54,8 @@ void view_drop_qmp(DrvDiskView *view);
 /* The job is told that there is no view any more; takes the error. */
 void view_give_up(DrvDiskView *view, GError *error);
 
-/* The step at hand is 'command'; 'callback' NULL: nothing but whether QEMU does it. Takes 'args'.
- */
-void view_ask(DrvDiskView *view, const char *command, JsonNode *args, GAsyncReadyCallback callback);
-/* What QEMU said to it: '*reply', owned by the caller, or '*error'. NULL: nobody is interested any
- * more. */
-DrvDiskView *view_hear(GObject *source, GAsyncResult *result, gpointer ticket, DrvDiskView **keep,
-                       JsonNode **reply, GError **error);
-/* The step is done, or has failed; takes the error. */
-void view_step_done(DrvDiskView *view, GError *error);
+/* The step at hand is 'command': engine/job/ask.h. Takes 'args'. */
+void view_ask(DrvDiskView *view, const char *command, JsonNode *args, DrvAnswered answered);
 /* 'what' of the record was refused by QEMU, if 'error' says so. */
 void view_not_ours(DrvDiskView *view, const char *what, const GError *error);
 

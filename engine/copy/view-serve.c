@@ -44,25 +44,21 @@ view_not_ours(DrvDiskView *view, const char *what, const GError *error)
 }
 
 static void
-server_started(GObject *source, GAsyncResult *result, gpointer ticket)
+server_started(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    g_autoptr(GError) error = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
-    if (self == NULL)
-        return;
-    if (reply != NULL) {
+    DrvDiskView *self = owner;
+    if (reply == NULL) {
+        const GError *why = *error;
+        view_not_ours(self, "server", why);
+        drv_steps_fail(
+            &self->steps,
+            g_error_new(why->domain, why->code,
+                        "%s: QEMU has one NBD server, so if it serves something else already,"
+                        " end that with 'nbd-server-stop'",
+                        why->message));
+    } else {
         drv_steps_next(&self->steps);
-        return;
     }
-    view_not_ours(self, "server", error);
-    drv_steps_fail(
-        &self->steps,
-        g_error_new(error->domain, error->code,
-                    "%s: QEMU has one NBD server, so if it serves something else already,"
-                    " end that with 'nbd-server-stop'",
-                    error->message));
 }
 
 void
@@ -180,7 +176,7 @@ greeted(GObject *source, GAsyncResult *result, gpointer ticket)
                             GREET_S);
     }
     if (at_hand) {
-        view_step_done(self, error);
+        drv_steps_over(&self->steps, error);
     } else {
         g_clear_error(&error);
         view_undo_when_free(self);

@@ -22,26 +22,20 @@
 #define BUSY_MS 60000
 
 static void
-done(GObject *source, GAsyncResult *result, gpointer ticket)
+done(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    g_autoptr(GError) error = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
-    if (self == NULL)
-        return;
+    DrvDiskView *self = owner;
     if (reply == NULL)
-        g_debug("taking a disk's view back: %s", error->message);
+        g_debug("taking a disk's view back: %s", (*error)->message);
     drv_steps_next(&self->steps);
 }
 
 /* 'args' is taken. */
 static void
-ask(DrvDiskView *self, const char *command, JsonNode *args, GAsyncReadyCallback callback)
+ask(DrvDiskView *self, const char *command, JsonNode *args, DrvAnswered answered)
 {
     if (self->qmp != NULL) {
-        qmp_client_execute_async(self->qmp, command, args, VIEW_QMP_MS, self->steps.cancellable,
-                                 callback, view_ticket(self));
+        view_ask(self, command, args, answered);
         return;
     }
     g_clear_pointer(&args, json_node_unref);
@@ -197,13 +191,9 @@ below_filter(DrvDiskView *self, JsonObject *graph)
  * filter: that is what the guest writes to now. A QEMU that does not tell its nodes gets the disk
  * as it was; it refuses that where the disk has an overlay. */
 static void
-graph_known(GObject *source, GAsyncResult *result, gpointer ticket)
+graph_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, NULL);
-    if (self == NULL)
-        return;
+    DrvDiskView *self = owner;
     JsonObject *view = view_record(self);
     const char *disk = drv_json_string(view, "node", "");
     const char *below = below_filter(self, qmp_node_object(reply));
@@ -215,13 +205,9 @@ graph_known(GObject *source, GAsyncResult *result, gpointer ticket)
 }
 
 static void
-disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
+disks_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, NULL);
-    if (self == NULL)
-        return;
+    DrvDiskView *self = owner;
     if (has_filter(self, reply))
         ask(self, "x-debug-query-block-graph", NULL, graph_known);
     else
@@ -260,13 +246,9 @@ is_scratch(DrvDiskView *self, JsonObject *set)
 }
 
 static void
-files_known(GObject *source, GAsyncResult *result, gpointer ticket)
+files_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, NULL);
-    if (self == NULL)
-        return;
+    DrvDiskView *self = owner;
     JsonArray *sets = qmp_node_array(reply);
     for (guint i = 0; sets != NULL && i < json_array_get_length(sets); i++) {
         JsonObject *set = qmp_node_object(json_array_get_element(sets, i));
@@ -301,16 +283,11 @@ step_bitmap(gpointer owner)
 }
 
 static void
-nodes_known(GObject *source, GAsyncResult *result, gpointer ticket)
+nodes_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    g_autoptr(GError) error = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
-    if (self == NULL)
-        return;
+    DrvDiskView *self = owner;
     if (reply == NULL && self->qmp != NULL)
-        may_have(self, error);
+        may_have(self, *error);
     JsonArray *nodes = qmp_node_array(reply);
     for (guint i = 0; nodes != NULL && i < json_array_get_length(nodes); i++) {
         const char *name =

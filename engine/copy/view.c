@@ -162,42 +162,17 @@ step_connect(gpointer owner)
                              step_connected, view_ticket(self));
 }
 
-DrvDiskView *
-view_hear(GObject *source, GAsyncResult *result, gpointer ticket, DrvDiskView **keep,
-          JsonNode **reply, GError **error)
-{
-    *reply = qmp_client_execute_finish(QMP_CLIENT(source), result, error);
-    DrvDiskView *self = view_redeem(ticket, keep);
-    if (self == NULL)
-        g_clear_error(error);
-    return self;
-}
-
-void
-view_step_done(DrvDiskView *view, GError *error)
-{
-    if (error != NULL)
-        drv_steps_fail(&view->steps, error);
-    else
-        drv_steps_next(&view->steps);
-}
-
 static void
-answered(GObject *source, GAsyncResult *result, gpointer ticket)
+release_owner(gpointer owner)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    GError *error = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
-    if (self != NULL)
-        view_step_done(self, error);
+    view_release(owner);
 }
 
 void
-view_ask(DrvDiskView *view, const char *command, JsonNode *args, GAsyncReadyCallback callback)
+view_ask(DrvDiskView *view, const char *command, JsonNode *args, DrvAnswered answered)
 {
-    qmp_client_execute_async(view->qmp, command, args, VIEW_QMP_MS, view->steps.cancellable,
-                             callback != NULL ? callback : answered, view_ticket(view));
+    drv_steps_ask(&view->steps, view_ticket(view), release_owner, view->qmp, command, args,
+                  VIEW_QMP_MS, answered);
 }
 
 /* What becomes of it does not matter. */
@@ -299,17 +274,12 @@ take_disk(DrvDiskView *self, JsonNode *blocks, GError **error)
 }
 
 static void
-disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
+disks_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    GError *error = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
-    if (self == NULL)
-        return;
+    DrvDiskView *self = owner;
     if (reply != NULL)
-        take_disk(self, reply, &error);
-    view_step_done(self, error);
+        take_disk(self, reply, error);
+    drv_steps_over(&self->steps, g_steal_pointer(error));
 }
 
 static void
@@ -321,17 +291,12 @@ step_look(gpointer owner)
 /* --- the bitmap --- */
 
 static void
-bitmap_begun(GObject *source, GAsyncResult *result, gpointer ticket)
+bitmap_begun(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    GError *error = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
-    if (self == NULL)
-        return;
+    DrvDiskView *self = owner;
     if (reply == NULL)
-        view_not_ours(self, "bitmap", error);
-    view_step_done(self, error);
+        view_not_ours(self, "bitmap", *error);
+    drv_steps_over(&self->steps, g_steal_pointer(error));
 }
 
 static void
@@ -392,33 +357,23 @@ make_scratch(DrvDiskView *self, GError **error)
 }
 
 static void
-scratch_added(GObject *source, GAsyncResult *result, gpointer ticket)
+scratch_added(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    GError *error = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
-    if (self == NULL)
-        return;
+    DrvDiskView *self = owner;
     /* QEMU has opened it, and does not need it under that name any more. */
     if (self->qmp != NULL)
         qmp_client_execute_async(self->qmp, "remove-fd",
                                  qmp_args("fdset-id", "x", self->fdset, NULL), VIEW_QMP_MS, NULL,
                                  forget, NULL);
-    view_step_done(self, error);
+    drv_steps_over(&self->steps, g_steal_pointer(error));
 }
 
 static void
-scratch_handed_over(GObject *source, GAsyncResult *result, gpointer ticket)
+scratch_handed_over(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    GError *error = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
-    if (self == NULL)
-        return;
+    DrvDiskView *self = owner;
     if (reply == NULL) {
-        drv_steps_fail(&self->steps, error);
+        drv_steps_fail(&self->steps, g_steal_pointer(error));
     } else if (!qmp_get_int(qmp_node_object(reply), "fdset-id", &self->fdset) ||
                self->qmp == NULL) {
         drv_steps_fail(&self->steps,
@@ -443,15 +398,15 @@ step_scratch(gpointer owner)
     if (!make_scratch(self, &error))
         drv_steps_fail(&self->steps, error);
     else
-        qmp_client_execute_with_fd_async(
-            self->qmp, "add-fd", qmp_args("opaque", "s", self->scratch, NULL), self->scratch_fd,
-            VIEW_QMP_MS, self->steps.cancellable, scratch_handed_over, view_ticket(self));
+        drv_steps_ask_with_fd(&self->steps, view_ticket(self), release_owner, self->qmp, "add-fd",
+                              qmp_args("opaque", "s", self->scratch, NULL), self->scratch_fd,
+                              VIEW_QMP_MS, scratch_handed_over);
 }
 
 /* --- the view --- */
 
 static void
-add_filter(DrvDiskView *self, GAsyncReadyCallback callback)
+add_filter(DrvDiskView *self, DrvAnswered answered)
 {
     JsonNode *args =
         qmp_args("driver", "s", "copy-before-write", "node-name", "s", self->filter, "file", "s",
@@ -459,24 +414,18 @@ add_filter(DrvDiskView *self, GAsyncReadyCallback callback)
                  "on-cbw-error", "s", "break-snapshot", "cbw-timeout", "i", SCRATCH_SLOW_S, NULL);
     if (!self->plain)
         json_object_set_int_member(json_node_get_object(args), "min-cluster-size", CLUSTER);
-    view_ask(self, "blockdev-add", args, callback);
+    view_ask(self, "blockdev-add", args, answered);
 }
 
 static void
-filter_added(GObject *source, GAsyncResult *result, gpointer ticket)
+filter_added(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    GError *error = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
-    if (self == NULL)
-        return;
-    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND) && self->qmp != NULL) {
-        g_error_free(error);
+    DrvDiskView *self = owner;
+    if (g_error_matches(*error, QMP_ERROR, QMP_ERROR_COMMAND) && self->qmp != NULL) {
         self->plain = TRUE;
         add_filter(self, NULL);
     } else {
-        view_step_done(self, error);
+        drv_steps_over(&self->steps, g_steal_pointer(error));
     }
 }
 
@@ -487,21 +436,16 @@ step_filter(gpointer owner)
 }
 
 static void
-iothreads_known(GObject *source, GAsyncResult *result, gpointer ticket)
+iothreads_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvDiskView) keep = NULL;
-    g_autoptr(JsonNode) reply = NULL;
-    GError *error = NULL;
-    DrvDiskView *self = view_hear(source, result, ticket, &keep, &reply, &error);
-    if (self == NULL)
-        return;
+    DrvDiskView *self = owner;
     JsonArray *threads = qmp_node_array(reply);
     if (reply != NULL && (threads == NULL || json_array_get_length(threads) > 0))
-        error = g_error_new_literal(DRV_ERROR, DRV_ERROR_STATE,
-                                    "this QEMU has iothreads, and one before 9.2 may end when such "
-                                    "a disk is read by somebody else: copy its image when the VM "
-                                    "is off, or run the VM with a newer QEMU");
-    view_step_done(self, error);
+        g_set_error_literal(error, DRV_ERROR, DRV_ERROR_STATE,
+                            "this QEMU has iothreads, and one before 9.2 may end when such "
+                            "a disk is read by somebody else: copy its image when the VM "
+                            "is off, or run the VM with a newer QEMU");
+    drv_steps_over(&self->steps, g_steal_pointer(error));
 }
 
 static void

@@ -33,30 +33,22 @@ step_connect_qmp(gpointer owner)
 }
 
 static void
-known(GObject *source, GAsyncResult *result, gpointer ticket)
+known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    GError *error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    Disks *self = drv_job_redeem(ticket, &keep);
-    if (self == NULL) {
-        g_clear_error(&error);
-        return;
-    }
+    Disks *self = owner;
     if (reply != NULL)
-        self->disks = drv_disks_parse(reply, &error);
+        self->disks = drv_disks_parse(reply, error);
     if (self->disks != NULL)
         self->images = drv_disk_images_parse(reply);
     drv_look_close_qmp(&self->look);
-    drv_look_step_done(&self->look, error);
+    drv_look_step_done(&self->look, g_steal_pointer(error));
 }
 
 static void
 step_ask(gpointer owner)
 {
     Disks *self = owner;
-    qmp_client_execute_async(self->look.qmp, "query-block", NULL, QMP_TIMEOUT_MS,
-                             self->look.steps.cancellable, known, drv_look_ticket(&self->look));
+    drv_job_ask(&self->look.steps, self->look.qmp, "query-block", NULL, QMP_TIMEOUT_MS, known);
 }
 
 /* --- what the destination is asked for --- */

@@ -290,3 +290,17 @@ drv_job_redeem(gpointer ticket, DrvJob **keep)
     *keep = owner;
     return good ? owner : NULL;
 }
+
+static void
+unref_owner(gpointer job)
+{
+    drv_job_unref(job);
+}
+
+void
+drv_job_ask(DrvSteps *steps, QmpClient *qmp, const char *command, JsonNode *args, guint timeout_ms,
+            DrvAnswered answered)
+{
+    drv_steps_ask(steps, drv_job_ticket(steps), unref_owner, qmp, command, args, timeout_ms,
+                  answered);
+}

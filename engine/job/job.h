@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
+#include "engine/job/ask.h"
 #include "engine/job/record-json.h"
 #include "engine/job/services.h"
-#include "engine/job/steps.h"
 
 #include <json-glib/json-glib.h>
 
@@ -98,3 +98,6 @@ DrvTicket *drv_job_ticket(DrvSteps *steps);
 /* The job, or NULL when the step is no longer the one at hand. Either way 'keep' receives the
  * ticket's reference, for the caller's scope. */
 gpointer drv_job_redeem(gpointer ticket, DrvJob **keep);
+/* The job's step at hand is a command of QEMU's: ask.h. Takes 'args'. */
+void drv_job_ask(DrvSteps *steps, QmpClient *qmp, const char *command, JsonNode *args,
+                 guint timeout_ms, DrvAnswered answered);

@@ -69,6 +69,15 @@ drv_steps_fail(DrvSteps *steps, GError *error)
     done(steps->owner, error);
 }
 
+void
+drv_steps_over(DrvSteps *steps, GError *error)
+{
+    if (error != NULL)
+        drv_steps_fail(steps, error);
+    else
+        drv_steps_next(steps);
+}
+
 DrvTicket *
 drv_steps_ticket(DrvSteps *steps, gpointer (*ref)(gpointer))
 {

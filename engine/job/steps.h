@@ -33,6 +33,8 @@ gboolean drv_steps_running(const DrvSteps *steps);
 /* The step at hand has succeeded, or failed (takes the error and names the step in it). */
 void drv_steps_next(DrvSteps *steps);
 void drv_steps_fail(DrvSteps *steps, GError *error);
+/* The one or, with an error (taken), the other. */
+void drv_steps_over(DrvSteps *steps, GError *error);
 
 /* For a step's callback data: remembers which step of which sequence it belongs to. */
 typedef struct _DrvTicket DrvTicket;

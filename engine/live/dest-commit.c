@@ -49,23 +49,15 @@ set_may_have_run(LiveDest *self, gboolean may)
 }
 
 static void
-continued(GObject *source, GAsyncResult *result, gpointer ticket)
+continued(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveDest *self = owner;
     /* QEMU's own no is certain; silence is not, nor is a no to a second try. */
-    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
+    if (g_error_matches(*error, QMP_ERROR, QMP_ERROR_COMMAND))
         set_may_have_run(self, self->ran_before);
-    if (reply == NULL) {
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-        return;
-    }
-    self->ran_us = g_get_monotonic_time();
-    drv_steps_next(&self->steps);
+    if (reply != NULL)
+        self->ran_us = g_get_monotonic_time();
+    drv_steps_over(&self->steps, g_steal_pointer(error));
 }
 
 /* A run state that a guest which never ran here does not have. */
@@ -77,13 +69,9 @@ shows_that_it_ran(const char *status)
 }
 
 static void
-run_state_known(GObject *source, GAsyncResult *result, gpointer ticket)
+run_state_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveDest *self = owner;
     self->ran = shows_that_it_ran(qmp_get_string(qmp_node_object(reply), "status"));
     drv_steps_next(&self->steps);
 }
@@ -98,8 +86,7 @@ step_look(gpointer owner)
     if (!self->may_have_run)
         drv_steps_next(&self->steps);
     else
-        qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS,
-                                 self->steps.cancellable, run_state_known, dest_ticket(self));
+        dest_ask(self, "query-status", NULL, run_state_known);
 }
 
 static void
@@ -112,8 +99,7 @@ step_continue(gpointer owner)
     }
     self->ran_before = self->may_have_run;
     set_may_have_run(self, TRUE);
-    qmp_client_execute_async(self->qmp, "cont", NULL, QMP_TIMEOUT_MS, self->steps.cancellable,
-                             continued, dest_ticket(self));
+    dest_ask(self, "cont", NULL, continued);
 }
 
 static const DrvStep commit_steps[] = {

@@ -113,81 +113,48 @@ step_describe(gpointer owner)
                           dest_ticket(self));
 }
 
-static void
-executed(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    if (reply == NULL)
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-    else
-        drv_steps_next(&self->steps);
-}
-
-static void
-execute(LiveDest *self, const char *command, JsonNode *args)
-{
-    qmp_client_execute_async(self->qmp, command, args, QMP_TIMEOUT_MS, self->steps.cancellable,
-                             executed, dest_ticket(self));
-}
-
 /* While it waits for a migration, 'stop' makes QEMU stay paused after loading, whether or not it
  * was started with -S: the guest must not run here before COMMIT. */
 static void
 step_stay_paused(gpointer owner)
 {
-    execute(owner, "stop", NULL);
+    dest_ask(owner, "stop", NULL, NULL);
 }
 
 /* A setting's step is two commands: what QEMU knows of, and then what it is to be. */
 static void
-set_known(GObject *source, GAsyncResult *result, gpointer ticket, const char *command,
+set_known(LiveDest *self, JsonNode *known, GError **error, const char *command,
           JsonNode *(*make)(JsonNode *known, const DrvSettings *settings))
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) known = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    if (known == NULL) {
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-        return;
-    }
     DrvSettings settings = {.multifd = self->multifd};
-    execute(self, command, make(known, &settings));
+    if (known != NULL)
+        dest_ask(self, command, make(known, &settings), NULL);
+    else
+        drv_steps_fail(&self->steps, g_steal_pointer(error));
 }
 
 static void
-capabilities_known(GObject *source, GAsyncResult *result, gpointer ticket)
+capabilities_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    set_known(source, result, ticket, "migrate-set-capabilities", drv_settings_capabilities);
+    set_known(owner, reply, error, "migrate-set-capabilities", drv_settings_capabilities);
 }
 
 static void
 step_set_capabilities(gpointer owner)
 {
-    LiveDest *self = owner;
-    qmp_client_execute_async(self->qmp, "query-migrate-capabilities", NULL, QMP_TIMEOUT_MS,
-                             self->steps.cancellable, capabilities_known, dest_ticket(self));
+    dest_ask(owner, "query-migrate-capabilities", NULL, capabilities_known);
 }
 
 static void
-parameters_known(GObject *source, GAsyncResult *result, gpointer ticket)
+parameters_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    set_known(source, result, ticket, "migrate-set-parameters", drv_settings_parameters);
+    set_known(owner, reply, error, "migrate-set-parameters", drv_settings_parameters);
 }
 
 static void
 step_set_parameters(gpointer owner)
 {
-    LiveDest *self = owner;
-    qmp_client_execute_async(self->qmp, "query-migrate-parameters", NULL, QMP_TIMEOUT_MS,
-                             self->steps.cancellable, parameters_known, dest_ticket(self));
+    dest_ask(owner, "query-migrate-parameters", NULL, parameters_known);
 }
 
 /* Whether QEMU was given to this job for good: then it is ended when the job fails. */
@@ -201,30 +168,25 @@ set_incoming(LiveDest *self, gboolean incoming)
 static void begin_incoming(LiveDest *self);
 
 static void
-listening(GObject *source, GAsyncResult *result, gpointer ticket)
+listening(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveDest *self = owner;
     if (reply != NULL) {
         drv_steps_next(&self->steps);
         return;
     }
-    if (!self->plain_incoming && g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND) &&
-        strstr(error->message, "exit-on-error") != NULL) {
+    if (!self->plain_incoming && g_error_matches(*error, QMP_ERROR, QMP_ERROR_COMMAND) &&
+        strstr((*error)->message, "exit-on-error") != NULL) {
         self->plain_incoming = TRUE;
         begin_incoming(self);
         return;
     }
     /* It waits for somebody else's migration, say: then it is not ours to end. */
-    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
+    if (g_error_matches(*error, QMP_ERROR, QMP_ERROR_COMMAND))
         set_incoming(self, FALSE);
     drv_steps_fail(&self->steps,
-                   g_error_new(error->domain, error->code,
-                               "%s: start one anew with '-incoming defer -S'", error->message));
+                   g_error_new((*error)->domain, (*error)->code,
+                               "%s: start one anew with '-incoming defer -S'", (*error)->message));
 }
 
 static void
@@ -237,8 +199,7 @@ begin_incoming(LiveDest *self)
      * cannot refuses the word. */
     if (!self->plain_incoming)
         json_object_set_boolean_member(json_node_get_object(args), "exit-on-error", FALSE);
-    qmp_client_execute_async(self->qmp, "migrate-incoming", args, QMP_TIMEOUT_MS,
-                             self->steps.cancellable, listening, dest_ticket(self));
+    dest_ask(self, "migrate-incoming", args, listening);
 }
 
 static void

@@ -78,6 +78,8 @@ typedef struct {
 LiveDest *live_dest(DrvJob *job);
 DrvTicket *dest_ticket(LiveDest *self);
 LiveDest *dest_redeem(gpointer ticket, DrvJob **keep);
+/* The step at hand is a command of QEMU's: engine/job/ask.h. Takes 'args'. */
+void dest_ask(LiveDest *self, const char *command, JsonNode *args, DrvAnswered answered);
 /* Ends the attempt; takes the error. */
 void dest_fail(LiveDest *self, GError *error);
 /* The refusal of a call that comes at the wrong time, with what the job has run into, if it has:

@@ -45,6 +45,12 @@ dest_redeem(gpointer ticket, DrvJob **keep)
 }
 
 void
+dest_ask(LiveDest *self, const char *command, JsonNode *args, DrvAnswered answered)
+{
+    drv_job_ask(&self->steps, self->qmp, command, args, QMP_TIMEOUT_MS, answered);
+}
+
+void
 dest_clear_source(GSource **source)
 {
     if (*source != NULL) {
@@ -367,13 +373,9 @@ dest_fail(LiveDest *self, GError *error)
  * it was --- */
 
 static void
-quit_tried(GObject *source, GAsyncResult *result, gpointer ticket)
+quit_tried(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveDest *self = owner;
     self->quits = reply != NULL;
     drv_steps_next(&self->steps);
 }
@@ -408,8 +410,7 @@ step_quit(gpointer owner)
     if (self->qmp == NULL || !self->incoming)
         drv_steps_next(&self->steps);
     else
-        qmp_client_execute_async(self->qmp, "quit", NULL, QUIT_MS, self->steps.cancellable,
-                                 quit_tried, dest_ticket(self));
+        drv_job_ask(&self->steps, self->qmp, "quit", NULL, QUIT_MS, quit_tried);
 }
 
 typedef struct {

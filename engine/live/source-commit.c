@@ -140,13 +140,9 @@ step_quit_connect(gpointer owner)
 }
 
 static void
-figures_known(GObject *source, GAsyncResult *result, gpointer ticket)
+figures_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     if (qmp_node_object(reply) != NULL)
         live_take_figures(self, qmp_node_object(reply));
     drv_steps_next(&self->steps);
@@ -160,22 +156,16 @@ step_last_figures(gpointer owner)
     if (self->qmp == NULL)
         drv_steps_next(&self->steps);
     else
-        qmp_client_execute_async(self->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS,
-                                 self->steps.cancellable, figures_known, live_ticket(self));
+        live_ask(self, "query-migrate", NULL, figures_known);
 }
 
 static void
-unlimited(GObject *source, GAsyncResult *result, gpointer ticket)
+unlimited(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     if (reply == NULL)
         g_warning("job %s: the source's QEMU keeps the guest's dirty limit: %s", self->base.rec->id,
-                  error->message);
+                  (*error)->message);
     drv_steps_next(&self->steps);
 }
 
@@ -187,22 +177,16 @@ step_unlimit(gpointer owner)
     if (self->qmp == NULL || !drv_json_flag(self->base.detail, "dirty_limit", FALSE))
         drv_steps_next(&self->steps);
     else
-        qmp_client_execute_async(self->qmp, "cancel-vcpu-dirty-limit", NULL, QMP_TIMEOUT_MS,
-                                 self->steps.cancellable, unlimited, live_ticket(self));
+        live_ask(self, "cancel-vcpu-dirty-limit", NULL, unlimited);
 }
 
 static void
-source_quit(GObject *source, GAsyncResult *result, gpointer ticket)
+source_quit(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    if (reply == NULL && !g_error_matches(error, QMP_ERROR, QMP_ERROR_CLOSED))
+    LiveSource *self = owner;
+    if (reply == NULL && !g_error_matches(*error, QMP_ERROR, QMP_ERROR_CLOSED))
         g_warning("job %s: the source's QEMU, stopped, did not quit: %s: end it by hand",
-                  self->base.rec->id, error->message);
+                  self->base.rec->id, (*error)->message);
     drv_steps_next(&self->steps);
 }
 
@@ -213,8 +197,7 @@ step_quit(gpointer owner)
     if (self->qmp == NULL || self->spec->keep_source)
         drv_steps_next(&self->steps);
     else
-        qmp_client_execute_async(self->qmp, "quit", NULL, QUIT_MS, self->steps.cancellable,
-                                 source_quit, live_ticket(self));
+        drv_job_ask(&self->steps, self->qmp, "quit", NULL, QUIT_MS, source_quit);
 }
 
 static const DrvStep leave_steps[] = {

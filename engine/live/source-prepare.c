@@ -148,50 +148,35 @@ step_describe(gpointer owner)
 /* --- the settings to be put back --- */
 
 static void
-remember(GObject *source, GAsyncResult *result, gpointer ticket, const char *member)
+remember(LiveSource *self, const char *member, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    JsonNode *reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL) {
-        g_clear_pointer(&reply, json_node_unref);
-        return;
-    }
-    if (reply == NULL) {
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-        return;
-    }
-    json_object_set_member(self->base.detail, member, reply);
-    drv_steps_next(&self->steps);
+    if (reply != NULL)
+        json_object_set_member(self->base.detail, member, json_node_ref(reply));
+    drv_steps_over(&self->steps, g_steal_pointer(error));
 }
 
 static void
-capabilities_known(GObject *source, GAsyncResult *result, gpointer ticket)
+capabilities_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    remember(source, result, ticket, "capabilities");
+    remember(owner, "capabilities", reply, error);
 }
 
 static void
 step_remember_capabilities(gpointer owner)
 {
-    LiveSource *self = owner;
-    qmp_client_execute_async(self->qmp, "query-migrate-capabilities", NULL, QMP_TIMEOUT_MS,
-                             self->steps.cancellable, capabilities_known, live_ticket(self));
+    live_ask(owner, "query-migrate-capabilities", NULL, capabilities_known);
 }
 
 static void
-parameters_known(GObject *source, GAsyncResult *result, gpointer ticket)
+parameters_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    remember(source, result, ticket, "parameters");
+    remember(owner, "parameters", reply, error);
 }
 
 static void
 step_remember_parameters(gpointer owner)
 {
-    LiveSource *self = owner;
-    qmp_client_execute_async(self->qmp, "query-migrate-parameters", NULL, QMP_TIMEOUT_MS,
-                             self->steps.cancellable, parameters_known, live_ticket(self));
+    live_ask(owner, "query-migrate-parameters", NULL, parameters_known);
 }
 
 /* --- the peer --- */
@@ -274,9 +259,10 @@ step_set_capabilities(gpointer owner)
         return;
     }
     self->touched = TRUE;
-    live_execute(self, "migrate-set-capabilities",
-                 drv_settings_capabilities(
-                     json_object_get_member(self->base.detail, "capabilities"), &settings));
+    live_ask(self, "migrate-set-capabilities",
+             drv_settings_capabilities(json_object_get_member(self->base.detail, "capabilities"),
+                                       &settings),
+             NULL);
 }
 
 static void
@@ -284,9 +270,10 @@ step_set_parameters(gpointer owner)
 {
     LiveSource *self = owner;
     const DrvSettings settings = settings_of(self);
-    live_execute(self, "migrate-set-parameters",
-                 drv_settings_parameters(json_object_get_member(self->base.detail, "parameters"),
-                                         &settings));
+    live_ask(
+        self, "migrate-set-parameters",
+        drv_settings_parameters(json_object_get_member(self->base.detail, "parameters"), &settings),
+        NULL);
 }
 
 DrvCodec
@@ -331,20 +318,12 @@ set_migrating(LiveSource *self, gboolean migrating)
 }
 
 static void
-migrate_begun(GObject *source, GAsyncResult *result, gpointer ticket)
+migrate_begun(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
+    LiveSource *self = owner;
+    if (g_error_matches(*error, QMP_ERROR, QMP_ERROR_COMMAND))
         set_migrating(self, FALSE);
-    if (reply == NULL)
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-    else
-        drv_steps_next(&self->steps);
+    drv_steps_over(&self->steps, g_steal_pointer(error));
 }
 
 static void
@@ -364,8 +343,7 @@ step_migrate(gpointer owner)
     g_autofree char *path =
         drv_services_socket_path(self->base.services, self->base.rec->id, "out");
     g_autofree char *uri = g_strconcat("unix:", path, NULL);
-    qmp_client_execute_async(self->qmp, "migrate", qmp_args("uri", "s", uri, NULL), QMP_TIMEOUT_MS,
-                             self->steps.cancellable, migrate_begun, live_ticket(self));
+    live_ask(self, "migrate", qmp_args("uri", "s", uri, NULL), migrate_begun);
 }
 
 static const DrvStep prepare_steps[] = {

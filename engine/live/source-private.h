@@ -134,8 +134,8 @@ LiveSource *live_source(DrvJob *job);
 DrvTicket *live_ticket(LiveSource *self);
 /* Redeems it: NULL when the step is over. 'keep' holds the job for the caller's scope. */
 LiveSource *live_redeem(gpointer ticket, DrvJob **keep);
-/* A step's QMP command, whose reply is of no interest. */
-void live_execute(LiveSource *self, const char *command, JsonNode *args);
+/* The step at hand is a command of QEMU's: engine/job/ask.h. Takes 'args'. */
+void live_ask(LiveSource *self, const char *command, JsonNode *args, DrvAnswered answered);
 /* Ends the attempt: rolls back, or, after the decision, does nothing but note it. Takes the error.
  */
 void live_fail(LiveSource *self, GError *error);

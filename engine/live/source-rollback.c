@@ -60,24 +60,18 @@ step_connect(gpointer owner)
 
 /* A command whose failure is noted and passed over. */
 static void
-tried(GObject *source, GAsyncResult *result, gpointer ticket)
+tried(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     if (reply == NULL)
-        note(self, "QEMU refused", error);
+        note(self, "QEMU refused", *error);
     drv_steps_next(&self->steps);
 }
 
 static void
 try(LiveSource *self, const char *command, JsonNode *args)
 {
-    qmp_client_execute_async(self->qmp, command, args, QMP_TIMEOUT_MS, self->steps.cancellable,
-                             tried, live_ticket(self));
+    live_ask(self, command, args, tried);
 }
 
 static void
@@ -115,18 +109,13 @@ ask_settled_again(gpointer data)
 }
 
 static void
-settled_known(GObject *source, GAsyncResult *result, gpointer ticket)
+settled_known(gpointer owner, JsonNode *reply, GError **error)
 {
     static const char *const settled[] = {"none", "completed", "failed", "cancelled", NULL};
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     const char *status = qmp_get_string(qmp_node_object(reply), "status");
     if (reply == NULL)
-        note(self, "QEMU does not say how its migration stands", error);
+        note(self, "QEMU does not say how its migration stands", *error);
     if (reply == NULL || status == NULL || g_strv_contains(settled, status) ||
         g_get_monotonic_time() > self->settle_until)
         drv_steps_next(&self->steps);
@@ -141,8 +130,7 @@ ask_settled(LiveSource *self)
         drv_steps_next(&self->steps);
         return;
     }
-    qmp_client_execute_async(self->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS,
-                             self->steps.cancellable, settled_known, live_ticket(self));
+    live_ask(self, "query-migrate", NULL, settled_known);
 }
 
 static void
@@ -165,36 +153,26 @@ live_stranded(LiveSource *self, const GError *error)
 }
 
 static void
-resumed(GObject *source, GAsyncResult *result, gpointer ticket)
+resumed(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     if (reply == NULL) {
-        note(self, "the guest cannot be resumed", error);
-        live_stranded(self, error);
+        note(self, "the guest cannot be resumed", *error);
+        live_stranded(self, *error);
     }
     drv_steps_next(&self->steps);
 }
 
 static void
-run_state_known(GObject *source, GAsyncResult *result, gpointer ticket)
+run_state_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     gboolean running = FALSE;
     qmp_get_bool(qmp_node_object(reply), "running", &running);
     if (running || !self->was_running || self->qmp == NULL)
         drv_steps_next(&self->steps);
     else
-        qmp_client_execute_async(self->qmp, "cont", NULL, QMP_TIMEOUT_MS, self->steps.cancellable,
-                                 resumed, live_ticket(self));
+        live_ask(self, "cont", NULL, resumed);
 }
 
 static void
@@ -204,8 +182,7 @@ step_resume(gpointer owner)
     if (self->qmp == NULL || !self->migrating)
         drv_steps_next(&self->steps);
     else
-        qmp_client_execute_async(self->qmp, "query-status", NULL, QMP_TIMEOUT_MS,
-                                 self->steps.cancellable, run_state_known, live_ticket(self));
+        live_ask(self, "query-status", NULL, run_state_known);
 }
 
 /* The guest is to be as fast as it was. */

@@ -43,26 +43,10 @@ live_redeem(gpointer ticket, DrvJob **keep)
     return drv_job_redeem(ticket, keep);
 }
 
-static void
-executed(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    if (reply == NULL)
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
-    else
-        drv_steps_next(&self->steps);
-}
-
 void
-live_execute(LiveSource *self, const char *command, JsonNode *args)
+live_ask(LiveSource *self, const char *command, JsonNode *args, DrvAnswered answered)
 {
-    qmp_client_execute_async(self->qmp, command, args, QMP_TIMEOUT_MS, self->steps.cancellable,
-                             executed, live_ticket(self));
+    drv_job_ask(&self->steps, self->qmp, command, args, QMP_TIMEOUT_MS, answered);
 }
 
 void
