@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """'drover copy': a stopped machine's disk to another host, whatever is cut or killed on the way."""
+import contextlib
 import os
 import re
 import shutil
@@ -9,8 +10,11 @@ import time
 import pytest
 
 from harness import images
+from harness.daemon import make_pki
 from harness.handover import Hosts
 from harness.images import MIB
+from harness.impostor import Impostor
+from harness.liar import PING
 from harness.relay import Relay
 from harness.scene import wait_until
 
@@ -396,6 +400,48 @@ def test_cancel(hosts, big, there):
         result = command.wait()
     assert result.status == 4 and result.json["state"] == "cancelled"
     wait_until(lambda: not list(there.iterdir()), "the destination to tidy up")
+
+
+class Held:
+    """The destination does not hear of a copy's end until release() says so."""
+
+    def __init__(self, workdir, release=lambda pings: False):
+        self._workdir, self._release = workdir, release
+        self._kept, self._pings = [], 0
+
+    def _lie(self, frame):
+        if frame.to_dest and frame.message and frame.message.get("call") == "copy.abort":
+            self._kept.append(frame)
+            return []
+        self._pings += bool(self._kept) and frame.kind == PING  # one a second
+        if frame.to_dest and self._kept and self._release(self._pings):
+            return [self._kept.pop(), frame]
+        return None
+
+    @contextlib.contextmanager
+    def cancelled(self, there):
+        """One that was, at its source."""
+        pki = make_pki(self._workdir / "pki", "a=127.0.0.1", "b=127.0.0.1", "m=127.0.0.1")
+        image = random_image(self._workdir / "a.raw", 64 * MIB)
+        with Hosts(self._workdir, pki, hold=False) as hosts, \
+                Impostor(hosts.b.address, pki / "m", self._lie) as between:
+            with start(hosts, image, there / "c", "--lanes", "1", *SLOW, to=between.address) as command:
+                wait_for_data(there, MIB, hosts)
+                command.process.send_signal(signal.SIGINT)
+                assert command.wait().status == 4
+            yield hosts
+            assert between.error is None
+
+
+def test_cancel_that_comes_late(workdir, there):
+    """Until the destination has heard of it the session stays: its end alone says that the copy may be taken up."""
+    with Held(workdir, lambda pings: pings > 3).cancelled(there):
+        wait_until(lambda: not list(there.iterdir()), "the destination to tidy up")
+
+
+def test_stopped_before_a_cancel_was_heard(workdir, there):
+    with Held(workdir).cancelled(there) as hosts:
+        assert hosts.a.stop() == 0, hosts.a.said()
 
 
 def test_two_to_the_same_place(hosts, big, there):

@@ -96,18 +96,23 @@ give_back(Copy *self)
 static void
 aborted(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
 {
+    g_autoptr(DrvJob) job = data;
+    drv_peers_put(drv_services_peers(job->services), peer);
 }
 
-/* The destination keeps nothing of it, or what it has for another time. */
+/* The destination keeps nothing of it, or what it has for another time. The session stays until it
+ * has heard of that: when it ends, the destination keeps it. */
 static void
 abort_far_end(Copy *self, gboolean keep)
 {
     if (self->peer == NULL || drv_peer_is_dead(self->peer) || !self->offered)
         return;
+    DrvPeer *peer = drv_peers_get(drv_services_peers(self->base.services), self->spec->host,
+                                  self->spec->port, 0);
     JsonObject *args = json_object_new();
     json_object_set_string_member(args, "job", self->base.rec->id);
     json_object_set_boolean_member(args, "keep", keep);
-    drv_peer_call(self->peer, "copy.abort", args, aborted, NULL);
+    drv_peer_call(peer, "copy.abort", args, aborted, drv_job_ref(&self->base));
 }
 
 static void

@@ -40,8 +40,14 @@ drv_peers_set_transfer(DrvPeers *peers, DrvTransfer *transfer)
 void
 drv_peers_free(DrvPeers *peers)
 {
+    GHashTableIter iter;
+    gpointer shared;
     if (peers == NULL)
         return;
+    /* Some may still be waiting for an answer. */
+    g_hash_table_iter_init(&iter, peers->shared);
+    while (g_hash_table_iter_next(&iter, NULL, &shared))
+        drv_peer_close(((SharedPeer *)shared)->peer);
     g_hash_table_unref(peers->shared);
     g_free(peers);
 }

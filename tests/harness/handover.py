@@ -133,6 +133,11 @@ def check_jobs_agree(hosts, job):
     return hosts.a.drover("show", job, "--json").json["result"]
 
 
+# Each round costs a QEMU that loses pages some more of them (tests/README.md): with that many ms of
+# downtime it takes two, however busy the machine is.
+FEW_ROUNDS = 5000
+
+
 def lost_by_qemu(pages, source):
     """Of pages that differ, those that an old QEMU under TCG may have lost by itself: the flat
     guest's stack, which it writes all the time, or as many of another guest's."""
@@ -211,6 +216,8 @@ def migrate_exactly(hosts, source, dest, *options, to=None, during=None, pages_s
     during(handover) is called right after the migration has begun. reconnects: no more connections
     may be made anew.
     """
+    if source.loses_hot_pages() and "--downtime" not in options:
+        options += ("--downtime", FEW_ROUNDS)
     began = time.monotonic()
     with Handover(hosts, source, dest, *options, to=to) as move:
         if during:
