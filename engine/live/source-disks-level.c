@@ -229,9 +229,9 @@ stop_waiting(LiveSource *self, GError *error)
 }
 
 /* When its guest resets a disk (a reboot does), QEMU waits for all that is under way on it, and its
- * guest waits for QEMU; so 10.0 does when one more mirror begins. So that gets ahead of
- * all but what other guests wait for. While the link is down it does not arrive at all, and the
- * guest must not stand still until it is up: a roll-back ends the wait. Takes the error. */
+ * guest waits for QEMU. So that gets ahead of all but what other guests wait for. While the link is
+ * down it does not arrive at all, and the guest must not stand still until it is up: a roll-back
+ * ends the wait. Takes the error. */
 static void
 not_answered(LiveSource *self, GError *error)
 {
@@ -242,8 +242,8 @@ not_answered(LiveSource *self, GError *error)
         live_fail(self,
                   g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
                               "the link to %s is down, and the source's QEMU waits for what is on "
-                              "its way there (its guest has reset a disk, or another mirror was "
-                              "to begin): try again when the link is up",
+                              "its way there (its guest has reset a disk, perhaps): try again "
+                              "when the link is up",
                               self->spec->to));
     } else if (++self->disks->unanswered < ANSWERS) {
         g_error_free(error);

@@ -43,8 +43,11 @@ struct _LiveDisks {
     gboolean greeting;       /* ... one is being, ... */
     GQueue connections;      /* ... and those wait for their channel */
     gboolean offering;
-    guint at;         /* the mirror that is being begun */
-    gboolean waiting; /* the step at hand is that for all to be level */
+    guint opened;        /* channels */
+    guint at;            /* the node that is being added, or the mirror that is being begun */
+    gboolean connecting; /* the step at hand is that for all nodes to have their channels */
+    gboolean pausing;    /* ... or that for all mirrors, and the one at hand is to pause first */
+    gboolean waiting;    /* the step at hand is that for all to be level */
     gboolean completing;
     GSource *poll;
     guint unanswered;  /* times in a row that QEMU was asked how far it is */
@@ -65,6 +68,8 @@ LiveMirror *live_mirror_at(LiveSource *self, guint i);
 LiveMirror *live_find_mirror(LiveSource *self, const char *id);
 /* Whether QEMU, and so its guest, waits for what is under way to the destination. */
 void live_disks_press(LiveSource *self, gboolean pressing);
+/* source-disks-begin.c: it was told to pause, and has nothing on its way. */
+void live_mirror_paused(LiveSource *self, const LiveMirror *mirror);
 /* source-disks-level.c: the first mirror has begun; from now on QEMU is asked how they are. */
 void live_disks_watch(LiveSource *self);
 /* For blockdev-mirror. */

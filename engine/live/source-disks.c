@@ -13,8 +13,8 @@
  * write to into an NBD client of its own, whose connection comes to a socket of ours, is greeted
  * in the name of the destination's QEMU, which serves the disk, and is a channel to that.
  *
- *   before the RAM    a node and a mirror for each disk; all of them brought level ("ready"):
- *                     source-disks-level.c
+ *   before the RAM    a node and a mirror for each disk: source-disks-begin.c; all of them brought
+ *                     level ("ready"): source-disks-level.c
  *   with the RAM      QEMU sends on what the guest writes
  *   guest stopped     QEMU holds at pre-switchover: the mirrors are completed, the nodes removed,
  *                     and only then the migration goes on
@@ -22,9 +22,6 @@
  * On failure the connections are closed first (QEMU's main loop may stand waiting for one of them),
  * then what is left of mirrors and nodes is removed: source-disks-undo.c.
  */
-
-/* QEMU is about to do just that: */
-#define GREET_MS 10000
 
 static void
 free_mirror(gpointer data)
@@ -169,165 +166,7 @@ live_disks_agreed(LiveSource *self, JsonObject *ok, GError **error)
     return FALSE;
 }
 
-/* --- QEMU's connections --- */
-
-static void offer_next(LiveSource *self);
-
-static void
-channel_opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
-{
-    g_autoptr(DrvJob) job = data;
-    LiveSource *self = live_source(job);
-    GError *why = error != NULL ? g_error_copy(error) : NULL;
-    self->disks->offering = FALSE;
-    if (self->disks->channels == NULL) {
-        g_clear_error(&why);
-        return;
-    }
-    if (why == NULL && drv_channel_set_accepted(self->disks->channels, ok, &why)) {
-        offer_next(self);
-        return;
-    }
-    g_prefix_error(&why, "the destination cannot open a disk's channel: ");
-    live_fail(self, why);
-}
-
-static void
-offer_next(LiveSource *self)
-{
-    LiveDisks *disks = self->disks;
-    if (disks->offering || disks->connections.length == 0)
-        return;
-    GError *error = NULL;
-    int fd = GPOINTER_TO_INT(g_queue_pop_head(&disks->connections));
-    JsonObject *args = json_object_new();
-    json_object_set_string_member(args, "job", self->base.rec->id);
-    json_object_set_int_member(args, "index", drv_channel_set_count(disks->channels));
-    if (!drv_channel_set_offer(disks->channels, self->peer, fd, args, &error)) {
-        json_object_unref(args);
-        live_fail(self, error);
-        return;
-    }
-    disks->offering = TRUE;
-    drv_peer_call(self->peer, "job.disk", args, channel_opened, drv_job_ref(&self->base));
-}
-
-static void greet_next(LiveSource *self);
-
-static void
-greeted(GObject *source, GAsyncResult *result, gpointer data)
-{
-    g_autoptr(DrvJob) job = data;
-    LiveSource *self = live_source(job);
-    LiveDisks *disks = self->disks;
-    GError *error = NULL;
-    int fd = drv_nbd_agree_finish(result, NULL, &error);
-    disks->greeting = FALSE;
-    if (disks->channels == NULL) { /* hung up */
-        g_clear_error(&error);
-        if (fd >= 0)
-            close(fd);
-    } else if (fd < 0) {
-        g_prefix_error(&error, "disk '%s', the source's QEMU: ",
-                       live_mirror_at(self, disks->greeted)->disk->name);
-        live_fail(self, error);
-    } else {
-        disks->greeted++;
-        g_queue_push_tail(&disks->connections, GINT_TO_POINTER(fd));
-        offer_next(self);
-        greet_next(self);
-    }
-}
-
-/* Without the destination: QEMU's main loop waits for this, and so does the guest for its devices,
- * however long the link is, and whether or not it is up. Mirrors are begun one after the other, so
- * this is the connection of the one of that number. */
-static void
-greet_next(LiveSource *self)
-{
-    LiveDisks *disks = self->disks;
-    if (disks->greeting || disks->arrived.length == 0)
-        return;
-    int fd = GPOINTER_TO_INT(g_queue_pop_head(&disks->arrived));
-    const LiveMirror *mirror = live_mirror_at(self, disks->greeted);
-    disks->greeting = TRUE;
-    drv_nbd_welcome_async(fd, mirror->id, GREET_MS, &mirror->export, NULL, greeted,
-                          drv_job_ref(&self->base));
-}
-
-static void
-on_connection(int fd, gpointer data)
-{
-    LiveSource *self = data;
-    LiveDisks *disks = self->disks;
-    guint taken = disks->greeted + disks->greeting + disks->arrived.length;
-    if (self->peer == NULL || taken >= disks->mirrors->len) {
-        g_warning("job %s: one connection too many on its disks' socket was closed",
-                  self->base.rec->id);
-        close(fd);
-        return;
-    }
-    g_queue_push_tail(&disks->arrived, GINT_TO_POINTER(fd));
-    greet_next(self);
-}
-
-static void
-channels_changed(DrvChannelSet *set, gpointer data)
-{
-    LiveSource *self = data;
-    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
-    if (drv_channel_set_error(set) != NULL && !self->handed_over)
-        live_fail(self, g_error_copy(drv_channel_set_error(set)));
-    else
-        live_check_handover(self);
-}
-
-/* --- beginning --- */
-
-static DrvChannelCodec *
-make_codec(guint index, gpointer data)
-{
-    LiveSource *self = data;
-    DrvDeltaKnown *known = live_mirror_at(self, index)->known;
-    return known != NULL ? drv_delta_send_new(known, self->disks->tally)
-                         : drv_codec_nbd_new(self->disks->tally);
-}
-
-void
-live_disks_listen(gpointer owner)
-{
-    LiveSource *self = owner;
-    GError *error = NULL;
-    if (!live_disks_any(self)) {
-        drv_steps_next(&self->steps);
-        return;
-    }
-    LiveDisks *disks = self->disks;
-    g_autofree char *path =
-        drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
-    disks->class = DRV_CLASS_BULK;
-    disks->channels = drv_channel_set_new(drv_services_transfer(self->base.services),
-                                          disks->mirrors->len, live_frame_codec(self), disks->class,
-                                          self->shaper, channels_changed, self);
-    drv_channel_set_use_codec(disks->channels, make_codec, self);
-    disks->listener = drv_listener_new(path, on_connection, self, &error);
-    /* What a restart has to remove must be known before it is there. */
-    json_object_set_int_member(self->base.detail, "mirrors", disks->mirrors->len);
-    if (disks->listener == NULL || !drv_job_move(&self->base, DRV_STATE_COPYING, &error))
-        drv_steps_fail(&self->steps, error);
-    else
-        drv_steps_next(&self->steps);
-}
-
-static void add_node(LiveSource *self);
-
-/* The mirror at hand could not be begun. Takes the error. */
-static void
-cannot_mirror(LiveSource *self, GError *error)
-{
-    g_prefix_error(&error, "disk '%s': ", live_mirror_at(self, self->disks->at)->disk->name);
-    drv_steps_fail(&self->steps, error);
-}
+/* --- beginning: source-disks-begin.c --- */
 
 /* Of this job and of the host; 0: none. */
 static gint64
@@ -349,76 +188,6 @@ live_mirror_args(LiveSource *self, const LiveMirror *mirror)
                     mirror->blocking ? "write-blocking" : "background", "on-target-error", "s",
                     on_error, "on-source-error", "s", on_error, "buf-size", "x",
                     drv_mirror_pace_buffer(limit_of(self), self->disks->mirrors->len), NULL);
-}
-
-static void
-mirror_begun(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    if (reply == NULL) {
-        cannot_mirror(self, g_steal_pointer(&error));
-        return;
-    }
-    if (self->disks->at == 0)
-        live_disks_watch(self);
-    if (++self->disks->at < self->disks->mirrors->len)
-        add_node(self);
-    else
-        drv_steps_next(&self->steps);
-}
-
-static void
-node_added(GObject *source, GAsyncResult *result, gpointer ticket)
-{
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    if (reply == NULL || self->qmp == NULL) {
-        cannot_mirror(self, error != NULL ? g_steal_pointer(&error)
-                                          : g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU,
-                                                                "QEMU has closed its QMP socket"));
-        return;
-    }
-    const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
-    qmp_client_execute_async(self->qmp, "blockdev-mirror", live_mirror_args(self, mirror),
-                             QMP_TIMEOUT_MS, self->steps.cancellable, mirror_begun,
-                             live_ticket(self));
-}
-
-/* QEMU itself finds blocks of zeroes in what the guest writes ("detect-zeroes") and sends them as
- * such; with "discard" it may leave holes where they are. But then it would begin with clearing all
- * of the target, and what that holds is of use in a delta: image/delta-writer.c. */
-static void
-add_node(LiveSource *self)
-{
-    const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
-    g_autofree char *path =
-        drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
-    JsonNode *args =
-        qmp_args("driver", "s", "nbd", "node-name", "s", mirror->id, "export", "s", mirror->id,
-                 "discard", "s", mirror->known != NULL ? "ignore" : "unmap", "detect-zeroes", "s",
-                 mirror->known != NULL ? "on" : "unmap", "server", "o",
-                 qmp_args("type", "s", "unix", "path", "s", path, NULL), NULL);
-    qmp_client_execute_async(self->qmp, "blockdev-add", args, QMP_TIMEOUT_MS,
-                             self->steps.cancellable, node_added, live_ticket(self));
-}
-
-void
-live_disks_mirror(gpointer owner)
-{
-    LiveSource *self = owner;
-    if (live_disks_any(self))
-        add_node(self);
-    else
-        drv_steps_next(&self->steps);
 }
 
 /* --- completing --- */
@@ -527,15 +296,27 @@ mirror_ended(LiveSource *self, LiveMirror *mirror, gboolean failed, const char *
         go_on(self);
 }
 
+/* "standby" is one that is level. */
+static gboolean
+says_paused(JsonObject *data)
+{
+    const char *status = qmp_get_string(data, "status");
+    return g_strcmp0(status, "paused") == 0 || g_strcmp0(status, "standby") == 0;
+}
+
 gboolean
 live_disks_event(LiveSource *self, const char *name, JsonObject *data)
 {
-    LiveMirror *mirror = g_str_has_prefix(name, "BLOCK_JOB_")
-                             ? live_find_mirror(self, qmp_get_string(data, "device"))
-                             : NULL;
+    gboolean status = g_str_equal(name, "JOB_STATUS_CHANGE");
+    LiveMirror *mirror =
+        status || g_str_has_prefix(name, "BLOCK_JOB_")
+            ? live_find_mirror(self, qmp_get_string(data, status ? "id" : "device"))
+            : NULL;
     if (mirror == NULL || drv_job_state(&self->base) == DRV_STATE_ROLLING_BACK)
         return mirror != NULL;
-    if (g_str_equal(name, "BLOCK_JOB_ERROR"))
+    if (status && says_paused(data))
+        live_mirror_paused(self, mirror);
+    else if (g_str_equal(name, "BLOCK_JOB_ERROR"))
         mirror_error(self, mirror, data);
     else if (g_str_equal(name, "BLOCK_JOB_COMPLETED"))
         mirror_ended(self, mirror, qmp_get_string(data, "error") != NULL,
@@ -686,6 +467,7 @@ live_disks_hang_up(LiveSource *self)
 {
     if (self->disks == NULL)
         return;
+    self->disks->connecting = self->disks->pausing = FALSE;
     self->disks->waiting = self->disks->hashing = FALSE;
     live_clear_source(&self->disks->poll);
     drop_connections(self->disks);

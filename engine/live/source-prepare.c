@@ -361,6 +361,7 @@ static const DrvStep prepare_steps[] = {
     {"the source's QEMU has no socket to migrate to", step_listen},
     {"the destination's disks cannot be compared with", live_delta_fetch},
     {"the source's QEMU has no socket to mirror its disks to", live_disks_listen},
+    {"the source's QEMU does not mirror its disks", live_disks_connect},
     {"the source's QEMU does not mirror its disks", live_disks_mirror},
     {"the source's QEMU does not mirror its disks", live_disks_wait},
     {"the source's QEMU refuses to migrate", step_migrate},

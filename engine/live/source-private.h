@@ -169,9 +169,11 @@ void live_report_mode(LiveSource *self, JsonObject *o);
 JsonObject *live_report_ram(LiveSource *self, const DrvChannelTotals *totals);
 
 /* source-disks.c: '--disks mirror'. All of it does nothing without. Steps: which disks there
- * are; the way to COPYING, with a socket for QEMU; a mirror for each disk; until all are level. */
+ * are; the way to COPYING, with a socket for QEMU; a node and a channel for each disk; a mirror for
+ * each; until all are level. */
 void live_disks_describe(gpointer owner);
 void live_disks_listen(gpointer owner);
+void live_disks_connect(gpointer owner);
 void live_disks_mirror(gpointer owner);
 void live_disks_wait(gpointer owner);
 /* Whether any is to be moved. */

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/live/source-disks-private.h"
+
+#include "common/error.h"
+#include "common/json.h"
+#include "engine/live/disk-names.h"
+
+#include <unistd.h>
+
+/*
+ * How the mirrors begin: first a node for each disk, with its connection and its channel, then the
+ * mirrors.
+ *
+ * QEMU's main loop, and with it the guest, stands while its NBD client is in the handshake, so that
+ * is done here. And a newer QEMU (10.0) waits, several times over, for all that is on its way when
+ * a mirror begins, that of the mirrors before it included: until it has arrived, and has been
+ * answered. So nothing is. A mirror begins when all channels are open, and pauses; when it says
+ * that it has, all that it had sent was answered, and the next one begins. With the last one they
+ * go on.
+ */
+
+/* QEMU is about to do just that: */
+#define GREET_MS 10000
+
+/* --- QEMU's connections --- */
+
+static void offer_next(LiveSource *self);
+
+/* Whether all nodes are there, and joined to the destination's disks. */
+static void
+check_connected(LiveSource *self)
+{
+    LiveDisks *disks = self->disks;
+    if (!disks->connecting || disks->at < disks->mirrors->len ||
+        disks->opened < disks->mirrors->len)
+        return;
+    disks->connecting = FALSE;
+    drv_steps_next(&self->steps);
+}
+
+static void
+channel_opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    LiveSource *self = live_source(job);
+    GError *why = error != NULL ? g_error_copy(error) : NULL;
+    self->disks->offering = FALSE;
+    if (self->disks->channels == NULL) {
+        g_clear_error(&why);
+        return;
+    }
+    if (why == NULL && drv_channel_set_accepted(self->disks->channels, ok, &why)) {
+        self->disks->opened++;
+        offer_next(self);
+        check_connected(self);
+        return;
+    }
+    g_prefix_error(&why, "the destination cannot open a disk's channel: ");
+    live_fail(self, why);
+}
+
+static void
+offer_next(LiveSource *self)
+{
+    LiveDisks *disks = self->disks;
+    if (disks->offering || disks->connections.length == 0)
+        return;
+    GError *error = NULL;
+    int fd = GPOINTER_TO_INT(g_queue_pop_head(&disks->connections));
+    JsonObject *args = json_object_new();
+    json_object_set_string_member(args, "job", self->base.rec->id);
+    json_object_set_int_member(args, "index", drv_channel_set_count(disks->channels));
+    if (!drv_channel_set_offer(disks->channels, self->peer, fd, args, &error)) {
+        json_object_unref(args);
+        live_fail(self, error);
+        return;
+    }
+    disks->offering = TRUE;
+    drv_peer_call(self->peer, "job.disk", args, channel_opened, drv_job_ref(&self->base));
+}
+
+static void greet_next(LiveSource *self);
+
+static void
+greeted(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    LiveSource *self = live_source(job);
+    LiveDisks *disks = self->disks;
+    GError *error = NULL;
+    int fd = drv_nbd_agree_finish(result, NULL, &error);
+    disks->greeting = FALSE;
+    if (disks->channels == NULL) { /* hung up */
+        g_clear_error(&error);
+        if (fd >= 0)
+            close(fd);
+    } else if (fd < 0) {
+        g_prefix_error(&error, "disk '%s', the source's QEMU: ",
+                       live_mirror_at(self, disks->greeted)->disk->name);
+        live_fail(self, error);
+    } else {
+        disks->greeted++;
+        g_queue_push_tail(&disks->connections, GINT_TO_POINTER(fd));
+        offer_next(self);
+        greet_next(self);
+    }
+}
+
+/* Without the destination: QEMU's main loop waits for this, and so does the guest for its devices,
+ * however long the link is, and whether or not it is up. Nodes are added one after the other, so
+ * this is the connection of the one of that number. */
+static void
+greet_next(LiveSource *self)
+{
+    LiveDisks *disks = self->disks;
+    if (disks->greeting || disks->arrived.length == 0)
+        return;
+    int fd = GPOINTER_TO_INT(g_queue_pop_head(&disks->arrived));
+    const LiveMirror *mirror = live_mirror_at(self, disks->greeted);
+    disks->greeting = TRUE;
+    drv_nbd_welcome_async(fd, mirror->id, GREET_MS, &mirror->export, NULL, greeted,
+                          drv_job_ref(&self->base));
+}
+
+static void
+on_connection(int fd, gpointer data)
+{
+    LiveSource *self = data;
+    LiveDisks *disks = self->disks;
+    guint taken = disks->greeted + disks->greeting + disks->arrived.length;
+    if (self->peer == NULL || taken >= disks->mirrors->len) {
+        g_warning("job %s: one connection too many on its disks' socket was closed",
+                  self->base.rec->id);
+        close(fd);
+        return;
+    }
+    g_queue_push_tail(&disks->arrived, GINT_TO_POINTER(fd));
+    greet_next(self);
+}
+
+static void
+channels_changed(DrvChannelSet *set, gpointer data)
+{
+    LiveSource *self = data;
+    g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
+    if (drv_channel_set_error(set) != NULL && !self->handed_over)
+        live_fail(self, g_error_copy(drv_channel_set_error(set)));
+    else
+        live_check_handover(self);
+}
+
+/* --- beginning --- */
+
+static DrvChannelCodec *
+make_codec(guint index, gpointer data)
+{
+    LiveSource *self = data;
+    DrvDeltaKnown *known = live_mirror_at(self, index)->known;
+    return known != NULL ? drv_delta_send_new(known, self->disks->tally)
+                         : drv_codec_nbd_new(self->disks->tally);
+}
+
+void
+live_disks_listen(gpointer owner)
+{
+    LiveSource *self = owner;
+    GError *error = NULL;
+    if (!live_disks_any(self)) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    LiveDisks *disks = self->disks;
+    g_autofree char *path =
+        drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
+    disks->class = DRV_CLASS_BULK;
+    disks->channels = drv_channel_set_new(drv_services_transfer(self->base.services),
+                                          disks->mirrors->len, live_frame_codec(self), disks->class,
+                                          self->shaper, channels_changed, self);
+    drv_channel_set_use_codec(disks->channels, make_codec, self);
+    disks->listener = drv_listener_new(path, on_connection, self, &error);
+    /* What a restart has to remove must be known before it is there. */
+    json_object_set_int_member(self->base.detail, "mirrors", disks->mirrors->len);
+    if (disks->listener == NULL || !drv_job_move(&self->base, DRV_STATE_COPYING, &error))
+        drv_steps_fail(&self->steps, error);
+    else
+        drv_steps_next(&self->steps);
+}
+
+/* --- nodes --- */
+
+static void add_node(LiveSource *self);
+
+/* Takes the error. */
+static void
+cannot_mirror(LiveSource *self, GError *error)
+{
+    g_prefix_error(&error, "disk '%s': ", live_mirror_at(self, self->disks->at)->disk->name);
+    drv_steps_fail(&self->steps, error);
+}
+
+static void
+node_added(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply == NULL)
+        cannot_mirror(self, g_steal_pointer(&error));
+    else if (++self->disks->at < self->disks->mirrors->len)
+        add_node(self);
+    else
+        check_connected(self);
+}
+
+/* QEMU itself finds blocks of zeroes in what the guest writes ("detect-zeroes") and sends them as
+ * such; with "discard" it may leave holes where they are. But then it would begin with clearing all
+ * of the target, and what that holds is of use in a delta: image/delta-writer.c. */
+static void
+add_node(LiveSource *self)
+{
+    const LiveMirror *mirror = live_mirror_at(self, self->disks->at);
+    g_autofree char *path =
+        drv_services_socket_path(self->base.services, self->base.rec->id, DRV_LIVE_DISK_SOCKET);
+    JsonNode *args =
+        qmp_args("driver", "s", "nbd", "node-name", "s", mirror->id, "export", "s", mirror->id,
+                 "discard", "s", mirror->known != NULL ? "ignore" : "unmap", "detect-zeroes", "s",
+                 mirror->known != NULL ? "on" : "unmap", "server", "o",
+                 qmp_args("type", "s", "unix", "path", "s", path, NULL), NULL);
+    qmp_client_execute_async(self->qmp, "blockdev-add", args, QMP_TIMEOUT_MS,
+                             self->steps.cancellable, node_added, live_ticket(self));
+}
+
+void
+live_disks_connect(gpointer owner)
+{
+    LiveSource *self = owner;
+    if (!live_disks_any(self)) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    self->disks->at = 0;
+    self->disks->connecting = TRUE;
+    add_node(self);
+}
+
+/* --- mirrors --- */
+
+static void begin_mirror(LiveSource *self);
+
+/* One that has ended tells why by itself. */
+static void
+resumed(GObject *source, GAsyncResult *result, gpointer data)
+{
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
+}
+
+static void
+all_begun(LiveSource *self)
+{
+    for (guint i = 0; i + 1 < self->disks->mirrors->len; i++)
+        qmp_client_execute_async(self->qmp, "block-job-resume",
+                                 qmp_args("device", "s", live_mirror_at(self, i)->id, NULL),
+                                 QMP_TIMEOUT_MS, NULL, resumed, NULL);
+    drv_steps_next(&self->steps);
+}
+
+void
+live_mirror_paused(LiveSource *self, const LiveMirror *mirror)
+{
+    if (!self->disks->pausing || mirror != live_mirror_at(self, self->disks->at))
+        return;
+    self->disks->pausing = FALSE;
+    self->disks->at++;
+    begin_mirror(self);
+}
+
+static void
+mirror_told(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self != NULL && reply == NULL)
+        cannot_mirror(self, g_steal_pointer(&error));
+}
+
+static void
+mirror_begun(GObject *source, GAsyncResult *result, gpointer ticket)
+{
+    g_autoptr(DrvJob) keep = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
+    LiveSource *self = live_redeem(ticket, &keep);
+    if (self == NULL)
+        return;
+    if (reply == NULL) {
+        cannot_mirror(self, g_steal_pointer(&error));
+        return;
+    }
+    LiveDisks *disks = self->disks;
+    if (disks->at == 0)
+        live_disks_watch(self);
+    if (disks->at + 1 == disks->mirrors->len) {
+        all_begun(self);
+        return;
+    }
+    disks->pausing = TRUE;
+    qmp_client_execute_async(self->qmp, "block-job-pause",
+                             qmp_args("device", "s", live_mirror_at(self, disks->at)->id, NULL),
+                             QMP_TIMEOUT_MS, self->steps.cancellable, mirror_told,
+                             live_ticket(self));
+    if (disks->at == 0)
+        drv_job_test_point(&self->base, "mirroring");
+}
+
+static void
+begin_mirror(LiveSource *self)
+{
+    qmp_client_execute_async(
+        self->qmp, "blockdev-mirror", live_mirror_args(self, live_mirror_at(self, self->disks->at)),
+        QMP_TIMEOUT_MS, self->steps.cancellable, mirror_begun, live_ticket(self));
+}
+
+void
+live_disks_mirror(gpointer owner)
+{
+    LiveSource *self = owner;
+    if (!live_disks_any(self)) {
+        drv_steps_next(&self->steps);
+        return;
+    }
+    self->disks->at = 0;
+    begin_mirror(self);
+}
