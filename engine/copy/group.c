@@ -11,13 +11,21 @@
  *
  * That all are to be named is remembered nowhere. A daemon that is started in the middle of it
  * finds in the journal which of them were, and the others become complete once more.
+ *
+ * What only one of a group can do at a time goes by turns. One that has had fewer of them comes
+ * first, and a second turn is to be had only when all of the group are there: then each has had its
+ * first, or waits for it and comes first.
  */
+typedef enum { NO_TURN, WAITS, HAS_TURN } Turn;
+
 typedef struct {
     DrvJob *job;
     const char *group;
     guint of;
     const DrvCopyGroupOps *ops;
     gboolean held, naming;
+    Turn turn;
+    guint turns; /* that it has had, or has */
 } Member;
 
 struct _DrvCopyGroups {
@@ -157,6 +165,59 @@ drv_copy_group_held(DrvCopyGroups *groups, DrvJob *job, gboolean held)
     if (held)
         settle(groups, member);
 }
+
+/* --- turns --- */
+
+static void
+give_turn(DrvCopyGroups *groups, const char *group)
+{
+    Member *next = NULL;
+    guint here = 0;
+    for (guint i = 0; i < groups->members->len; i++) {
+        Member *member = groups->members->pdata[i];
+        if (!g_str_equal(member->group, group))
+            continue;
+        here++;
+        if (member->turn == HAS_TURN)
+            return;
+        if (member->turn == WAITS && (next == NULL || member->turns < next->turns))
+            next = member;
+    }
+    if (next == NULL)
+        return;
+    if (next->turns > 0 && here < next->of) {
+        if (look_back(groups, group).failed > 0) /* those that are not here will not come */
+            call_off(groups, group, TRUE);
+        return;
+    }
+    next->turn = HAS_TURN;
+    next->turns++;
+    next->ops->turn(next->job);
+}
+
+static void
+set_turn(DrvCopyGroups *groups, const DrvJob *job, Turn turn)
+{
+    Member *member = find(groups, job);
+    if (member == NULL)
+        return;
+    member->turn = turn;
+    give_turn(groups, member->group);
+}
+
+void
+drv_copy_group_wait_turn(DrvCopyGroups *groups, DrvJob *job)
+{
+    set_turn(groups, job, WAITS);
+}
+
+void
+drv_copy_group_end_turn(DrvCopyGroups *groups, DrvJob *job)
+{
+    set_turn(groups, job, NO_TURN);
+}
+
+/* --- leaving --- */
 
 void
 drv_copy_group_leave(DrvCopyGroups *groups, DrvJob *job)

@@ -8,13 +8,18 @@
 #include "engine/image/scan.h"
 #include "engine/job/job.h"
 
-/* The source's half of a copy, for the files that it is made of: source.c tells how it goes. */
+/* The source's half of a copy, for the files that it is made of: source.c tells how it goes, and
+ * source-view.c how it goes with a disk of a running guest. */
 typedef struct {
     DrvJob base;
     DrvCopySpec *spec;
     DrvCopyGroups *groups; /* borrowed */
 
     DrvDiskView *view; /* NULL: an image is copied */
+    gboolean looked;   /* the disk was looked at, before any of its group is read */
+    gboolean parting;  /* the view is taken back, as the destination has all of it */
+    gboolean parted;   /* ... and was */
+    char *left;        /* what was left in QEMU then; NULL: nothing */
     DrvStore *store;   /* the view's, if there is one */
     char *format;      /* the source's */
     GThread *thread;   /* the one that runs, or NULL */
@@ -41,3 +46,32 @@ typedef struct {
 /* The report of one that is complete, and the API's "progress". */
 JsonObject *drv_copy_result(DrvCopy *self);
 JsonObject *drv_copy_progress(DrvJob *job);
+
+/* --- source.c --- */
+
+/* Takes the error. Those that have ended already do not mind. */
+void copy_fail(DrvCopy *self, GError *error);
+/* FAILED or CANCELLED, with all given back. */
+void copy_end_as_failed(DrvCopy *self);
+/* There is something to be sent. */
+void copy_go_on(DrvCopy *self);
+/* The destination has all of it, and others of the group may not be as far. */
+void copy_hold(DrvCopy *self);
+/* How many read at the same time. */
+guint copy_users(void);
+
+/* --- source-view.c --- */
+
+extern const DrvDiskViewOps copy_view_ops;
+void copy_view_begin(DrvCopy *self);
+/* Its turn, for its group. */
+void copy_view_turn(DrvJob *job);
+/* The destination has all of the disk: nothing is to stay in QEMU until the others have, too. */
+void copy_view_part(DrvCopy *self);
+/* Nothing can be read any more. */
+gboolean copy_view_is_gone(const DrvCopy *self);
+/* The error then; 'why' is a clause. */
+GError *copy_view_lost(const char *why);
+/* After these the job ends, as DONE and as what copy_end_as_failed() says. */
+void copy_view_end(DrvCopy *self);
+void copy_view_take_back(DrvCopy *self);

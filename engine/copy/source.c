@@ -30,9 +30,7 @@
  * One of a group waits after copy.finish until all of the group have got as far (group.h), and
  * tells the destination to give the image its name then (copy.name).
  *
- * Of a disk of a running guest a view is opened first (view.h), and taken back at last,
- * however it went. It is lost with this daemon, so the next one takes it back and lets the copy
- * fail.
+ * Of a disk of a running guest a view is read: source-view.c.
  *
  * Nothing waits for a thread: it holds the job, and when it ends in a job that is over, that is
  * all.
@@ -115,8 +113,8 @@ abort_far_end(Copy *self, gboolean keep)
     drv_peer_call(peer, "copy.abort", args, aborted, drv_job_ref(&self->base));
 }
 
-static void
-end_as_failed(Copy *self)
+void
+copy_end_as_failed(Copy *self)
 {
     gboolean failed = self->base.error != NULL || self->base.rec->error_message != NULL;
     drv_job_end(&self->base, failed ? DRV_STATE_FAILED : DRV_STATE_CANCELLED);
@@ -126,9 +124,9 @@ static void
 take_back(Copy *self)
 {
     if (self->view == NULL)
-        end_as_failed(self);
+        copy_end_as_failed(self);
     else
-        drv_disk_view_undo(self->view, FALSE);
+        copy_view_take_back(self);
 }
 
 /* 'error' is taken. 'keep': what the destination has stays there. */
@@ -152,8 +150,8 @@ give_up(Copy *self, GError *error, gboolean keep)
     g_error_free(error);
 }
 
-static void
-fail(Copy *self, GError *error)
+void
+copy_fail(Copy *self, GError *error)
 {
     give_up(self, error, FALSE);
 }
@@ -168,12 +166,12 @@ pass_to_done(Copy *self)
         GError *error = NULL;
         if (drv_job_state(&self->base) < way[i] && !drv_job_pass(&self->base, way[i], &error)) {
             g_prefix_error(&error, "the image was copied, but that cannot be recorded: ");
-            fail(self, error);
+            copy_fail(self, error);
             return;
         }
     }
     if (self->view != NULL)
-        drv_disk_view_undo(self->view, TRUE);
+        copy_view_end(self);
     else
         drv_job_end(&self->base, DRV_STATE_DONE);
 }
@@ -215,11 +213,15 @@ static void
 lose_peer(Copy *self, const GError *why)
 {
     if (self->attempts == 0) {
-        fail(self, g_error_copy(why));
+        copy_fail(self, g_error_copy(why));
         return;
     }
     if (self->whole)
         return;
+    if (self->view != NULL && copy_view_is_gone(self)) {
+        copy_fail(self, copy_view_lost("the other daemon has ended"));
+        return;
+    }
     g_message("copy %s: the session has ended (%s): beginning again where it was",
               self->base.rec->id, why->message);
     if (self->lost_us == 0)
@@ -240,10 +242,11 @@ tick(gpointer data)
     if (self->lost_us == 0 || self->whole || g_get_monotonic_time() - self->lost_us < limit)
         return G_SOURCE_CONTINUE;
     self->tick = 0;
-    fail(self, g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
-                           "%s has been away for %d s: what it has of the image stays there, and "
-                           "the same copy started again goes on from it",
-                           self->spec->to, (int)self->spec->drop_timeout_s));
+    copy_fail(self,
+              g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                          "%s has been away for %d s: what it has of the image stays there, and "
+                          "the same copy started again goes on from it",
+                          self->spec->to, (int)self->spec->drop_timeout_s));
     return G_SOURCE_REMOVE;
 }
 
@@ -300,8 +303,8 @@ named(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
     if (is_over(self) || peer != self->peer || drv_peer_is_dead(peer))
         return;
     if (error != NULL)
-        fail(self,
-             g_error_new(error->domain, error->code, "at the destination: %s", error->message));
+        copy_fail(self, g_error_new(error->domain, error->code, "at the destination: %s",
+                                    error->message));
     else
         conclude(self);
 }
@@ -324,10 +327,10 @@ call_off(DrvJob *job, gboolean keep)
             keep);
 }
 
-static const DrvCopyGroupOps group_ops = {ask_name, call_off};
+static const DrvCopyGroupOps group_ops = {ask_name, call_off, copy_view_turn};
 
-static void
-hold(Copy *self)
+void
+copy_hold(Copy *self)
 {
     self->held = TRUE;
     drv_job_changed(&self->base);
@@ -345,17 +348,19 @@ finished(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
         return;
     const char *theirs = drv_json_string(ok, "digest", "");
     if (error != NULL)
-        fail(self,
-             g_error_new(error->domain, error->code, "at the destination: %s", error->message));
+        copy_fail(self, g_error_new(error->domain, error->code, "at the destination: %s",
+                                    error->message));
     else if (g_strcmp0(theirs, self->digest) != 0)
-        fail(self, self->failure != NULL
-                       ? g_error_copy(self->failure)
-                       : g_error_new(DRV_ERROR, DRV_ERROR_MISMATCH,
-                                     "the destination's image has another digest than ours"));
-    else if (self->spec->group != NULL)
-        hold(self);
-    else
+        copy_fail(self, self->failure != NULL
+                            ? g_error_copy(self->failure)
+                            : g_error_new(DRV_ERROR, DRV_ERROR_MISMATCH,
+                                          "the destination's image has another digest than ours"));
+    else if (self->spec->group == NULL)
         conclude(self);
+    else if (self->view != NULL)
+        copy_view_part(self);
+    else
+        copy_hold(self);
 }
 
 /* Also after a failure of the socket: the destination knows why it has ended. */
@@ -383,7 +388,7 @@ sent(gpointer data)
     else if (self->view != NULL)
         drv_disk_view_broken(self->view, g_error_copy(self->failure));
     else
-        fail(self, g_error_copy(self->failure));
+        copy_fail(self, g_error_copy(self->failure));
     return G_SOURCE_REMOVE;
 }
 
@@ -420,16 +425,16 @@ opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
     if (is_over(self) || peer != self->peer || drv_peer_is_dead(peer))
         return;
     if (error != NULL) {
-        fail(self,
-             g_error_new(error->domain, error->code, "at the destination: %s", error->message));
+        copy_fail(self, g_error_new(error->domain, error->code, "at the destination: %s",
+                                    error->message));
     } else if (self->spec->group != NULL && !drv_json_flag(ok, "hold", FALSE)) {
-        fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_PROTOCOL,
-                                       "the destination's daemon cannot name images together: "
-                                       "install the same version of drover at both ends"));
+        copy_fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_PROTOCOL,
+                                            "the destination's daemon cannot name images together: "
+                                            "install the same version of drover at both ends"));
     } else if (!drv_channel_set_accepted(self->channel, ok, &why) ||
                (drv_job_state(job) == DRV_STATE_PREPARING &&
                 !drv_job_move(job, DRV_STATE_COPYING, &why))) {
-        fail(self, why);
+        copy_fail(self, why);
     } else {
         start_sending(self, drv_json_flag(ok, "base", FALSE));
     }
@@ -469,12 +474,12 @@ offer(Copy *self)
     self->offered = TRUE;
     if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer),
                       &error)) {
-        fail(self, error);
+        copy_fail(self, error);
         return;
     }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
-        fail(self,
-             g_error_new(DRV_ERROR, DRV_ERROR_IO, "no socket can be made: %s", g_strerror(errno)));
+        copy_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_IO, "no socket can be made: %s",
+                                    g_strerror(errno)));
         return;
     }
     self->fd = fds[0];
@@ -484,7 +489,7 @@ offer(Copy *self)
     JsonObject *args = open_args(self);
     if (!drv_channel_set_offer(self->channel, self->peer, fds[1], args, &error)) {
         json_object_unref(args);
-        fail(self, error);
+        copy_fail(self, error);
         return;
     }
     drv_peer_call(self->peer, "copy.open", args, opened, drv_job_ref(&self->base));
@@ -538,16 +543,15 @@ connect_peer(Copy *self)
 
 /* --- the source --- */
 
-/* There is something to be sent. */
-static void
-go_on(Copy *self)
+void
+copy_go_on(Copy *self)
 {
     const char *made = self->spec->dest_format != NULL ? self->spec->dest_format : self->format;
     GError *error = NULL;
     if (drv_convert_check(NULL, made, self->spec->options, self->spec->compress, &error))
         connect_peer(self);
     else
-        fail(self, error);
+        copy_fail(self, error);
 }
 
 static gboolean
@@ -559,14 +563,14 @@ source_opened(gpointer data)
     if (is_over(self))
         return G_SOURCE_REMOVE;
     if (self->failure != NULL)
-        fail(self, g_steal_pointer(&self->failure));
+        copy_fail(self, g_steal_pointer(&self->failure));
     else
-        go_on(self);
+        copy_go_on(self);
     return G_SOURCE_REMOVE;
 }
 
-static guint
-users(void)
+guint
+copy_users(void)
 {
     return drv_scan_threads() + 1;
 }
@@ -576,8 +580,8 @@ open_source(gpointer data)
 {
     Copy *self = data;
     self->store = drv_source_open(self->spec->image, self->spec->format,
-                                  drv_copy_folders(self->base.services), users(), self->spec->since,
-                                  &self->format, &self->failure);
+                                  drv_copy_folders(self->base.services), copy_users(),
+                                  self->spec->since, &self->format, &self->failure);
     g_idle_add(source_opened, self);
     return NULL;
 }
@@ -597,60 +601,10 @@ begin(Copy *self)
         drv_copy_group_join(self->groups, &self->base, self->spec->group, (guint)self->spec->of,
                             &group_ops);
     if (self->view != NULL)
-        drv_disk_view_open(self->view, users());
+        copy_view_begin(self);
     else
         start_opening(self);
 }
-
-/* --- a disk of a running guest --- */
-
-static void
-view_opened(DrvJob *job)
-{
-    Copy *self = (Copy *)job;
-    self->format = g_strdup(drv_disk_view_format(self->view));
-    self->store = drv_disk_view_store(self->view);
-    go_on(self);
-}
-
-static void
-view_failed(DrvJob *job, GError *error)
-{
-    fail((Copy *)job, error);
-}
-
-/* The image is good, whatever became of the view. */
-static void
-note_left(DrvJob *job, const char *left)
-{
-    const char *text = job->rec->result;
-    g_autoptr(JsonObject) result =
-        left != NULL && text != NULL ? drv_json_parse_object(text, strlen(text), NULL) : NULL;
-    if (result == NULL)
-        return;
-    json_object_set_string_member(result, "left", left);
-    g_free(job->rec->result);
-    job->rec->result = drv_json_text(result);
-}
-
-static void
-view_undone(DrvJob *job, const char *left)
-{
-    Copy *self = (Copy *)job;
-    g_autoptr(DrvJob) keep = drv_job_ref(job);
-    if (drv_job_state(job) != DRV_STATE_ROLLING_BACK) {
-        note_left(job, left);
-        drv_job_end(job, DRV_STATE_DONE);
-        return;
-    }
-    if (left != NULL && job->error != NULL)
-        g_prefix_error(&job->error, "%s; ", left);
-    else if (left != NULL)
-        job->error = g_error_new_literal(DRV_ERROR, DRV_ERROR_QEMU, left);
-    end_as_failed(self);
-}
-
-static const DrvDiskViewOps view_ops = {view_opened, view_failed, view_undone};
 
 /* --- the job --- */
 
@@ -661,7 +615,7 @@ copy_start(DrvJob *job)
     if (drv_job_move(job, DRV_STATE_PREPARING, &error))
         begin((Copy *)job);
     else
-        fail((Copy *)job, error);
+        copy_fail((Copy *)job, error);
 }
 
 static void
@@ -670,13 +624,12 @@ copy_resume(DrvJob *job)
     Copy *self = (Copy *)job;
     g_autoptr(DrvJob) keep = drv_job_ref(job);
     DrvJobState state = drv_job_state(job);
-    if (state == DRV_STATE_QUEUED) {
+    gboolean alone = self->spec->group == NULL;
+    if (self->view != NULL && (state == DRV_STATE_PREPARING || state == DRV_STATE_COPYING ||
+                               (state == DRV_STATE_QUEUED && !alone))) {
+        copy_fail(self, copy_view_lost("droverd has ended"));
+    } else if (state == DRV_STATE_QUEUED) {
         copy_start(job);
-    } else if (self->view != NULL && (state == DRV_STATE_PREPARING || state == DRV_STATE_COPYING)) {
-        /* As if the other end were away: what it has stays there. */
-        fail(self, g_error_new_literal(DRV_ERROR, DRV_ERROR_TIMEOUT,
-                                       "droverd has ended while the guest's disk was copied: start "
-                                       "the copy again, what is there already is not sent again"));
     } else if (state == DRV_STATE_PREPARING || state == DRV_STATE_COPYING) {
         self->attempts = 1; /* the other end may be on its way back, too */
         self->lost_us = g_get_monotonic_time();
@@ -697,7 +650,7 @@ copy_cancel(DrvJob *job, GError **error)
                     job->rec->id);
         return FALSE;
     }
-    fail((Copy *)job, g_error_new(DRV_ERROR, DRV_ERROR_CANCELLED, "the copy was cancelled"));
+    copy_fail((Copy *)job, g_error_new(DRV_ERROR, DRV_ERROR_CANCELLED, "the copy was cancelled"));
     return TRUE;
 }
 
@@ -725,6 +678,7 @@ copy_free(DrvJob *job)
         close(self->fd);
     g_free(self->digest);
     g_free(self->format);
+    g_free(self->left);
     g_free(self);
 }
 
@@ -762,7 +716,7 @@ drv_copy_new(DrvServices *services, DrvCopyGroups *groups, DrvJobRecord *rec, Dr
         rec->peer = g_strdup(spec->to);
     drv_job_init(&self->base, spec->qmp != NULL ? &view_copy_ops : &copy_ops, services, rec, TRUE);
     if (spec->qmp != NULL)
-        self->view = drv_disk_view_new(&self->base, spec, &view_ops);
+        self->view = drv_disk_view_new(&self->base, spec, &copy_view_ops);
     return &self->base;
 }
 

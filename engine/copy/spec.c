@@ -241,9 +241,6 @@ check_group(const DrvCopySpec *spec, GError **error)
         g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
                     "\"group\" is '%.80s': it must be 1 to 32 letters, digits and dashes",
                     spec->group);
-    else if (spec->qmp != NULL)
-        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
-                    "\"group\" is for images that no QEMU has open: leave it out with \"qmp\"");
     else
         return TRUE;
     return FALSE;

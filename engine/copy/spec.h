@@ -20,8 +20,8 @@ typedef struct {
     gboolean whole;    /* "delta": "off", an older version there is not made use of; or "auto" */
     char *since;       /* "since": a bitmap in the image, begun when 'base' was copied; or NULL */
     char *base;        /* "base": the digest of that copy; given with "since" only */
-    char *group;       /* "group": whose images get their names together; NULL: none. Not of ... */
-    gint64 of;         /* ... running guests. "of": how many of them there are, 2 to 64 */
+    char *group;       /* "group": whose images get their names together; NULL: none */
+    gint64 of;         /* "of": how many of them there are, 2 to 64 */
     gint64 lanes;      /* "lanes": 1 to 16; 0: drover chooses */
     gint64 bandwidth;  /* "bandwidth": bytes a second on the wire, from 64 KiB; 0: unlimited */
     gint64 drop_timeout_s; /* "drop_timeout_s": how long a lost link, or the other daemon, is waited

@@ -8,7 +8,7 @@
 
 typedef struct {
     DrvJob base;
-    guint named, called_off;
+    guint named, called_off, turns;
     gboolean kept;
 } Copy;
 
@@ -58,9 +58,15 @@ call_off(DrvJob *job, gboolean keep)
 }
 
 static void
+turn(DrvJob *job)
+{
+    ((Copy *)job)->turns++;
+}
+
+static void
 join(Fixture *f, guint i, const char *group, guint of)
 {
-    static const DrvCopyGroupOps ops = {name, call_off};
+    static const DrvCopyGroupOps ops = {name, call_off, turn};
     drv_copy_group_join(f->groups, &f->copies[i].base, group, of, &ops);
 }
 
@@ -149,6 +155,60 @@ test_a_name_fails(Fixture *f, gconstpointer data)
     g_assert_cmpuint(f->copies[2].called_off, ==, 1);
 }
 
+static void
+assert_turns(Fixture *f, guint a, guint b, guint c)
+{
+    g_assert_cmpuint(f->copies[0].turns, ==, a);
+    g_assert_cmpuint(f->copies[1].turns, ==, b);
+    g_assert_cmpuint(f->copies[2].turns, ==, c);
+}
+
+static void
+wait_turn(Fixture *f, guint i)
+{
+    drv_copy_group_wait_turn(f->groups, &f->copies[i].base);
+}
+
+/* One at a time, and nobody a second one before all have had a first. */
+static void
+test_turns(Fixture *f, gconstpointer data)
+{
+    join(f, 0, "g", 2);
+    join(f, 2, "other", 2);
+    wait_turn(f, 0);
+    wait_turn(f, 2);
+    assert_turns(f, 1, 0, 1);
+    wait_turn(f, 0);
+    assert_turns(f, 1, 0, 1); /* the other one is not there yet */
+    join(f, 1, "g", 2);
+    wait_turn(f, 1);
+    assert_turns(f, 1, 1, 1);
+    wait_turn(f, 1);
+    assert_turns(f, 2, 1, 1);
+    drv_copy_group_end_turn(f->groups, &f->copies[0].base);
+    assert_turns(f, 2, 2, 1);
+    drv_copy_group_end_turn(f->groups, &f->copies[1].base);
+    assert_turns(f, 2, 2, 1);
+    /* Who has failed takes his turn along, and all who wait for it. */
+    drv_copy_group_break(f->groups, &f->copies[2].base, TRUE);
+    drv_copy_group_end_turn(f->groups, &f->copies[2].base);
+    assert_turns(f, 2, 2, 1);
+}
+
+/* It comes when another one has failed already. */
+static void
+test_late_turn(Fixture *f, gconstpointer data)
+{
+    add_past(f, "a", "g", failed_way);
+    join(f, 0, "g", 2);
+    wait_turn(f, 0);
+    assert_turns(f, 1, 0, 0);
+    g_assert_cmpuint(f->copies[0].called_off, ==, 0);
+    wait_turn(f, 0);
+    assert_turns(f, 1, 0, 0);
+    g_assert_cmpuint(f->copies[0].called_off, ==, 1);
+}
+
 /* After a restart: two were named, or one has failed, or one is to be begun yet. */
 static void
 test_past(Fixture *f, gconstpointer data)
@@ -207,6 +267,8 @@ main(int argc, char **argv)
         {"/engine/copy/group/one-fails", test_one_fails, "keep"},
         {"/engine/copy/group/one-is-cancelled", test_one_fails, NULL},
         {"/engine/copy/group/a-name-fails", test_a_name_fails, NULL},
+        {"/engine/copy/group/turns", test_turns, NULL},
+        {"/engine/copy/group/late-turn", test_late_turn, NULL},
         {"/engine/copy/group/past", test_past, NULL},
         {"/engine/copy/over", test_over, NULL},
     };

@@ -18,6 +18,10 @@ test_group(void)
     g_autofree char *group = drv_copy_spec_group(text);
     g_assert_cmpstr(group, ==, "g-1");
     g_assert_null(drv_copy_spec_qmp(text));
+    g_autoptr(DrvCopySpec) running =
+        drv_copy_spec_parse(RUNNING ",\"group\":\"g\",\"of\":2}", &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(running->group, ==, "g");
     g_assert_null(drv_copy_spec_group(IMAGE ",\"group\":\"g\"}")); /* of another kind */
     g_assert_null(drv_copy_spec_group("{"));
     g_assert_null(drv_copy_spec_group(NULL));
@@ -34,7 +38,7 @@ test_wrong_group(void)
         {IMAGE ",\"group\":\"g/\",\"of\":2}", "\"group\" is 'g/': it must be*"},
         {IMAGE ",\"group\":\"g\",\"of\":1}", "\"of\" is 1: it must be a whole number from 2 to 64"},
         {IMAGE ",\"group\":\"g\",\"of\":65}", "\"of\" is 65: it must be*"},
-        {RUNNING ",\"group\":\"g\",\"of\":2}", "\"group\" is for images that no QEMU has open*"},
+        {RUNNING ",\"of\":2}", "\"group\" and \"of\" go together*"},
     };
     for (guint i = 0; i < G_N_ELEMENTS(wrong); i++) {
         g_autoptr(GError) error = NULL;

@@ -20,7 +20,9 @@ struct _DrvDiskView {
     char *node;   /* names in QEMU: of the front, which is what is read, and of the export */
     char *empty, *access, *filter, *scratch;
     char *format;
-    gboolean plain; /* QEMU is one that is to be asked for little: view.c */
+    gboolean looked;
+    gboolean looking; /* nothing is to be made of it now */
+    gboolean plain;   /* QEMU is one that is to be asked for little: view.c */
     guint64 size;
     guint users;
     DrvStore *store;   /* NULL: not connected yet */
@@ -34,8 +36,10 @@ struct _DrvDiskView {
     GError *broken; /* why it cannot be read; NULL: it can */
 
     gboolean undoing, keep_bitmap;
-    gboolean overlaid; /* somebody has taken a snapshot of the disk */
-    gint64 busy_until; /* how long somebody else is waited for who has the QMP socket */
+    gboolean bitmap_only; /* all else was taken back before */
+    gboolean overlaid;    /* somebody has taken a snapshot of the disk */
+    gint64 busy_until;    /* how long somebody else is waited for who has the QMP socket; 0: not */
+    void (*connect)(gpointer owner); /* what "retry" does then */
     guint retry;
     char *left; /* what is not taken back; NULL: nothing */
 };
@@ -49,6 +53,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DrvDiskView, view_release)
 
 /* What the journal has: "qdev", "node", "server", "bitmap"; NULL: nothing was touched. */
 JsonObject *view_record(DrvDiskView *view);
+/* Whoever has the QMP socket is waited for from now on; for a while. */
+void view_may_be_busy(DrvDiskView *view);
+/* If that is why 'connect', a step, has failed, it is run again later: TRUE. */
+gboolean view_wait_busy(DrvDiskView *view, const GError *error, void (*connect)(gpointer owner));
 void view_use_qmp(DrvDiskView *view, QmpClient *client);
 void view_drop_qmp(DrvDiskView *view);
 /* The job is told that there is no view any more; takes the error. */

@@ -17,9 +17,6 @@
  * node there in the meantime (a snapshot, say), what the guest has written since would be lost. It
  * is done only where our filter is what the device has.
  */
-#define BUSY_RETRY_MS 1000
-/* Whoever has taken the QMP socket while no daemon was there is waited for that long. */
-#define BUSY_MS 60000
 
 static void
 done(gpointer owner, JsonNode *reply, GError **error)
@@ -46,24 +43,20 @@ ask(DrvDiskView *self, const char *command, JsonNode *args, DrvAnswered answered
 
 static void step_connect(gpointer owner);
 
-static gboolean
-connect_again(gpointer data)
-{
-    DrvDiskView *self = data;
-    self->retry = 0;
-    step_connect(self);
-    return G_SOURCE_REMOVE;
-}
-
 /* QEMU cannot be asked. */
 static void
 may_have(DrvDiskView *self, const GError *why)
 {
     g_free(self->left);
-    self->left = g_strdup_printf(
-        "the guest's QEMU may still have the view of disk '%s' (%s): give its device "
-        "the disk back with qom-set, and remove the nodes '%s', '%s', '%s' and '%s'",
-        self->spec->disk, why->message, self->node, self->access, self->filter, self->scratch);
+    if (self->bitmap_only)
+        self->left = g_strdup_printf("the guest's QEMU may still have the bitmap '%s' of disk '%s' "
+                                     "(%s): remove it with block-dirty-bitmap-remove",
+                                     self->spec->bitmap, self->spec->disk, why->message);
+    else
+        self->left = g_strdup_printf(
+            "the guest's QEMU may still have the view of disk '%s' (%s): give its device "
+            "the disk back with qom-set, and remove the nodes '%s', '%s', '%s' and '%s'",
+            self->spec->disk, why->message, self->node, self->access, self->filter, self->scratch);
 }
 
 static void
@@ -73,13 +66,8 @@ connected(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(GError) error = NULL;
     g_autoptr(QmpClient) client = qmp_client_connect_finish(result, &error);
     DrvDiskView *self = view_redeem(ticket, &keep);
-    if (self == NULL)
+    if (self == NULL || view_wait_busy(self, error, step_connect))
         return;
-    gboolean busy = g_error_matches(error, QMP_ERROR, QMP_ERROR_BUSY);
-    if (busy && g_get_monotonic_time() < self->busy_until) {
-        self->retry = g_timeout_add(BUSY_RETRY_MS, connect_again, self);
-        return;
-    }
     if (client != NULL && drv_qemu_is_remembered(self->job->detail, client, NULL))
         view_use_qmp(self, g_steal_pointer(&client));
     /* One that does not listen, or is another, has nothing of ours. */
@@ -102,12 +90,24 @@ step_connect(gpointer owner)
 
 /* --- one thing after the other --- */
 
+/* The next one that QEMU has is another's. */
+static void
+server_stopped(gpointer owner, JsonNode *reply, GError **error)
+{
+    DrvDiskView *self = owner;
+    if (reply != NULL || g_error_matches(*error, QMP_ERROR, QMP_ERROR_COMMAND)) {
+        json_object_set_boolean_member(view_record(self), "server", FALSE);
+        drv_job_save(self->job, NULL);
+    }
+    drv_steps_next(&self->steps);
+}
+
 static void
 step_server(gpointer owner)
 {
     DrvDiskView *self = owner;
     if (drv_json_flag(view_record(self), "server", FALSE))
-        ask(self, "nbd-server-stop", NULL, done);
+        ask(self, "nbd-server-stop", NULL, server_stopped);
     else
         drv_steps_next(&self->steps);
 }
@@ -348,6 +348,7 @@ undone(gpointer owner, GError *error)
     doubt_bitmap(self);
     if (self->left != NULL)
         g_warning("job %s: %s", self->job->rec->id, self->left);
+    self->undoing = FALSE;
     self->ops->undone(self->job, self->left);
 }
 
@@ -357,6 +358,9 @@ begin(gpointer data)
     DrvDiskView *self = data;
     g_autoptr(DrvDiskView) keep = g_rc_box_acquire(self);
     self->retry = 0;
+    g_clear_pointer(&self->left, g_free);
+    self->bitmap_only =
+        self->spec->bitmap != NULL && !drv_json_flag(view_record(self), "server", TRUE);
     if (view_record(self) != NULL)
         drv_steps_start(&self->steps, undo_steps, self, undone);
     else
@@ -384,7 +388,8 @@ drv_disk_view_undo(DrvDiskView *view, gboolean keep_bitmap)
         return;
     view->undoing = TRUE;
     view->keep_bitmap = keep_bitmap;
-    view->busy_until = g_get_monotonic_time() + (gint64)BUSY_MS * 1000;
+    view_may_be_busy(view);
+    g_clear_handle_id(&view->retry, g_source_remove);
     drv_steps_drop(&view->steps);
     view_stop_watch(view);
     view_undo_when_free(view);

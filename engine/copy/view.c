@@ -42,6 +42,8 @@
  * apart by an option that the filter has since 9.2.
  */
 #define CLUSTER (64 << 10)
+#define BUSY_RETRY_MS 1000
+#define BUSY_MS 60000
 #define SCRATCH_SLOW_S 20
 /* With less than this on the file system a scratch file is full. */
 #define SCRATCH_LEAST (1u << 20)
@@ -136,6 +138,34 @@ view_drop_qmp(DrvDiskView *view)
     qmp_client_close(client);
 }
 
+static gboolean
+connect_again(gpointer data)
+{
+    DrvDiskView *self = data;
+    self->retry = 0;
+    self->connect(self);
+    return G_SOURCE_REMOVE;
+}
+
+gboolean
+view_wait_busy(DrvDiskView *view, const GError *error, void (*connect)(gpointer owner))
+{
+    if (!g_error_matches(error, QMP_ERROR, QMP_ERROR_BUSY) ||
+        g_get_monotonic_time() >= view->busy_until)
+        return FALSE;
+    view->connect = connect;
+    view->retry = g_timeout_add(BUSY_RETRY_MS, connect_again, view);
+    return TRUE;
+}
+
+void
+view_may_be_busy(DrvDiskView *view)
+{
+    view->busy_until = g_get_monotonic_time() + (gint64)BUSY_MS * 1000;
+}
+
+static void step_connect(gpointer owner);
+
 static void
 step_connected(GObject *source, GAsyncResult *result, gpointer ticket)
 {
@@ -143,7 +173,7 @@ step_connected(GObject *source, GAsyncResult *result, gpointer ticket)
     g_autoptr(GError) error = NULL;
     g_autoptr(QmpClient) client = qmp_client_connect_finish(result, &error);
     DrvDiskView *self = view_redeem(ticket, &keep);
-    if (self == NULL)
+    if (self == NULL || view_wait_busy(self, error, step_connect))
         return;
     if (client == NULL) {
         drv_steps_fail(&self->steps, g_steal_pointer(&error));
@@ -244,30 +274,41 @@ put_down(DrvDiskView *self, const DrvDisk *disk, GError **error)
     return drv_job_save(self->job, error);
 }
 
-static gboolean
-take_disk(DrvDiskView *self, JsonNode *blocks, GError **error)
+/* The one that is asked for, of 'disks'; NULL with an error: it cannot be copied. */
+static const DrvDisk *
+choose(GPtrArray *disks, JsonNode *blocks, const DrvCopySpec *spec, GError **error)
 {
-    const DrvCopySpec *spec = self->spec;
-    g_autoptr(GPtrArray) disks = drv_disks_parse(blocks, error);
-    const DrvDisk *disk = disks != NULL ? drv_disks_find(disks, spec->disk) : NULL;
-    if (disks == NULL)
-        return FALSE;
+    const DrvDisk *disk = drv_disks_find(disks, spec->disk);
     if (disk == NULL) {
         g_autofree char *list = drv_disks_list(disks);
         g_autofree char *why = g_strdup_printf("is none of the guest's (%s): choose one of them",
                                                *list != '\0' ? list : "it has none");
-        return refuse(error, spec->disk, why);
+        refuse(error, spec->disk, why);
+        return NULL;
     }
     if (!check_disk(disk, spec, error))
-        return FALSE;
+        return NULL;
     if (spec->bitmap != NULL && has_bitmap(blocks, disk->node, spec->bitmap)) {
         g_autofree char *shown = g_strescape(spec->bitmap, NULL);
         g_autofree char *why = g_strdup_printf("has a bitmap '%.80s' already: choose another name "
                                                "for --bitmap, or remove that one with "
                                                "'block-dirty-bitmap-remove'",
                                                shown);
-        return refuse(error, spec->disk, why);
+        refuse(error, spec->disk, why);
+        return NULL;
     }
+    return disk;
+}
+
+static gboolean
+take_disk(DrvDiskView *self, JsonNode *blocks, GError **error)
+{
+    g_autoptr(GPtrArray) disks = drv_disks_parse(blocks, error);
+    const DrvDisk *disk = disks != NULL ? choose(disks, blocks, self->spec, error) : NULL;
+    if (disk == NULL)
+        return FALSE;
+    if (self->looking)
+        return TRUE;
     self->size = disk->size;
     self->format = g_strdup(drv_image_format_writable(disk->format, NULL) ? disk->format : "raw");
     return put_down(self, disk, error);
@@ -510,11 +551,42 @@ made(gpointer owner, GError *error)
     }
 }
 
+/* --- no more than a look --- */
+
+static const DrvStep look_steps[] = {
+    {"asking the guest's QEMU", step_connect},
+    {"asking for its disks", step_look},
+    {NULL, NULL},
+};
+
+static void
+looked(gpointer owner, GError *error)
+{
+    DrvDiskView *self = owner;
+    view_drop_qmp(self);
+    self->looking = FALSE;
+    self->looked = TRUE;
+    if (error != NULL)
+        view_give_up(self, error);
+    else if (self->job != NULL)
+        self->ops->looked(self->job);
+}
+
+void
+drv_disk_view_look(DrvDiskView *view)
+{
+    g_autoptr(DrvDiskView) keep = g_rc_box_acquire(view);
+    view->looking = TRUE;
+    drv_steps_start(&view->steps, look_steps, view, looked);
+}
+
 void
 drv_disk_view_open(DrvDiskView *view, guint users)
 {
     g_autoptr(DrvDiskView) keep = g_rc_box_acquire(view);
     view->users = users;
+    if (view->looked) /* somebody may have taken the socket since */
+        view_may_be_busy(view);
     drv_steps_start(&view->steps, open_steps, view, made);
 }
 

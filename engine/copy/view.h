@@ -15,6 +15,8 @@ typedef struct _DrvDiskView DrvDiskView;
 
 /* What a view tells its job. */
 typedef struct {
+    /* The disk is there, and can be copied as far as that can be known beforehand. */
+    void (*looked)(DrvJob *job);
     /* It can be read now. */
     void (*opened)(DrvJob *job);
     /* It cannot be made, or is no more; takes the error. It is to be taken back now. */
@@ -29,10 +31,13 @@ DrvDiskView *drv_disk_view_new(DrvJob *job, const DrvCopySpec *spec, const DrvDi
 /* Leaves in QEMU what is there. */
 void drv_disk_view_free(DrvDiskView *view);
 
+/* Asks QEMU, and gives the QMP socket back; 'looked' or 'failed' follows. */
+void drv_disk_view_look(DrvDiskView *view);
 /* For 'users' that read it at the same time. */
 void drv_disk_view_open(DrvDiskView *view, guint users);
 /* In whatever state it is, also that of a daemon before this one. 'undone' follows, not before this
- * returns. The bitmap that was begun with it stays only with 'keep_bitmap'. */
+ * returns. The bitmap that was begun with it stays only with 'keep_bitmap', and only until it is
+ * undone again, without. */
 void drv_disk_view_undo(DrvDiskView *view, gboolean keep_bitmap);
 /* What to make of the disk at the destination if nobody says. Once it is open. */
 const char *drv_disk_view_format(const DrvDiskView *view);

@@ -337,14 +337,16 @@ launch(DrvJobs *jobs, DrvJob *job)
     return g_strdup(job->rec->id);
 }
 
-/* QEMU has one NBD server, and serves one client a QMP socket. */
+/* QEMU has one NBD server, and serves one client a QMP socket. Those of a group take turns; 'group'
+ * NULL: it is of none. */
 static gboolean
-is_being_copied(DrvJobs *jobs, const char *qmp, GError **error)
+is_being_copied(DrvJobs *jobs, const char *qmp, const char *group, GError **error)
 {
     for (guint i = 0; i < jobs->jobs->len; i++) {
         const DrvJob *job = jobs->jobs->pdata[i];
         g_autofree char *other = drv_copy_spec_qmp(job->rec->spec);
-        if (g_strcmp0(other, qmp) != 0)
+        g_autofree char *its_group = drv_copy_spec_group(job->rec->spec);
+        if (g_strcmp0(other, qmp) != 0 || (group != NULL && g_strcmp0(its_group, group) == 0))
             continue;
         g_set_error(error, DRV_ERROR, DRV_ERROR_STATE,
                     "a disk of the VM at %s is being copied by job %s: wait for it to end, or end "
@@ -356,9 +358,9 @@ is_being_copied(DrvJobs *jobs, const char *qmp, GError **error)
 }
 
 static gboolean
-is_moving(DrvJobs *jobs, const char *qmp, GError **error)
+is_moving(DrvJobs *jobs, const char *qmp, const char *group, GError **error)
 {
-    if (is_being_copied(jobs, qmp, error))
+    if (is_being_copied(jobs, qmp, group, error))
         return TRUE;
     for (guint i = 0; i < jobs->jobs->len; i++) {
         DrvJob *job = jobs->jobs->pdata[i];
@@ -383,7 +385,7 @@ drv_jobs_migrate(DrvJobs *jobs, JsonObject *object, GError **error)
         json_object_set_int_member(object, "drop_timeout_s",
                                    drv_services_config(jobs->services)->drop_timeout_s);
     g_autoptr(DrvJobSpec) spec = drv_job_spec_from_json(object, error);
-    if (spec == NULL || is_moving(jobs, spec->qmp, error))
+    if (spec == NULL || is_moving(jobs, spec->qmp, NULL, error))
         return NULL;
     g_autofree char *text = drv_job_spec_to_text(spec);
     g_autofree char *id = new_id();
@@ -410,7 +412,7 @@ drv_jobs_predict(DrvJobs *jobs, JsonObject *object, GError **error)
 {
     g_autofree char *id = new_id();
     g_autoptr(DrvJobSpec) spec = drv_predict_spec(object, error);
-    if (spec == NULL || is_moving(jobs, spec->qmp, error))
+    if (spec == NULL || is_moving(jobs, spec->qmp, NULL, error))
         return NULL;
     g_autoptr(DrvJob) job = drv_predict_new(jobs->services, id, g_steal_pointer(&spec), error);
     return job != NULL ? launch(jobs, job) : NULL;
@@ -423,7 +425,7 @@ drv_jobs_copy(DrvJobs *jobs, JsonObject *object, GError **error)
         json_object_set_int_member(object, "drop_timeout_s",
                                    drv_services_config(jobs->services)->drop_timeout_s);
     g_autoptr(DrvCopySpec) spec = drv_copy_spec_from_json(object, error);
-    if (spec == NULL || (spec->qmp != NULL && is_moving(jobs, spec->qmp, error)))
+    if (spec == NULL || (spec->qmp != NULL && is_moving(jobs, spec->qmp, spec->group, error)))
         return NULL;
     drv_copy_spec_mark(object);
     g_autofree char *text = drv_json_text(object);
