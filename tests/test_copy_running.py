@@ -86,8 +86,9 @@ def wait_for_view(hosts):
 
 
 def words(vm, hosts, dest, *options):
-    return ("copy", "--qmp", vm.machine.drover_qmp, "--disk", "vda", "--to", hosts.b.address, "--dest",
-            dest, "--json", *options)
+    disk = () if "--disk" in options else ("--disk", "vda")
+    return ("copy", "--qmp", vm.machine.drover_qmp, *disk, "--to", hosts.b.address, "--dest", dest,
+            "--json", *options)
 
 
 def copy(hosts, vm, dest, *options, status=0):

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/error.h"
 #include "engine/cli/command.h"
+#include "engine/cli/copy-running.h"
 #include "engine/cli/options.h"
+
+#include <string.h>
 
 static const DrvOption options[] = {
     {"to", "to", DRV_OPTION_TEXT, .required = TRUE},
-    {"dest", "dest", DRV_OPTION_TEXT, .required = TRUE},
     {"qmp", "qmp", DRV_OPTION_PATH},
-    {"disk", "disk", DRV_OPTION_TEXT},
     {"bitmap", "bitmap", DRV_OPTION_TEXT},
     {"scratch", "scratch", DRV_OPTION_PATH},
     {"format", "format", DRV_OPTION_TEXT},
@@ -23,9 +24,7 @@ static const DrvOption options[] = {
 
 enum {
     TO,
-    DEST,
     QMP,
-    DISK,
     BITMAP,
     SCRATCH,
     FORMAT,
@@ -41,19 +40,28 @@ enum {
 
 G_STATIC_ASSERT(G_N_ELEMENTS(options) == COUNT);
 
+/* Of one image. */
+static const DrvOption dest_option = {"dest", "dest", DRV_OPTION_TEXT, .required = TRUE},
+                       disk_option = {"disk", "disk", DRV_OPTION_TEXT};
+
 #define HELP                                                                                       \
     "Copies the disk image IMAGE of a stopped VM to the host whose droverd is at --to, where it\n" \
     "appears at --dest when it is complete; or, with --qmp and --disk, a disk of a running VM "    \
     "as\n"                                                                                         \
-    "it is at one moment, without the VM noticing. What is there already, of an older version "    \
-    "or\n"                                                                                         \
-    "of a copy that was cut short, is not sent again. Interrupt it once to cancel. Exit status: "  \
-    "0\n"                                                                                          \
-    "done, 1 failed, 2 wrong use, 3 not known, 4 cancelled."
+    "it is at one moment, without the VM noticing. With --qmp and without --dest several disks "   \
+    "are\n"                                                                                        \
+    "copied one after the other, all that the VM writes to if there is no --disk; they get "       \
+    "their\n"                                                                                      \
+    "names over there together. What is there already, of an older version or of a copy that "     \
+    "was\n"                                                                                        \
+    "cut short, is not sent again. Interrupt it once to cancel. Exit status: 0 done, 1 failed, "   \
+    "2\n"                                                                                          \
+    "wrong use, 3 not known, 4 cancelled."
 
 typedef struct {
     char *text[COUNT];
-    char **options;
+    char **options, **disks;
+    char *dest, *dest_dir;
     gboolean compress, json;
     char *reconnect;
 } Given;
@@ -64,12 +72,16 @@ parse(DrvCli *cli, Given *given, int *argc, char ***argv, GError **error)
     char **text = given->text;
     const GOptionEntry entries[] = {
         {"to", 0, 0, G_OPTION_ARG_STRING, &text[TO], "The destination's droverd", "ADDR:PORT"},
-        {"dest", 0, 0, G_OPTION_ARG_FILENAME, &text[DEST], "The path of the image over there",
+        {"dest", 0, 0, G_OPTION_ARG_FILENAME, &given->dest, "The path of the image over there",
          "PATH"},
         {"qmp", 0, 0, G_OPTION_ARG_FILENAME, &text[QMP],
-         "Of a running VM, one of whose disks is copied instead of IMAGE", "SOCKET"},
-        {"disk", 0, 0, G_OPTION_ARG_STRING, &text[DISK],
-         "Which one: the id of its drive or device, or its node's name", "ID"},
+         "Of a running VM, whose disks are copied instead of IMAGE", "SOCKET"},
+        {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &given->disks,
+         "Which: the id of its drive or device, or its node's name; may be repeated", "ID[=PATH]"},
+        {"dest-dir", 0, 0, G_OPTION_ARG_FILENAME, &given->dest_dir,
+         "With --qmp: the folder over there for disks without a PATH; the same as here where not "
+         "given",
+         "FOLDER"},
         {"bitmap", 0, 0, G_OPTION_ARG_STRING, &text[BITMAP],
          "Begin this bitmap in the disk's qcow2 image, for --since another time", "NAME"},
         {"scratch", 0, 0, G_OPTION_ARG_FILENAME, &text[SCRATCH],
@@ -101,26 +113,18 @@ parse(DrvCli *cli, Given *given, int *argc, char ***argv, GError **error)
          NULL},
         G_OPTION_ENTRY_NULL,
     };
-    return drv_cli_parse(cli, entries, "IMAGE|--qmp SOCKET --disk ID --to ADDR:PORT --dest PATH",
+    return drv_cli_parse(cli, entries,
+                         "--to ADDR:PORT IMAGE --dest PATH|--qmp SOCKET [--disk ID[=PATH]...]",
                          HELP, 0, 1, argc, argv, error);
 }
 
-/* The daemon's working directory is another, and the other host has none of ours. */
+/* What each image's copy has. */
 static JsonObject *
-make_spec(const Given *given, const char *image, GError **error)
+make_common(const Given *given, GError **error)
 {
     g_autoptr(JsonObject) spec = json_object_new();
-    if (image != NULL) {
-        g_autofree char *absolute = g_canonicalize_filename(image, NULL);
-        json_object_set_string_member(spec, "image", absolute);
-    }
     if (!drv_options_take(options, COUNT, (const char *const *)given->text, spec, error))
         return NULL;
-    if (!g_path_is_absolute(given->text[DEST])) {
-        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
-                    "--dest '%s' must be an absolute path on the other host", given->text[DEST]);
-        return NULL;
-    }
     if (given->options != NULL) {
         g_autofree char *joined = g_strjoinv(",", given->options);
         json_object_set_string_member(spec, "options", joined);
@@ -130,14 +134,53 @@ make_spec(const Given *given, const char *image, GError **error)
     return g_steal_pointer(&spec);
 }
 
+/* An option that would be without effect is a mistake. */
+static gboolean
+check_one(const Given *given, GError **error)
+{
+    if (given->dest_dir != NULL)
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "--dest-dir is for disks of running guests, and goes without --dest: leave one "
+                    "of them out");
+    else if (given->dest != NULL && !g_path_is_absolute(given->dest))
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "--dest '%s' must be an absolute path on the other host", given->dest);
+    else if (given->disks != NULL &&
+             (given->disks[1] != NULL || strstr(given->disks[0], "=/") != NULL))
+        g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
+                    "--dest is the path of one disk: leave it out, and give --disk ID=PATH for "
+                    "each, or --dest-dir");
+    else
+        return TRUE;
+    return FALSE;
+}
+
+/* The daemon's working directory is another, and the other host has none of ours. */
+static gboolean
+add_one(const Given *given, const char *image, JsonObject *spec, GError **error)
+{
+    if (image != NULL) {
+        g_autofree char *absolute = g_canonicalize_filename(image, NULL);
+        json_object_set_string_member(spec, "image", absolute);
+    }
+    return check_one(given, error) && drv_option_take(&dest_option, given->dest, spec, error) &&
+           (given->disks == NULL || drv_option_take(&disk_option, given->disks[0], spec, error));
+}
+
 static int
 copy(DrvCli *cli, const Given *given, const char *image, GError **error)
 {
     DrvFollowOptions how = {.cancels = TRUE};
-    g_autoptr(JsonObject) spec = make_spec(given, image, error);
-    if (spec == NULL || !drv_option_reconnect(given->reconnect, &how.reconnect_s, error))
+    gboolean several = image == NULL && given->text[QMP] != NULL && given->dest == NULL;
+    g_autoptr(JsonObject) spec = make_common(given, error);
+    if (spec == NULL || !drv_option_reconnect(given->reconnect, &how.reconnect_s, error) ||
+        (!several && !add_one(given, image, spec, error)))
         return -1;
-    return drv_command_run(cli, "/v1/copies", spec, &how, given->json, 0, error);
+    if (!several)
+        return drv_command_run(cli, "/v1/copies", spec, &how, given->json, 0, error);
+    const DrvCopyRunningParams params = {given->disks, given->dest_dir, spec, how.reconnect_s,
+                                         given->json};
+    return drv_cli_copy_running(cli, &params, error);
 }
 
 int
@@ -151,6 +194,9 @@ drv_cmd_copy(DrvCli *cli, int argc, char **argv)
     for (guint i = 0; i < COUNT; i++)
         g_free(given.text[i]);
     g_strfreev(given.options);
+    g_strfreev(given.disks);
+    g_free(given.dest);
+    g_free(given.dest_dir);
     g_free(given.reconnect);
     return error != NULL ? drv_cli_fail(error) : status;
 }

@@ -68,8 +68,8 @@ typedef struct {
     gboolean keep_source, disks_overwrite, disks_delta, json;
     char *reconnect;
     gboolean off;
-    char **disks;
-    char *dest_dir, *format;
+    char **disks, **base;
+    char *dest_dir, *format, *since;
 } Given;
 
 static gboolean
@@ -124,6 +124,12 @@ parse(DrvCli *cli, Given *given, int argc, char **argv, GError **error)
          "With --off: the folder over there for those without a PATH", "FOLDER"},
         {"format", 0, 0, G_OPTION_ARG_STRING, &given->format,
          "With --off: the images', as QEMU sees it where not given", "FORMAT"},
+        {"since", 0, 0, G_OPTION_ARG_STRING, &given->since,
+         "With --off: reads only what this bitmap in each image says was changed since --base",
+         "BITMAP"},
+        {"base", 0, 0, G_OPTION_ARG_STRING_ARRAY, &given->base,
+         "With --since, for each disk, in their order: the digest that its copy reported",
+         "DIGEST"},
         G_OPTION_ENTRY_NULL,
     };
     return drv_cli_parse(cli, entries,
@@ -169,6 +175,8 @@ check_off(const Given *given, GError **error)
         wrong = given->disks != NULL      ? "disk"
                 : given->dest_dir != NULL ? "dest-dir"
                 : given->format != NULL   ? "format"
+                : given->since != NULL    ? "since"
+                : given->base != NULL     ? "base"
                                           : NULL;
         if (wrong != NULL)
             g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
@@ -196,6 +204,8 @@ migrate_off(DrvCli *cli, const Given *given, GError **error)
         .to = given->text[TO],
         .name = given->text[NAME],
         .format = given->format,
+        .since = given->since,
+        .base = given->base,
         .lanes = given->text[LANES],
         .bandwidth = given->text[BANDWIDTH],
         .drop_timeout = given->text[DROP_TIMEOUT],
@@ -219,5 +229,7 @@ drv_cmd_migrate(DrvCli *cli, int argc, char **argv)
     g_strfreev(given.disks);
     g_free(given.dest_dir);
     g_free(given.format);
+    g_free(given.since);
+    g_strfreev(given.base);
     return error != NULL ? drv_cli_fail(error) : status;
 }

@@ -11,10 +11,12 @@
  */
 typedef struct {
     char **disks;   /* "IMAGE" or "IMAGE=/PATH" over there; NULL: none given */
+    char **base;    /* the digest of each, for 'since'; NULL: none given */
     char *dest_dir; /* where those without a path go; NULL: to the same path as here */
-    const char *to, *name, *format, *lanes, *bandwidth, *drop_timeout, *reconnect; /* or NULL */
+    const char *to, *name, *format, *since, *lanes, *bandwidth, *drop_timeout,
+        *reconnect; /* or NULL */
     gboolean json;
 } DrvOffParams;
 
-/* The exit status; -1 with 'error' where nothing was begun. */
+/* The exit status; -1 with 'error' where not all could be begun. */
 int drv_cli_migrate_off(DrvCli *cli, const DrvOffParams *params, GError **error);
