@@ -10,7 +10,7 @@ import pytest
 
 from harness import daemon, qemu
 from harness.liar import ACK, BYE, CREDIT, DATA, HELLO, LZ4, Liar, LyingHost, frame, hello
-from harness.scene import GUEST, Scene, one_sentence
+from harness.scene import GUEST, Scene, one_sentence, wait_until
 
 # More written anew than the slow link carries, so that it is under way until the link is fast again.
 BUSY = GUEST.variant(params="hz=1000 rate=20 beat=20")
@@ -264,7 +264,7 @@ def test_a_liar_connects(workdir, pki):
             thread.join(60)
         assert sorted(ended) == [("one_byte_a_second", "then said nothing for 10 s"),
                                   ("silence", "then said nothing for 10 s")]
-        assert scene.a.said().count("then said nothing for 10 s") >= 2
+        wait_until(lambda: scene.a.said().count("then said nothing for 10 s") >= 2, "its log to say so")
         assert scene.a.peak_memory() - before < MEMORY
         assert scene.a.job("source")["state"] == "copying"  # all the while
         scene.relay.slow(0)

@@ -129,7 +129,7 @@ def test_messages(workdir, pki):
         hoard(one_more)
         assert one_more.hung_up()
         liars.open.remove(one_more)
-        assert "the sessions of m hold more than 16 MiB of messages together" in a.said()
+        wait_until(lambda: "the sessions of m hold more than 16 MiB of messages together" in a.said(), "its log to say so")
         assert works(modest) and works(other)
         assert a.peak_memory() - before < MESSAGES + (16 << 20)
 

@@ -296,7 +296,7 @@ def test_tunnels_by_folders(workdir, pki):
             with connect(workdir / f"from/{n}.sock") as near:
                 assert near.recv(1) == b""
             refusal = f"{where} is in none of the folders that tunnels of other hosts may lead to"
-            assert refusal in a.said()
+            wait_until(lambda: refusal in a.said(), "its log to say so")
         assert any("under [incoming]" in e["error"] for e in entries(b) if e["event"] == "refused")
 
 
