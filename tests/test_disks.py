@@ -44,6 +44,10 @@ def scene_with(workdir, version, pair, **options):
     return Scene(workdir, binary(version), source, dest_guest=dest, **options)
 
 
+def two_disks(workdir):
+    return [Pair(workdir, name, data=16 * MIB, seed=i) for i, name in enumerate(("vda", "vdb"))]
+
+
 def left_in_qemu(machine):
     """What drover may have left in a QEMU: nodes, block jobs, exports."""
     nodes = [n["node-name"] for n in machine.qmp.command("query-named-block-nodes")]
@@ -381,6 +385,26 @@ def test_cancelled(workdir, any_qemu):
         check_undone(scene, before)
 
 
+def test_cancelled_while_the_destination_connects(workdir, any_qemu):
+    """Its QEMU's server is not told to stop in the middle of a handshake: 7.2 would hang."""
+    pair = Pair(workdir, "vda")
+    source, dest = guests([pair])
+    with Scene(workdir, any_qemu, source, dest_guest=dest, hold="dest:connecting") as scene:
+        before = settings(scene.source)
+        move = scene.migrate(*MIRROR)
+        scene.b.wait_held()
+        os.kill(scene.dest.pid, signal.SIGSTOP)
+        try:
+            scene.b.release()
+            assert scene.a.drover("cancel", scene.a.job()["job"]).status == 0
+            scene.b.wait_job("rolling-back")
+        finally:
+            os.kill(scene.dest.pid, signal.SIGCONT)
+        one_sentence(move.wait(), 4, "cancelled")
+        scene.b.wait_job("cancelled", "failed")
+        check_undone(scene, before, dest_gone=False)
+
+
 @pytest.mark.parametrize("who", ("a", "b"))
 def test_a_daemon_is_killed(workdir, any_qemu, who):
     pair = Pair(workdir, "vda")
@@ -491,10 +515,6 @@ def check_goes_on(scene, move, pairs):
     scene.check_runs_at_dest()
     for pair in pairs:
         pair.check_same()
-
-
-def two_disks(workdir):
-    return [Pair(workdir, name, data=16 * MIB, seed=i) for i, name in enumerate(("vda", "vdb"))]
 
 
 def test_no_mirror_begins_while_the_link_is_down(workdir, any_qemu):

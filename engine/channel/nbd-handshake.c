@@ -30,6 +30,7 @@
 #define REPLY_BYTES 20u
 
 enum {
+    OPT_EXPORT_NAME = 1,
     OPT_ABORT = 2,
     OPT_INFO = 6,
     OPT_GO = 7,
@@ -373,6 +374,8 @@ answer(Server *self, guint32 option, gboolean *gone, GError **error)
         self->structured = TRUE;
         return reply(self, option, REP_ACK, NULL, error);
     }
+    if (option == OPT_EXPORT_NAME) /* which has no answer that says no */
+        return wrong(error, "it asks as clients did long ago");
     if (option != OPT_ABORT)
         return reply(self, option, REP_UNSUPPORTED, NULL, error);
     g_set_error(error, DRV_ERROR, DRV_ERROR_QEMU, "it gives the NBD handshake up");
@@ -418,6 +421,10 @@ drv_nbd_welcome(int fd, const char *name, guint timeout_ms, const DrvNbdExport *
     drv_cursor_put_u16(&c, FLAG_FIXED | FLAG_NO_ZEROES);
     if (!move(w, TRUE, hello, sizeof hello, error) || !move(w, FALSE, flags, sizeof flags, error))
         return FALSE;
+    c = drv_cursor_reader(flags, sizeof flags);
+    guint32 takes = drv_cursor_get_u32(&c);
+    if ((takes & FLAG_FIXED) == 0 || (takes & ~(FLAG_FIXED | FLAG_NO_ZEROES)) != 0)
+        return wrong(error, "it does not greet as a client of these days");
     while (!gone)
         if (!serve_option(&self, &gone, error))
             return FALSE;
@@ -452,45 +459,60 @@ finish(GTask *task, gboolean agreed, GError *error)
         g_task_return_error(task, error);
 }
 
-static void
-greet(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
+static gpointer
+greet(gpointer data)
 {
-    Side *side = data;
+    g_autoptr(GTask) task = data;
+    Side *side = g_task_get_task_data(task);
     GError *error = NULL;
     gboolean agreed = drv_nbd_greet(side->fd, side->name, side->timeout_ms, &side->export, &error);
     finish(task, agreed, error);
+    return NULL;
 }
 
-static void
-welcome(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
+static gpointer
+welcome(gpointer data)
 {
-    Side *side = data;
+    g_autoptr(GTask) task = data;
+    Side *side = g_task_get_task_data(task);
     GError *error = NULL;
     gboolean agreed =
         drv_nbd_welcome(side->fd, side->name, side->timeout_ms, &side->export, &error);
     finish(task, agreed, error);
+    return NULL;
+}
+
+/* Not one of GLib's pool, which other tasks may keep busy for long: a guest waits for it. */
+static void
+begin(GThreadFunc run, int fd, const char *name, guint timeout_ms, const DrvNbdExport *export,
+      GAsyncReadyCallback callback, gpointer data)
+{
+    GError *error = NULL;
+    g_autoptr(GTask) task = g_task_new(NULL, NULL, callback, data);
+    Side *side = g_new0(Side, 1);
+    *side = (Side){fd, g_strdup(name), timeout_ms, *export};
+    g_task_set_task_data(task, side, free_side);
+    GThread *thread = g_thread_try_new("nbd-handshake", run, g_object_ref(task), &error);
+    if (thread != NULL) {
+        g_thread_unref(thread);
+        return;
+    }
+    g_task_return_error(task, error);
+    g_object_unref(task);
 }
 
 void
-drv_nbd_greet_async(int fd, const char *name, guint timeout_ms, GCancellable *cancellable,
-                    GAsyncReadyCallback callback, gpointer data)
+drv_nbd_greet_async(int fd, const char *name, guint timeout_ms, GAsyncReadyCallback callback,
+                    gpointer data)
 {
-    g_autoptr(GTask) task = g_task_new(NULL, cancellable, callback, data);
-    Side *side = g_new0(Side, 1);
-    *side = (Side){.fd = fd, .name = g_strdup(name), .timeout_ms = timeout_ms};
-    g_task_set_task_data(task, side, free_side);
-    g_task_run_in_thread(task, greet);
+    begin(greet, fd, name, timeout_ms, &(DrvNbdExport){0}, callback, data);
 }
 
 void
 drv_nbd_welcome_async(int fd, const char *name, guint timeout_ms, const DrvNbdExport *export,
-                      GCancellable *cancellable, GAsyncReadyCallback callback, gpointer data)
+                      GAsyncReadyCallback callback, gpointer data)
 {
-    g_autoptr(GTask) task = g_task_new(NULL, cancellable, callback, data);
-    Side *side = g_new0(Side, 1);
-    *side = (Side){fd, g_strdup(name), timeout_ms, *export};
-    g_task_set_task_data(task, side, free_side);
-    g_task_run_in_thread(task, welcome);
+    begin(welcome, fd, name, timeout_ms, export, callback, data);
 }
 
 int

@@ -41,11 +41,11 @@ gboolean drv_nbd_greet(int fd, const char *name, guint timeout_ms, DrvNbdExport 
 gboolean drv_nbd_welcome(int fd, const char *name, guint timeout_ms, const DrvNbdExport *export,
                          GError **error);
 
-/* The same on a thread; these take the descriptor. */
-void drv_nbd_greet_async(int fd, const char *name, guint timeout_ms, GCancellable *cancellable,
-                         GAsyncReadyCallback callback, gpointer data);
+/* The same, each on a thread of its own; these take the descriptor. */
+void drv_nbd_greet_async(int fd, const char *name, guint timeout_ms, GAsyncReadyCallback callback,
+                         gpointer data);
 void drv_nbd_welcome_async(int fd, const char *name, guint timeout_ms, const DrvNbdExport *export,
-                           GCancellable *cancellable, GAsyncReadyCallback callback, gpointer data);
+                           GAsyncReadyCallback callback, gpointer data);
 /* Of either: the descriptor, which is the caller's again, and in 'export' (may be NULL) what was
  * agreed on. -1 with an error. */
 int drv_nbd_agree_finish(GAsyncResult *result, DrvNbdExport *export, GError **error);

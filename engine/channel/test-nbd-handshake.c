@@ -200,6 +200,10 @@ test_bad_clients(void)
     drv_cursor_put_u64(&c, 77);
     assert_told(FALSE, &c, FALSE, DRV_ERROR_PROTOCOL, "something else than an option");
     c.pos = 4;
+    put_option(&c, 1, 5);
+    drv_cursor_put_bytes(&c, "disk0", 5);
+    assert_told(FALSE, &c, FALSE, DRV_ERROR_PROTOCOL, "asks as clients did long ago");
+    c.pos = 4;
     put_option(&c, 2, 0);
     assert_told(FALSE, &c, FALSE, DRV_ERROR_QEMU, "gives the NBD handshake up");
     c.pos = 4;
@@ -215,6 +219,72 @@ test_bad_clients(void)
     for (guint i = 0; i < 101; i++)
         put_option(&c, 5, 0);
     assert_told(FALSE, &c, FALSE, DRV_ERROR_PROTOCOL, "message after message");
+}
+
+/* What a client may not leave out, and what it may not ask for. */
+static void
+test_client_flags(void)
+{
+    for (guint32 flags = 0; flags < 8; flags++) {
+        guint8 bytes[64];
+        DrvCursor c = drv_cursor_writer(bytes, sizeof bytes);
+        drv_cursor_put_u32(&c, flags);
+        put_option(&c, 2, 0);
+        if (flags == 1 || flags == 3)
+            assert_told(FALSE, &c, FALSE, DRV_ERROR_QEMU, "gives the NBD handshake up");
+        else
+            assert_told(FALSE, &c, FALSE, DRV_ERROR_PROTOCOL, "does not greet as a client");
+    }
+}
+
+static void
+agreed(GObject *source, GAsyncResult *result, gpointer data)
+{
+    int *fd = data;
+    g_autoptr(GError) error = NULL;
+    *fd = drv_nbd_agree_finish(result, NULL, &error);
+    g_assert_true((*fd >= 0) == (error == NULL));
+}
+
+static void
+sleep_long(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
+{
+    GMutex *gate = data;
+    g_mutex_lock(gate);
+    g_mutex_unlock(gate);
+    g_task_return_boolean(task, TRUE);
+}
+
+/* However many others are busy. The descriptor comes back, or is closed. */
+static void
+test_threads(void)
+{
+    GMutex gate;
+    int pair[2], here = -2, there = -2;
+    char more;
+    g_mutex_init(&gate);
+    g_mutex_lock(&gate);
+    for (guint i = 0; i < 200; i++) {
+        g_autoptr(GTask) task = g_task_new(NULL, NULL, NULL, NULL);
+        g_task_set_task_data(task, &gate, NULL);
+        g_task_run_in_thread(task, sleep_long);
+    }
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
+    drv_nbd_welcome_async(pair[0], "disk0", TIMEOUT_MS, &full, agreed, &here);
+    drv_nbd_greet_async(pair[1], "disk0", TIMEOUT_MS, agreed, &there);
+    while (here == -2 || there == -2)
+        g_main_context_iteration(NULL, TRUE);
+    g_assert_cmpint(here, ==, pair[0]);
+    g_assert_cmpint(there, ==, pair[1]);
+    there = -2;
+    shutdown(pair[0], SHUT_WR);
+    drv_nbd_greet_async(pair[1], "disk0", TIMEOUT_MS, agreed, &there);
+    while (there == -2)
+        g_main_context_iteration(NULL, TRUE);
+    g_assert_cmpint(there, ==, -1);
+    g_assert_cmpint(read(pair[0], &more, 1), ==, 0);
+    close(pair[0]);
+    g_mutex_unlock(&gate);
 }
 
 /* Any bytes after a good beginning: within its bounds, which the sanitizers watch. */
@@ -278,6 +348,8 @@ main(int argc, char **argv)
     g_test_add_func("/nbd-handshake/unknown-name", test_unknown_name);
     g_test_add_func("/nbd-handshake/bad-servers", test_bad_servers);
     g_test_add_func("/nbd-handshake/bad-clients", test_bad_clients);
+    g_test_add_func("/nbd-handshake/client-flags", test_client_flags);
+    g_test_add_func("/nbd-handshake/threads", test_threads);
     g_test_add_func("/nbd-handshake/garbage", test_garbage);
     g_test_add_func("/nbd-handshake/json", test_json);
     return g_test_run();

@@ -38,7 +38,9 @@ struct _DestDisks {
     GPtrArray *pairs;  /* ... of these, those that are written to, in the order of 'wanted' */
     GArray *links;     /* of DestLink, in the same order: connections to the exports */
     DrvChannelSet *channels;
-    guint at; /* the disk that is being exported, or looked at, or connected to */
+    guint at;             /* the disk that is being exported, or looked at */
+    gboolean greeting;    /* a connection is in its handshake ... */
+    gboolean withdrawing; /* ... and the step at hand waits for the end of that */
     gboolean closing;
     gboolean closed;
 };
@@ -269,6 +271,7 @@ clear_link(gpointer data)
 }
 
 static void connect_next(LiveDest *self);
+static void withdraw(LiveDest *self);
 
 static void
 greeted(GObject *source, GAsyncResult *result, gpointer ticket)
@@ -277,10 +280,14 @@ greeted(GObject *source, GAsyncResult *result, gpointer ticket)
     DestLink link;
     GError *error = NULL;
     link.fd = drv_nbd_agree_finish(result, &link.export, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL) {
+    gboolean wanted = dest_redeem(ticket, &keep) != NULL;
+    LiveDest *self = live_dest(keep);
+    self->disks->greeting = FALSE;
+    if (!wanted) {
         clear_link(&link);
         g_clear_error(&error);
+        if (self->disks->withdrawing)
+            withdraw(self);
         return;
     }
     if (link.fd < 0) {
@@ -305,10 +312,13 @@ connect_next(LiveDest *self)
     g_autofree char *path = socket_path(self);
     g_autofree char *id = drv_live_disk_id(self->base.rec->id, disks->links->len);
     int fd = dest_connect_qemu(path, &error);
-    if (fd < 0)
+    if (fd < 0) {
         drv_steps_fail(&self->steps, error);
-    else
-        drv_nbd_greet_async(fd, id, GREET_MS, self->steps.cancellable, greeted, dest_ticket(self));
+        return;
+    }
+    disks->greeting = TRUE;
+    drv_job_test_point(&self->base, "connecting");
+    drv_nbd_greet_async(fd, id, GREET_MS, greeted, dest_ticket(self));
 }
 
 void
@@ -396,7 +406,8 @@ drv_live_dest_disk(DrvJob *job, DrvPeer *peer, guint64 call, JsonObject *args)
     if (drv_job_state(job) != DRV_STATE_COPYING || disks == NULL || disks->channels == NULL ||
         disks->closing || self->peer != peer) {
         error = dest_not_now(self, "takes no disks now");
-    } else if (count >= disks->links->len || drv_json_int(args, "index", -1) != count) {
+    } else if (count >= disks->links->len || drv_json_int(args, "index", -1) != count ||
+               g_array_index(disks->links, DestLink, count).fd < 0) { /* asked for twice */
         error = g_error_new(DRV_ERROR, DRV_ERROR_PROTOCOL,
                             "disk %" G_GINT64_FORMAT " of job %s is out of order",
                             drv_json_int(args, "index", -1), job->rec->id);
@@ -451,7 +462,20 @@ withdrawn(GObject *source, GAsyncResult *result, gpointer ticket)
     drv_steps_next(&self->steps);
 }
 
-/* A QEMU that is going to be ended needs nothing taken back. */
+static void
+withdraw(LiveDest *self)
+{
+    if (self->disks != NULL)
+        self->disks->withdrawing = FALSE;
+    if (self->qmp == NULL || self->incoming || !is_serving(self))
+        drv_steps_next(&self->steps);
+    else
+        qmp_client_execute_async(self->qmp, "nbd-server-stop", NULL, QMP_TIMEOUT_MS,
+                                 self->steps.cancellable, withdrawn, dest_ticket(self));
+}
+
+/* A QEMU that is going to be ended needs nothing taken back. 7.2 hangs when its server is to stop
+ * while a client is in the handshake (docs/qemu-notes.md): the end of ours is awaited. */
 void
 dest_disks_withdraw(gpointer owner)
 {
@@ -461,9 +485,8 @@ dest_disks_withdraw(gpointer owner)
         g_clear_pointer(&self->disks->links, g_array_unref);
     }
     g_clear_pointer(&self->delta, dest_delta_free);
-    if (self->qmp == NULL || self->incoming || !is_serving(self))
-        drv_steps_next(&self->steps);
+    if (self->disks != NULL && self->disks->greeting)
+        self->disks->withdrawing = TRUE;
     else
-        qmp_client_execute_async(self->qmp, "nbd-server-stop", NULL, QMP_TIMEOUT_MS,
-                                 self->steps.cancellable, withdrawn, dest_ticket(self));
+        withdraw(self);
 }

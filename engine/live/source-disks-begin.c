@@ -118,7 +118,7 @@ greet_next(LiveSource *self)
     int fd = GPOINTER_TO_INT(g_queue_pop_head(&disks->arrived));
     const LiveMirror *mirror = live_mirror_at(self, disks->greeted);
     disks->greeting = TRUE;
-    drv_nbd_welcome_async(fd, mirror->id, GREET_MS, &mirror->export, NULL, greeted,
+    drv_nbd_welcome_async(fd, mirror->id, GREET_MS, &mirror->export, greeted,
                           drv_job_ref(&self->base));
 }
 
