@@ -135,6 +135,7 @@ def test_chosen(hosts, workdir, there):
                       there, "--disk", "vdc", "--disk", f"{node}={there / 'b'}", "--dest-format", "raw",
                       stops=2)
         assert "the VM: 2 disks are now at" in result.stdout and "moment of its own" in result.stdout
+        assert result.stderr.startswith("1 of 2: vdc\n")
         assert result.stderr.index("1 of 2: vdc") < result.stderr.index(f"2 of 2: {node}")
         assert sorted(path.name for path in there.iterdir()) == ["b", "vdc"]
         assert (there / "b").read_bytes() == vm.was["vdb"].read_bytes()

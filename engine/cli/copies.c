@@ -367,10 +367,10 @@ print_rest(Copies *self)
     g_autofree char *begun = bitmap != NULL ? drv_format_text(bitmap, 60) : NULL;
     if (!self->what->running)
         puts("  the images here are as they were: remove them when the VM runs over there");
-    else if (begun != NULL)
-        printf("  bitmap %s of each records what the VM changes from here on\n", begun);
-    else
+    if (self->what->running && self->disks->len > 1)
         puts("  each is as it was at a moment of its own");
+    if (begun != NULL)
+        printf("  bitmap %s records what the VM changes from here on\n", begun);
 }
 
 static void

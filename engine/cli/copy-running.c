@@ -138,8 +138,10 @@ choose(Choice *choice, GError **error)
 
 /* NULL: there is nothing to go on with, and '*status' says how it ended; -1: 'error' does. */
 static JsonObject *
-look(const DrvCopyRunningParams *params, DrvFollow *follow, int *status, GError **error)
+look(const DrvCopyRunningParams *params, DrvClient *client, int *status, GError **error)
 {
+    const DrvFollowOptions how = {.cancels = TRUE, .quiet = TRUE, .reconnect_s = 1};
+    g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
     g_autoptr(JsonObject) spec = json_object_new(), last = NULL;
     g_autoptr(GError) why = NULL;
     json_object_set_string_member(spec, "qmp", drv_json_string(params->common, "qmp", ""));
@@ -163,8 +165,7 @@ drv_cli_copy_running(DrvCli *cli, const DrvCopyRunningParams *params, GError **e
     g_autoptr(DrvClient) client = drv_cli_connect(cli, error);
     if (client == NULL)
         return -1;
-    g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
-    g_autoptr(JsonObject) found = look(params, follow, &status, error);
+    g_autoptr(JsonObject) found = look(params, client, &status, error);
     if (found == NULL)
         return status;
     g_autoptr(GPtrArray) disks = drv_copies_disks_new(), chosen = g_ptr_array_new();
@@ -172,6 +173,7 @@ drv_cli_copy_running(DrvCli *cli, const DrvCopyRunningParams *params, GError **e
                      chosen};
     if (!choose(&choice, error))
         return -1;
+    g_autoptr(DrvFollow) follow = drv_follow_new(client, &how);
     const DrvCopies what = {.disks = disks,
                             .to = drv_json_string(params->common, "to", ""),
                             .running = TRUE,

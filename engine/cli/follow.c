@@ -202,7 +202,8 @@ on_line(JsonObject *job, gpointer data)
     }
     g_clear_pointer(&f->job, json_object_unref);
     f->job = json_object_ref(job);
-    drv_display_update(f->display, job);
+    if (!f->options.quiet)
+        drv_display_update(f->display, job);
     if (is_over(f))
         finish(f, NULL);
     else

@@ -13,6 +13,7 @@
  */
 typedef struct {
     gboolean cancels;  /* the first interrupt cancels the job; otherwise it leaves */
+    gboolean quiet;    /* the job is over at once: there is no progress to be shown */
     guint reconnect_s; /* how long a daemon that went away is waited for */
 } DrvFollowOptions;
 
