@@ -21,6 +21,8 @@
 /* As long as QEMU may take to answer. Then it is asked again, a few times, if the link is up. */
 #define ANSWER_MS 3000
 #define ANSWERS (QMP_TIMEOUT_MS / ANSWER_MS)
+/* ... and so often if nothing moves, either. */
+#define ANSWERS_IN_VAIN 2
 #define MIB 1048576.0
 
 static gboolean
@@ -228,29 +230,70 @@ stop_waiting(LiveSource *self, GError *error)
     }
 }
 
+/* Whether anything has gone to the destination's QEMU, or come from there, since this was asked. */
+static gboolean
+has_moved(LiveDisks *disks)
+{
+    DrvChannelTotals totals;
+    drv_channel_set_totals(disks->channels, &totals);
+    guint64 before = disks->moved;
+    disks->moved = totals.raw + totals.delivered;
+    return disks->moved != before;
+}
+
+/* As far as is known. */
+static gboolean
+has_something_on_its_way(LiveSource *self)
+{
+    for (guint i = 0; i < self->disks->mirrors->len; i++) {
+        const LiveMirror *mirror = live_mirror_at(self, i);
+        if (!mirror->ready || mirror->done < mirror->total)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 /* When its guest resets a disk (a reboot does), QEMU waits for all that is under way on it, and its
  * guest waits for QEMU. So that gets ahead of all but what other guests wait for. While the link is
- * down it does not arrive at all, and the guest must not stand still until it is up: a roll-back
- * ends the wait. Takes the error. */
+ * down, or the destination's QEMU hangs, it does not arrive at all, and the guest must not stand
+ * still until it does: a roll-back ends the wait. (A guest that is stopped can wait.) NULL: it may
+ * yet arrive. */
+static GError *
+why_in_vain(LiveSource *self, gboolean moved)
+{
+    if (self->lost_us != 0)
+        return g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                           "the link to %s is down, and the source's QEMU waits for what is on its "
+                           "way there (its guest has reset a disk, perhaps): try again when the "
+                           "link is up",
+                           self->spec->to);
+    if (moved || self->disks->unanswered < ANSWERS_IN_VAIN || self->stopped_us != 0 ||
+        !has_something_on_its_way(self))
+        return NULL;
+    return g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
+                       "the source's QEMU has not answered for %u s, and its disks do not move, "
+                       "either (its guest has reset one, perhaps, and waits for the destination): "
+                       "see whether the destination's QEMU and its storage work",
+                       self->disks->unanswered * (ANSWER_MS / 1000));
+}
+
+/* Takes the error. */
 static void
 not_answered(LiveSource *self, GError *error)
 {
     if (!g_error_matches(error, QMP_ERROR, QMP_ERROR_TIMEOUT)) {
         stop_waiting(self, error);
-    } else if (self->lost_us != 0) {
-        g_error_free(error);
-        live_fail(self,
-                  g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
-                              "the link to %s is down, and the source's QEMU waits for what is on "
-                              "its way there (its guest has reset a disk, perhaps): try again "
-                              "when the link is up",
-                              self->spec->to));
-    } else if (++self->disks->unanswered < ANSWERS) {
-        g_error_free(error);
+        return;
+    }
+    g_error_free(error);
+    self->disks->unanswered++;
+    error = why_in_vain(self, has_moved(self->disks));
+    if (error != NULL) {
+        live_fail(self, error);
+    } else if (self->disks->unanswered < ANSWERS) {
         live_disks_press(self, TRUE);
         ask_jobs(self);
     } else {
-        g_error_free(error);
         stop_waiting(self, g_error_new(DRV_ERROR, DRV_ERROR_QEMU,
                                        "it has not answered for %d s: it hangs or is overloaded",
                                        ANSWERS * ANSWER_MS / 1000));

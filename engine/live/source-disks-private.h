@@ -50,7 +50,8 @@ struct _LiveDisks {
     gboolean waiting;    /* the step at hand is that for all to be level */
     gboolean completing;
     GSource *poll;
-    guint unanswered;  /* times in a row that QEMU was asked how far it is */
+    guint unanswered;  /* times in a row that QEMU was asked how far it is ... */
+    guint64 moved;     /* ... and what had gone to the destination and come from it by then */
     DrvClass class;    /* how urgent what is sent is by itself */
     gboolean pressing; /* ... but QEMU, with its guest, stands still until it is sent */
 
