@@ -18,11 +18,14 @@
  */
 
 #define POLL_MS 250
-/* As long as QEMU may take to answer. Then it is asked again, a few times, if the link is up. */
-#define ANSWER_MS 3000
+/* As long as QEMU may take to answer. After that its guest may be waiting: so many answers are
+ * waited for while the link is down, or while nothing moves, and at all. */
+#define ANSWER_MS 1000
+#define ANSWERS_WITHOUT_LINK 3
+#define ANSWERS_IN_VAIN 6
 #define ANSWERS (QMP_TIMEOUT_MS / ANSWER_MS)
-/* ... and so often if nothing moves, either. */
-#define ANSWERS_IN_VAIN 2
+/* In the last so many of them. */
+#define NOTHING_MOVES 3
 #define MIB 1048576.0
 
 static gboolean
@@ -230,15 +233,17 @@ stop_waiting(LiveSource *self, GError *error)
     }
 }
 
-/* Whether anything has gone to the destination's QEMU, or come from there, since this was asked. */
-static gboolean
-has_moved(LiveDisks *disks)
+/* One more answer has not come. Counts those in which nothing has gone to the destination's QEMU,
+ * or come from there, either. */
+static void
+count_unanswered(LiveDisks *disks)
 {
     DrvChannelTotals totals;
     drv_channel_set_totals(disks->channels, &totals);
     guint64 before = disks->moved;
     disks->moved = totals.raw + totals.delivered;
-    return disks->moved != before;
+    disks->still = disks->moved == before ? disks->still + 1 : 0;
+    disks->unanswered++;
 }
 
 /* As far as is known. */
@@ -259,22 +264,23 @@ has_something_on_its_way(LiveSource *self)
  * still until it does: a roll-back ends the wait. (A guest that is stopped can wait.) NULL: it may
  * yet arrive. */
 static GError *
-why_in_vain(LiveSource *self, gboolean moved)
+why_in_vain(LiveSource *self)
 {
-    if (self->lost_us != 0)
+    const LiveDisks *disks = self->disks;
+    if (self->lost_us != 0 && disks->unanswered >= ANSWERS_WITHOUT_LINK)
         return g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
                            "the link to %s is down, and the source's QEMU waits for what is on its "
                            "way there (its guest has reset a disk, perhaps): try again when the "
                            "link is up",
                            self->spec->to);
-    if (moved || self->disks->unanswered < ANSWERS_IN_VAIN || self->stopped_us != 0 ||
-        !has_something_on_its_way(self))
+    if (disks->unanswered < ANSWERS_IN_VAIN || disks->still < NOTHING_MOVES ||
+        self->stopped_us != 0 || !has_something_on_its_way(self))
         return NULL;
     return g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
                        "the source's QEMU has not answered for %u s, and its disks do not move, "
                        "either (its guest has reset one, perhaps, and waits for the destination): "
                        "see whether the destination's QEMU and its storage work",
-                       self->disks->unanswered * (ANSWER_MS / 1000));
+                       disks->unanswered * (ANSWER_MS / 1000));
 }
 
 /* Takes the error. */
@@ -286,8 +292,8 @@ not_answered(LiveSource *self, GError *error)
         return;
     }
     g_error_free(error);
-    self->disks->unanswered++;
-    error = why_in_vain(self, has_moved(self->disks));
+    count_unanswered(self->disks);
+    error = why_in_vain(self);
     if (error != NULL) {
         live_fail(self, error);
     } else if (self->disks->unanswered < ANSWERS) {
@@ -315,7 +321,7 @@ jobs_known(GObject *source, GAsyncResult *result, gpointer data)
         not_answered(self, error);
         return;
     }
-    self->disks->unanswered = 0;
+    self->disks->unanswered = self->disks->still = 0;
     live_disks_press(self, FALSE);
     gint64 now = g_get_monotonic_time();
     gboolean level = take_jobs(self, qmp_node_array(reply));

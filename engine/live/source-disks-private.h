@@ -51,7 +51,8 @@ struct _LiveDisks {
     gboolean completing;
     GSource *poll;
     guint unanswered;  /* times in a row that QEMU was asked how far it is ... */
-    guint64 moved;     /* ... and what had gone to the destination and come from it by then */
+    guint64 moved;     /* ... what had gone to the destination and come from it by then ... */
+    guint still;       /* ... and times in a row that this was no more */
     DrvClass class;    /* how urgent what is sent is by itself */
     gboolean pressing; /* ... but QEMU, with its guest, stands still until it is sent */
 
