@@ -9,8 +9,10 @@ import pytest
 
 from conftest import binary, slow_with_old
 from harness import disks, images
+from harness.daemon import make_pki
 from harness.handover import Hosts
 from harness.images import MIB
+from harness.impostor import Impostor
 from harness.scene import wait_until
 from test_copy_running import SIZE, Vm
 
@@ -297,6 +299,11 @@ def test_refused(hosts, workdir, there, any_qemu):
                  ("--disk", "vda", "--disk", "fixed")),
                 ("disk 'empty' has no medium", ("--disk", "vda", "--disk", f"empty={there / 'e'}")),
                 ("disk 'vdb' is no qcow2 image, and only those keep bitmaps", ("--bitmap", "b1")),
+                ("^drover: vdb: at the destination: /no cannot be used: No such file",
+                 ("--disk", "vda", "--disk", "vdb=/no/vdb")),
+                ("at the destination: .*/etc.* is where the system keeps its own files",
+                 ("--disk", "vda=/etc/vda", "--disk", "vdb")),
+                ("^drover: vdb: at the destination: .*compress", ("--compress",)),
         ]:
             refused(hosts, vm, pattern, *where, *args)
         for pattern, args in [
@@ -311,6 +318,25 @@ def test_refused(hosts, workdir, there, any_qemu):
         refused(hosts, vm, "--dest-dir 'x' must be an absolute path", "--dest-dir", "x", status=2)
         assert not list(there.iterdir())
         vm.check_nothing_left()
+
+
+def unheard_of(frame):
+    """The destination is an older one, which cannot be asked beforehand."""
+    if not frame.to_dest or not frame.message or frame.message.get("call") != "copy.check":
+        return None
+    frame.message = {**frame.message, "call": "copy.of-later"}
+    return [frame]
+
+
+def test_older_destination(workdir, there):
+    pki = make_pki(workdir / "pki", "a=127.0.0.1", "b=127.0.0.1", "m=127.0.0.1")
+    with Hosts(workdir, pki, hold=False) as hosts, Several(workdir, binary("10.0")) as vm, \
+            Impostor(hosts.b.address, pki / "m", unheard_of) as between:
+        result = hosts.a.drover("copy", "--qmp", vm.machine.drover_qmp, "--to", between.address, "--lanes", "1",
+                                "--dest-dir", there)
+        assert result.status == 0, (result, hosts.b.said())
+        assert between.error is None
+        assert sorted(path.name for path in there.iterdir()) == vm.names
 
 
 def test_nothing_to_copy(hosts, workdir):

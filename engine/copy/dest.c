@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "common/json.h"
 #include "engine/channel/channel-set.h"
+#include "engine/copy/dest-check.h"
 #include "engine/image/convert.h"
 #include "engine/image/receive.h"
 #include "engine/job/job.h"
@@ -505,6 +506,12 @@ copy_abort(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
     drv_peer_answer(peer, call, json_object_new());
 }
 
+static void
+copy_check(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
+{
+    drv_copy_check(ends->services, peer, call, args);
+}
+
 gboolean
 drv_copy_ends_call(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, const char *op, JsonObject *args)
 {
@@ -512,10 +519,8 @@ drv_copy_ends_call(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, const char *o
         const char *op;
         void (*run)(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args);
     } calls[] = {
-        {"copy.open", copy_open},
-        {"copy.finish", copy_finish},
-        {"copy.name", copy_name},
-        {"copy.abort", copy_abort},
+        {"copy.check", copy_check}, {"copy.open", copy_open},   {"copy.finish", copy_finish},
+        {"copy.name", copy_name},   {"copy.abort", copy_abort},
     };
     for (guint i = 0; i < G_N_ELEMENTS(calls); i++) {
         if (g_str_equal(calls[i].op, op)) {

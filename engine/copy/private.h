@@ -17,6 +17,7 @@ typedef struct {
 
     DrvDiskView *view; /* NULL: an image is copied */
     gboolean looked;   /* the disk was looked at, before any of its group is read */
+    gboolean checking; /* ... and the destination is asked whether it can take it */
     gboolean parting;  /* the view is taken back, as the destination has all of it */
     gboolean parted;   /* ... and was */
     char *left;        /* what was left in QEMU then; NULL: nothing */
@@ -57,6 +58,12 @@ void copy_end_as_failed(DrvCopy *self);
 void copy_go_on(DrvCopy *self);
 /* The destination has all of it, and others of the group may not be as far. */
 void copy_hold(DrvCopy *self);
+/* The session with the destination, which is told of by peer_ops; and back, with all that was begun
+ * in it. The source stays; the thread, if it sends, will find its socket shut. */
+void copy_connect(DrvCopy *self);
+void copy_drop_attempt(DrvCopy *self);
+/* What a call says of the image over there; 'format' if nobody said which. */
+JsonObject *copy_target_args(DrvCopy *self, const char *format);
 /* How many read at the same time. */
 guint copy_users(void);
 
@@ -66,6 +73,8 @@ extern const DrvDiskViewOps copy_view_ops;
 void copy_view_begin(DrvCopy *self);
 /* Its turn, for its group. */
 void copy_view_turn(DrvJob *job);
+/* The session is there for that. */
+void copy_view_ask_check(DrvCopy *self);
 /* The destination has all of the disk: nothing is to stay in QEMU until the others have, too. */
 void copy_view_part(DrvCopy *self);
 /* Nothing can be read any more. */

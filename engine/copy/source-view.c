@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "common/json.h"
+#include "engine/job/allow.h"
 
 #include <string.h>
 
@@ -14,11 +15,12 @@
  * Several disks of a guest are a group (group.h). As QEMU has one NBD server, and serves one client
  * a QMP socket, they take turns:
  *
- *   begin -> turn: look -> turn: open the view -> send -> copy.finish -> take the view back -> held
+ *   begin -> turn: look, copy.check -> turn: open the view -> send -> copy.finish -> take the view
+ *   back -> held
  *
- * All are looked at before any is read, so that one that cannot be copied is found before anything
- * is waited for. One that is held has nothing in QEMU but its bitmap, which goes if the group
- * fails. Nor can it be sent once more: with the session the group is lost.
+ * All are looked at before any is read, so that one that cannot be copied, or not to there, is
+ * found before anything is waited for. One that is held has nothing in QEMU but its bitmap, which
+ * goes if the group fails. Nor can it be sent once more: with the session the group is lost.
  */
 
 GError *
@@ -53,11 +55,44 @@ copy_view_turn(DrvJob *job)
 }
 
 static void
+checked(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
+{
+    g_autoptr(DrvJob) job = data;
+    DrvCopy *self = (DrvCopy *)job;
+    if (!self->checking || peer != self->peer || drv_peer_is_dead(peer))
+        return;
+    copy_drop_attempt(self);
+    /* An older daemon does not know the call: it says what is wrong when the disk is sent. */
+    if (error != NULL && !g_error_matches(error, DRV_ERROR, DRV_ERROR_NOT_FOUND)) {
+        copy_fail(self, g_error_new(error->domain, error->code, "at the destination: %s",
+                                    error->message));
+        return;
+    }
+    self->looked = TRUE;
+    drv_copy_group_wait_turn(self->groups, job);
+}
+
+void
+copy_view_ask_check(DrvCopy *self)
+{
+    GError *error = NULL;
+    self->offered = TRUE;
+    if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer),
+                      &error)) {
+        copy_fail(self, error);
+        return;
+    }
+    drv_peer_call(self->peer, "copy.check",
+                  copy_target_args(self, drv_disk_view_format(self->view)), checked,
+                  drv_job_ref(&self->base));
+}
+
+static void
 looked(DrvJob *job)
 {
     DrvCopy *self = (DrvCopy *)job;
-    self->looked = TRUE;
-    drv_copy_group_wait_turn(self->groups, job);
+    self->checking = TRUE;
+    copy_connect(self);
 }
 
 /* --- reading --- */

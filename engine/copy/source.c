@@ -66,12 +66,11 @@ count_attempt(Copy *self)
     self->lanes = MAX(self->lanes, link.lanes);
 }
 
-/* Gives back all but the source; the thread, if it sends, will find its socket shut. */
-static void
-drop_attempt(Copy *self)
+void
+copy_drop_attempt(Copy *self)
 {
     count_attempt(self);
-    self->offered = self->held = self->naming = FALSE;
+    self->offered = self->held = self->naming = self->checking = FALSE;
     if (self->fd >= 0)
         shutdown(self->fd, SHUT_RDWR);
     g_clear_pointer(&self->channel, drv_channel_set_free);
@@ -88,7 +87,7 @@ give_back(Copy *self)
     drv_copy_cancel(&self->count);
     g_clear_handle_id(&self->retry, g_source_remove);
     g_clear_handle_id(&self->tick, g_source_remove);
-    drop_attempt(self);
+    copy_drop_attempt(self);
 }
 
 static void
@@ -226,7 +225,7 @@ lose_peer(Copy *self, const GError *why)
               self->base.rec->id, why->message);
     if (self->lost_us == 0)
         self->lost_us = g_get_monotonic_time();
-    drop_attempt(self);
+    copy_drop_attempt(self);
     drv_copy_group_held(self->groups, &self->base, FALSE);
     self->again = TRUE;
     try_again_when_ready(self);
@@ -440,18 +439,26 @@ opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
     }
 }
 
-static JsonObject *
-open_args(Copy *self)
+JsonObject *
+copy_target_args(Copy *self, const char *format)
 {
     const DrvCopySpec *spec = self->spec;
     JsonObject *args = json_object_new();
     json_object_set_string_member(args, "job", self->base.rec->id);
     json_object_set_string_member(args, "path", spec->dest);
     json_object_set_string_member(args, "format",
-                                  spec->dest_format != NULL ? spec->dest_format : self->format);
+                                  spec->dest_format != NULL ? spec->dest_format : format);
     if (spec->options != NULL)
         json_object_set_string_member(args, "options", spec->options);
     json_object_set_boolean_member(args, "compress", spec->compress);
+    return args;
+}
+
+static JsonObject *
+open_args(Copy *self)
+{
+    const DrvCopySpec *spec = self->spec;
+    JsonObject *args = copy_target_args(self, self->format);
     json_object_set_boolean_member(args, "delta", !spec->whole);
     json_object_set_int_member(args, "size", (gint64)self->store->size);
     json_object_set_boolean_member(args, "hold", spec->group != NULL);
@@ -503,7 +510,9 @@ peer_connected(DrvPeer *peer, gpointer data)
     Copy *self = data;
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     self->lost_us = 0;
-    if (!self->offered)
+    if (!self->offered && self->checking)
+        copy_view_ask_check(self);
+    else if (!self->offered)
         offer(self);
     drv_job_changed(&self->base);
 }
@@ -530,15 +539,21 @@ static const DrvPeerOps peer_ops = {
     .dead = peer_dead,
 };
 
-static void
-connect_peer(Copy *self)
+void
+copy_connect(Copy *self)
 {
-    self->count.total = self->store->size;
     self->peer = drv_peers_get(drv_services_peers(self->base.services), self->spec->host,
                                self->spec->port, (guint)self->spec->lanes);
     drv_peer_listen(self->peer, &peer_ops, self);
     if (drv_peer_is_connected(self->peer))
         peer_connected(self->peer, self);
+}
+
+static void
+connect_peer(Copy *self)
+{
+    self->count.total = self->store->size;
+    copy_connect(self);
 }
 
 /* --- the source --- */

@@ -307,11 +307,10 @@ take_disk(DrvDiskView *self, JsonNode *blocks, GError **error)
     const DrvDisk *disk = disks != NULL ? choose(disks, blocks, self->spec, error) : NULL;
     if (disk == NULL)
         return FALSE;
-    if (self->looking)
-        return TRUE;
     self->size = disk->size;
+    g_free(self->format);
     self->format = g_strdup(drv_image_format_writable(disk->format, NULL) ? disk->format : "raw");
-    return put_down(self, disk, error);
+    return self->looking || put_down(self, disk, error);
 }
 
 static void

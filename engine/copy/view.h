@@ -39,7 +39,7 @@ void drv_disk_view_open(DrvDiskView *view, guint users);
  * returns. The bitmap that was begun with it stays only with 'keep_bitmap', and only until it is
  * undone again, without. */
 void drv_disk_view_undo(DrvDiskView *view, gboolean keep_bitmap);
-/* What to make of the disk at the destination if nobody says. Once it is open. */
+/* What to make of the disk at the destination if nobody says. Once it was looked at, or is open. */
 const char *drv_disk_view_format(const DrvDiskView *view);
 /* The disk, once it is open; borrowed. When the view is undone its readers hang up. */
 DrvStore *drv_disk_view_store(const DrvDiskView *view);
