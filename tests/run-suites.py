@@ -17,8 +17,9 @@ import xml.etree.ElementTree
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Unit tests that say something under TSan: those of code that runs on threads.
 TSAN_TESTS = ("common/", "transfer/", "channel/", "tsan/")
-# Threads of the control plane, which GTask hands things over to: TSan does not see GLib's locks.
-NOT_FOR_TSAN = ("channel/guest-sample",)
+# Threads of the control plane, or of a test, which GTask hands things over to: TSan does not see
+# GLib's locks.
+NOT_FOR_TSAN = ("channel/guest-sample", "channel/nbd-handshake")
 # The control plane's unit tests, for memcheck: it makes no good of io_uring, which the data plane
 # is built on (valgrind 3.19 holds all threads while one waits in a ring).
 MEMCHECK_TESTS = ("common/", "qmp/", "dirty-tracking/", "engine/host/", "engine/job/", "engine/live/",

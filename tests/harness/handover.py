@@ -168,7 +168,10 @@ def check_goes_on(source, dest, beats=10, lost=()):
     lost: pages without which it may not get far, by no fault of drover's.
     """
     if not lost:
-        dest.console.wait_beats(beats)
+        try:
+            dest.console.wait_beats(beats)
+        except TimeoutError as e:
+            raise TimeoutError(f"{e}; {dest.vcpus()}\n...\n{dest.vcpus()}") from None
     assert dest.running() and not source.running()
     # The counter is on the flat guest's stack, which such a QEMU may bring in an older state.
     if not source.loses_hot_pages():

@@ -220,6 +220,10 @@ class Machine:
     def status(self):
         return self.qmp.command("query-status")["status"]
 
+    def vcpus(self):
+        """Where they stand, for a test that has waited for the guest in vain."""
+        return "\n".join([self.status(), *(self.qmp.hmp(line) for line in ("info registers", "info pic", "info irq"))])
+
     def stop(self):
         self.qmp.command("stop")
 
