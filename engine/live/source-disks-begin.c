@@ -267,13 +267,16 @@ all_begun(LiveSource *self)
     drv_steps_next(&self->steps);
 }
 
+/* "standby" is one that is level. */
 void
-live_mirror_paused(LiveSource *self, const LiveMirror *mirror)
+live_mirror_status(LiveSource *self, const LiveMirror *mirror, const char *status)
 {
-    if (!self->disks->pausing || mirror != live_mirror_at(self, self->disks->at))
+    LiveDisks *disks = self->disks;
+    if (!disks->pausing || mirror != live_mirror_at(self, disks->at) ||
+        (g_strcmp0(status, "paused") != 0 && g_strcmp0(status, "standby") != 0))
         return;
-    self->disks->pausing = FALSE;
-    self->disks->at++;
+    disks->pausing = FALSE;
+    disks->at++;
     begin_mirror(self);
 }
 

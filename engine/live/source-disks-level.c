@@ -216,6 +216,7 @@ take_jobs(LiveSource *self, JsonArray *jobs)
         qmp_get_int(job, "offset", &mirror->done);
         qmp_get_int(job, "len", &mirror->total);
         qmp_get_bool(job, "ready", &mirror->ready);
+        live_mirror_status(self, mirror, qmp_get_string(job, "status"));
     }
     for (guint i = 0; i < self->disks->mirrors->len; i++)
         ready += live_mirror_at(self, i)->ready;

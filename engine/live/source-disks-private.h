@@ -70,8 +70,8 @@ LiveMirror *live_mirror_at(LiveSource *self, guint i);
 LiveMirror *live_find_mirror(LiveSource *self, const char *id);
 /* Whether QEMU, and so its guest, waits for what is under way to the destination. */
 void live_disks_press(LiveSource *self, gboolean pressing);
-/* source-disks-begin.c: it was told to pause, and has nothing on its way. */
-void live_mirror_paused(LiveSource *self, const LiveMirror *mirror);
+/* source-disks-begin.c: how the mirror's block job is, by an event or when asked. */
+void live_mirror_status(LiveSource *self, const LiveMirror *mirror, const char *status);
 /* source-disks-level.c: the first mirror has begun; from now on QEMU is asked how they are. */
 void live_disks_watch(LiveSource *self);
 /* For blockdev-mirror. */

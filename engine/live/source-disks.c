@@ -296,14 +296,6 @@ mirror_ended(LiveSource *self, LiveMirror *mirror, gboolean failed, const char *
         go_on(self);
 }
 
-/* "standby" is one that is level. */
-static gboolean
-says_paused(JsonObject *data)
-{
-    const char *status = qmp_get_string(data, "status");
-    return g_strcmp0(status, "paused") == 0 || g_strcmp0(status, "standby") == 0;
-}
-
 gboolean
 live_disks_event(LiveSource *self, const char *name, JsonObject *data)
 {
@@ -314,8 +306,8 @@ live_disks_event(LiveSource *self, const char *name, JsonObject *data)
             : NULL;
     if (mirror == NULL || drv_job_state(&self->base) == DRV_STATE_ROLLING_BACK)
         return mirror != NULL;
-    if (status && says_paused(data))
-        live_mirror_paused(self, mirror);
+    if (status)
+        live_mirror_status(self, mirror, qmp_get_string(data, "status"));
     else if (g_str_equal(name, "BLOCK_JOB_ERROR"))
         mirror_error(self, mirror, data);
     else if (g_str_equal(name, "BLOCK_JOB_COMPLETED"))
