@@ -226,6 +226,20 @@ def test_daemon_is_killed(hosts, workdir, there, any_qemu, which):
 
 
 @slow_with_old
+def test_daemon_is_stopped(hosts, workdir, there, any_qemu):
+    """It takes the view of the second disk back, and the bitmaps of both."""
+    with Several(workdir, any_qemu) as vm:
+        with Stopped(hosts, vm, 1, "--dest-dir", there, "--bitmap", "b1", "--bandwidth", "1M") as command:
+            hosts.a.process.send_signal(signal.SIGTERM)
+            hosts.a.release()
+            assert hosts.a.process.wait(60) == 0
+            vm.check_nothing_left()
+            hosts.a.start()
+            assert command.wait().status == 4
+    wait_until(lambda: not list(there.iterdir()), "the other end to clean up")
+
+
+@slow_with_old
 def test_command_is_killed(hosts, workdir, there, any_qemu):
     """The daemon goes on, with those that are to come as well."""
     with Several(workdir, any_qemu) as vm:

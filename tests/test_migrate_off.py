@@ -65,18 +65,20 @@ def test_all_disks(hosts, workdir, there):
     assert images.digest(one) in again.stdout and "0 B of data sent" in again.stdout, again.stdout
 
 
-def test_since(hosts, workdir, there):
+@pytest.mark.parametrize("fmt", ("qcow2", "raw"))
+def test_since(hosts, workdir, there, fmt):
     """Of each only what its bitmap says was changed is read."""
     raw = images.make_raw(workdir / "x.raw")
     disks = [images.convert(raw, workdir / name, "qcow2") for name in ("one", "two")]
-    where = [word for disk in disks for word in ("--disk", disk)] + ["--dest-dir", there]
+    where = [word for disk in disks for word in ("--disk", disk)]
+    where += ["--dest-dir", there, *(("--dest-format", fmt) if fmt == "raw" else ())]
     bases = [word for d in migrate(hosts, *where).json["disks"] for word in ("--base", d["digest"])]
     for n, disk in enumerate(disks):
         images.run("qemu-img", "bitmap", "--add", disk, "b1")
         images.run("qemu-io", "-c", f"write -P {n + 5} {n}M 128k", disk)
     report = migrate(hosts, *where, "--since", "b1", *bases).json
     for disk in disks:
-        assert images.identical(disk, "qcow2", there / disk.name, "qcow2")
+        assert images.identical(disk, "qcow2", there / disk.name, fmt)
     assert report["disk"]["data_bytes"] <= MIB
     assert report["disk"]["unread_bytes"] >= 2 * raw.stat().st_size - 2 * MIB
 
@@ -225,6 +227,7 @@ def test_wrong_use(hosts, workdir):
              (*off, "--disk", "/a", "--disk", "/b", "--since", "b", "--base", "d")),
             ("--since and --base go together, .*: there are 1 of --base", (*off, "--disk", "/a", "--base", "d")),
             ("--base 'd' is no digest", (*off, "--disk", "/a", "--since", "b", "--base", "d")),
+            ("--dest-format is for a VM that is off", ("--to", "x:1", "--dest-format", "raw")),
             ("--since is for a VM that is off", ("--to", "x:1", "--since", "b")),
             ("--base is for a VM that is off", ("--to", "x:1", "--base", "d")),
     ]:

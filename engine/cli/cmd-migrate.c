@@ -69,7 +69,7 @@ typedef struct {
     char *reconnect;
     gboolean off;
     char **disks, **base;
-    char *dest_dir, *format, *since;
+    char *dest_dir, *format, *dest_format, *since;
 } Given;
 
 static gboolean
@@ -124,6 +124,8 @@ parse(DrvCli *cli, Given *given, int argc, char **argv, GError **error)
          "With --off: the folder over there for those without a PATH", "FOLDER"},
         {"format", 0, 0, G_OPTION_ARG_STRING, &given->format,
          "With --off: the images', as QEMU sees it where not given", "FORMAT"},
+        {"dest-format", 0, 0, G_OPTION_ARG_STRING, &given->dest_format,
+         "With --off: theirs over there, as here where not given", "FORMAT"},
         {"since", 0, 0, G_OPTION_ARG_STRING, &given->since,
          "With --off: reads only what this bitmap in each image says was changed since --base",
          "BITMAP"},
@@ -172,12 +174,13 @@ check_off(const Given *given, GError **error)
                         : given->disks_overwrite ? "disks-overwrite"
                                                  : NULL;
     if (!given->off) {
-        wrong = given->disks != NULL      ? "disk"
-                : given->dest_dir != NULL ? "dest-dir"
-                : given->format != NULL   ? "format"
-                : given->since != NULL    ? "since"
-                : given->base != NULL     ? "base"
-                                          : NULL;
+        wrong = given->disks != NULL         ? "disk"
+                : given->dest_format != NULL ? "dest-format"
+                : given->dest_dir != NULL    ? "dest-dir"
+                : given->format != NULL      ? "format"
+                : given->since != NULL       ? "since"
+                : given->base != NULL        ? "base"
+                                             : NULL;
         if (wrong != NULL)
             g_set_error(error, DRV_ERROR, DRV_ERROR_USAGE,
                         "--%s is for a VM that is off: give --off, too, or leave it out", wrong);
@@ -204,6 +207,7 @@ migrate_off(DrvCli *cli, const Given *given, GError **error)
         .to = given->text[TO],
         .name = given->text[NAME],
         .format = given->format,
+        .dest_format = given->dest_format,
         .since = given->since,
         .base = given->base,
         .lanes = given->text[LANES],
@@ -229,6 +233,7 @@ drv_cmd_migrate(DrvCli *cli, int argc, char **argv)
     g_strfreev(given.disks);
     g_free(given.dest_dir);
     g_free(given.format);
+    g_free(given.dest_format);
     g_free(given.since);
     g_strfreev(given.base);
     return error != NULL ? drv_cli_fail(error) : status;

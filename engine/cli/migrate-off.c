@@ -9,6 +9,7 @@
 static const DrvOption options[] = {
     {"to", "to", DRV_OPTION_TEXT, .required = TRUE},
     {"format", "format", DRV_OPTION_TEXT},
+    {"dest-format", "dest_format", DRV_OPTION_TEXT},
     {"since", "since", DRV_OPTION_TEXT},
     {"lanes", "lanes", DRV_OPTION_COUNT, .min = 1, .max = 16},
     {"bandwidth", "bandwidth", DRV_OPTION_BYTES, .min = 65536, .max = G_GUINT64_CONSTANT(1) << 40,
@@ -19,8 +20,9 @@ static const DrvOption options[] = {
 static JsonObject *
 make_common(const DrvOffParams *params, GError **error)
 {
-    const char *const texts[] = {params->to,    params->format,    params->since,
-                                 params->lanes, params->bandwidth, params->drop_timeout};
+    const char *const texts[] = {params->to,          params->format, params->dest_format,
+                                 params->since,       params->lanes,  params->bandwidth,
+                                 params->drop_timeout};
     G_STATIC_ASSERT(G_N_ELEMENTS(texts) == G_N_ELEMENTS(options));
     g_autoptr(JsonObject) common = json_object_new();
     return drv_options_take(options, G_N_ELEMENTS(options), texts, common, error)

@@ -13,7 +13,7 @@ typedef struct {
     char **disks;   /* "IMAGE" or "IMAGE=/PATH" over there; NULL: none given */
     char **base;    /* the digest of each, for 'since'; NULL: none given */
     char *dest_dir; /* where those without a path go; NULL: to the same path as here */
-    const char *to, *name, *format, *since, *lanes, *bandwidth, *drop_timeout,
+    const char *to, *name, *format, *dest_format, *since, *lanes, *bandwidth, *drop_timeout,
         *reconnect; /* or NULL */
     gboolean json;
 } DrvOffParams;
