@@ -14,7 +14,7 @@ from harness.handover import Hosts
 from harness.images import MIB
 from harness.impostor import Impostor
 from harness.scene import wait_until
-from test_copy_running import SIZE, Vm
+from test_copy_running import SIZE, Vm, wait_for_view
 
 DATA = 2 * MIB
 
@@ -264,16 +264,15 @@ def test_qemu_ends(hosts, workdir, there):
         assert not list(there.glob("vd*"))
 
 
-def test_busy(hosts, workdir, there):
-    """Its disks are being copied: nobody else copies one, or moves it, in whatever part of that."""
-    with Several(workdir, binary("10.0")) as vm:
-        with Stopped(hosts, vm, 0, "--dest-dir", there) as command, \
-                hosts.a.running(*words(vm, hosts, "--disk", "vda", "--dest", there / "x")) as other:
-            hosts.a.release()
-            refusal = other.wait()
-            result = finish(hosts, command, 1)
-        assert result.status == 0, result
-        assert refusal.status == 1 and "is being copied by job" in said(refusal)
+def test_busy(workdir, pki, there):
+    """One of its disks is read: no other one is meanwhile, but in its turn."""
+    with Hosts(workdir, pki, hold=False) as hosts, Several(workdir, binary("10.0")) as vm, \
+            hosts.a.running(*words(vm, hosts, "--dest-dir", there, "--bandwidth", "64K")) as command:
+        wait_for_view(hosts)
+        refused(hosts, vm, "a disk of the VM at .* is being copied by job", "--disk", "vdb", "--dest", there / "x")
+        command.process.send_signal(signal.SIGINT)
+        assert command.wait().status == 4
+        vm.check_nothing_left()
 
 
 @pytest.mark.slow
