@@ -184,6 +184,20 @@ def test_progress_names_the_disk(workdir):
         assert result.status == 4 and "disk vda" in result.stderr, result.stderr
 
 
+def test_from_one_version_to_another(workdir, pki):
+    """What the two have agreed on over NBD is what the older one can."""
+    pair = Pair(workdir, "vda")
+    ends = guests([pair])
+    with Machine(binary("7.2"), ends[0], name="src") as source, \
+            Machine(binary("10.0"), ends[1], incoming=True, name="dst") as dest, \
+            Hosts(workdir, pki, hold=False) as hosts:
+        source.wait_ready()
+        result = hosts.a.drover(*arguments(source, dest, hosts.b.address, *MIRROR, "--keep-source"))
+        assert result.status == 0, (result, hosts.b.said())
+        dest.console.wait_beats(5)
+        pair.check_same()
+
+
 @slow_with_old
 def test_beside_a_guest_that_fills_the_link(workdir, pki, any_qemu):
     """QEMU, and so the guest, waits while the mirror's connection is made: a few messages each way."""

@@ -16,7 +16,7 @@
  *   option   u64 "IHAVEOPT", u32 option, u32 length, data
  *   reply    u64 magic, u32 option, u32 type, u32 length, data
  *
- * until one of them, GO, is acknowledged. Extended headers are not offered: requests are of 1 MiB.
+ * until one of them, GO, is acknowledged.
  */
 
 #define NBD_MAGIC G_GUINT64_CONSTANT(0x4e42444d41474943)
@@ -37,6 +37,7 @@ enum {
     OPT_STRUCTURED_REPLY = 8,
     OPT_LIST_META_CONTEXT = 9,
     OPT_SET_META_CONTEXT = 10,
+    OPT_EXTENDED_HEADERS = 11,
 };
 
 #define REP_ACK 1u
@@ -182,14 +183,24 @@ hear(Wire *w, guint32 option, GError **error)
     return take_data(w, drv_cursor_get_u32(&c), error) ? type : 0;
 }
 
+/* An option that is taken or not. */
 static gboolean
-ask_structured(Wire *w, DrvNbdExport *export, GError **error)
+ask_for(Wire *w, guint32 option, gboolean *agreed, GError **error)
 {
-    if (!ask(w, OPT_STRUCTURED_REPLY, NULL, error))
+    if (!ask(w, option, NULL, error))
         return FALSE;
-    guint32 type = hear(w, OPT_STRUCTURED_REPLY, error);
-    export->structured = type == REP_ACK;
+    guint32 type = hear(w, option, error);
+    *agreed = type == REP_ACK;
     return type != 0;
+}
+
+static gboolean
+ask_headers(Wire *w, gboolean extended, DrvNbdExport *export, GError **error)
+{
+    if (extended && !ask_for(w, OPT_EXTENDED_HEADERS, &export->extended, error))
+        return FALSE;
+    export->structured = export->extended;
+    return export->structured || ask_for(w, OPT_STRUCTURED_REPLY, &export->structured, error);
 }
 
 static gboolean
@@ -257,7 +268,8 @@ ask_to_go(Wire *w, const char *name, DrvNbdExport *export, GError **error)
 }
 
 gboolean
-drv_nbd_greet(int fd, const char *name, guint timeout_ms, DrvNbdExport *export, GError **error)
+drv_nbd_greet(int fd, const char *name, guint timeout_ms, gboolean extended, DrvNbdExport *export,
+              GError **error)
 {
     g_autofree Wire *w = wire_new(fd, timeout_ms);
     guint8 hello[HELLO_BYTES], flags[CLIENT_FLAGS_BYTES];
@@ -271,7 +283,7 @@ drv_nbd_greet(int fd, const char *name, guint timeout_ms, DrvNbdExport *export, 
         return wrong(error, "it does not greet as a server of these days");
     c = drv_cursor_writer(flags, sizeof flags);
     drv_cursor_put_u32(&c, FLAG_FIXED | (can & FLAG_NO_ZEROES));
-    return move(w, TRUE, flags, sizeof flags, error) && ask_structured(w, export, error) &&
+    return move(w, TRUE, flags, sizeof flags, error) && ask_headers(w, extended, export, error) &&
            (!export->structured || ask_status(w, name, export, error)) &&
            ask_to_go(w, name, export, error);
 }
@@ -282,7 +294,7 @@ typedef struct {
     Wire *wire;
     const char *name;
     const DrvNbdExport *export;
-    gboolean structured, status; /* was asked for, and is offered */
+    gboolean extended, structured; /* were asked for, and are offered */
 } Server;
 
 static gboolean
@@ -370,7 +382,11 @@ answer(Server *self, guint32 option, gboolean *gone, GError **error)
         return answer_info(self, option, gone, error);
     if (option == OPT_SET_META_CONTEXT || option == OPT_LIST_META_CONTEXT)
         return answer_context(self, option, error);
-    if (option == OPT_STRUCTURED_REPLY && self->export->structured) {
+    if (option == OPT_EXTENDED_HEADERS && self->export->extended) {
+        self->extended = self->structured = TRUE;
+        return reply(self, option, REP_ACK, NULL, error);
+    }
+    if (option == OPT_STRUCTURED_REPLY && self->export->structured && !self->export->extended) {
         self->structured = TRUE;
         return reply(self, option, REP_ACK, NULL, error);
     }
@@ -402,9 +418,11 @@ serve_option(Server *self, gboolean *gone, GError **error)
 static gboolean
 agrees(const Server *self, GError **error)
 {
-    if (self->structured || !self->export->structured)
-        return TRUE;
-    return wrong(error, "it takes no structured replies");
+    if (self->export->extended && !self->extended)
+        return wrong(error, "it takes no extended headers");
+    if (self->export->structured && !self->structured)
+        return wrong(error, "it takes no structured replies");
+    return TRUE;
 }
 
 gboolean
@@ -437,7 +455,7 @@ typedef struct {
     int fd; /* -1: it was given back */
     char *name;
     guint timeout_ms;
-    DrvNbdExport export;
+    DrvNbdExport export; /* of the greeting side: whether "extended" is to be asked for */
 } Side;
 
 static void
@@ -465,7 +483,8 @@ greet(gpointer data)
     g_autoptr(GTask) task = data;
     Side *side = g_task_get_task_data(task);
     GError *error = NULL;
-    gboolean agreed = drv_nbd_greet(side->fd, side->name, side->timeout_ms, &side->export, &error);
+    gboolean agreed = drv_nbd_greet(side->fd, side->name, side->timeout_ms, side->export.extended,
+                                    &side->export, &error);
     finish(task, agreed, error);
     return NULL;
 }
@@ -502,10 +521,10 @@ begin(GThreadFunc run, int fd, const char *name, guint timeout_ms, const DrvNbdE
 }
 
 void
-drv_nbd_greet_async(int fd, const char *name, guint timeout_ms, GAsyncReadyCallback callback,
-                    gpointer data)
+drv_nbd_greet_async(int fd, const char *name, guint timeout_ms, gboolean extended,
+                    GAsyncReadyCallback callback, gpointer data)
 {
-    begin(greet, fd, name, timeout_ms, &(DrvNbdExport){0}, callback, data);
+    begin(greet, fd, name, timeout_ms, &(DrvNbdExport){.extended = extended}, callback, data);
 }
 
 void
@@ -539,6 +558,7 @@ drv_nbd_export_to_json(const DrvNbdExport *export)
     json_object_set_int_member(object, "block_min", export->block_min);
     json_object_set_int_member(object, "block_preferred", export->block_preferred);
     json_object_set_int_member(object, "block_max", export->block_max);
+    json_object_set_boolean_member(object, "extended", export->extended);
     json_object_set_boolean_member(object, "structured", export->structured);
     if (export->status)
         json_object_set_int_member(object, "context", export->context);
@@ -564,6 +584,7 @@ drv_nbd_export_from_json(JsonObject *object, DrvNbdExport *export, GError **erro
         .block_min = (guint32)number(object, "block_min", G_MAXUINT32, &good),
         .block_preferred = (guint32)number(object, "block_preferred", G_MAXUINT32, &good),
         .block_max = (guint32)number(object, "block_max", G_MAXUINT32, &good),
+        .extended = drv_json_flag(object, "extended", FALSE),
         .structured = drv_json_flag(object, "structured", FALSE),
         .status = object != NULL && json_object_has_member(object, "context"),
     };

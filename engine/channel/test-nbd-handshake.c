@@ -38,14 +38,15 @@ welcome(gpointer data)
 
 /* The two sides, over a socket; how the client fares is returned, its error with it. */
 static gboolean
-meet(const DrvNbdExport *offered, const char *name, DrvNbdExport *got, GError **error)
+meet(const DrvNbdExport *offered, const char *name, gboolean extended, DrvNbdExport *got,
+     GError **error)
 {
     int pair[2];
     char more;
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
     Welcome w = {.fd = pair[0], .export = offered};
     GThread *thread = g_thread_new("welcome", welcome, &w);
-    gboolean good = drv_nbd_greet(pair[1], name, TIMEOUT_MS, got, error);
+    gboolean good = drv_nbd_greet(pair[1], name, TIMEOUT_MS, extended, got, error);
     shutdown(pair[1], SHUT_WR);
     g_thread_join(thread);
     g_assert_cmpint(w.good, ==, good);
@@ -66,6 +67,7 @@ assert_same(const DrvNbdExport *a, const DrvNbdExport *b)
     g_assert_cmpuint(a->block_min, ==, b->block_min);
     g_assert_cmpuint(a->block_preferred, ==, b->block_preferred);
     g_assert_cmpuint(a->block_max, ==, b->block_max);
+    g_assert_cmpint(a->extended, ==, b->extended);
     g_assert_cmpint(a->structured, ==, b->structured);
     g_assert_cmpint(a->status, ==, b->status);
     g_assert_cmpuint(a->context, ==, b->context);
@@ -75,15 +77,18 @@ assert_same(const DrvNbdExport *a, const DrvNbdExport *b)
 static void
 test_agree(void)
 {
-    DrvNbdExport plain = {.size = 512, .flags = 1}, no_status = full, got;
+    DrvNbdExport plain = {.size = 512, .flags = 1}, no_status = full, extended = full, got;
     no_status.status = FALSE;
     no_status.context = 0;
-    const DrvNbdExport *offers[] = {&full, &plain, &no_status};
+    extended.extended = TRUE;
+    const DrvNbdExport *offers[] = {&full, &plain, &no_status, &extended};
     for (guint i = 0; i < G_N_ELEMENTS(offers); i++) {
-        g_autoptr(GError) error = NULL;
-        meet(offers[i], "disk0", &got, &error);
-        g_assert_no_error(error);
-        assert_same(&got, offers[i]);
+        for (gboolean ask = offers[i]->extended; ask <= TRUE; ask++) {
+            g_autoptr(GError) error = NULL;
+            meet(offers[i], "disk0", ask, &got, &error);
+            g_assert_no_error(error);
+            assert_same(&got, offers[i]);
+        }
     }
 }
 
@@ -92,9 +97,29 @@ test_unknown_name(void)
 {
     g_autoptr(GError) error = NULL;
     DrvNbdExport got;
-    g_assert_false(meet(&full, "disk1", &got, &error));
+    g_assert_false(meet(&full, "disk1", FALSE, &got, &error));
     g_assert_error(error, DRV_ERROR, DRV_ERROR_QEMU);
     g_assert_nonnull(strstr(error->message, "does not serve 'disk1'"));
+}
+
+/* What the one end has agreed on, the other end's client has to ask for. */
+static void
+test_no_extended(void)
+{
+    g_autoptr(GError) error = NULL;
+    DrvNbdExport extended = full, got;
+    int pair[2];
+    extended.extended = TRUE;
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
+    Welcome w = {.fd = pair[0], .export = &extended};
+    GThread *thread = g_thread_new("welcome", welcome, &w);
+    drv_nbd_greet(pair[1], "disk0", TIMEOUT_MS, FALSE, &got, NULL);
+    g_thread_join(thread);
+    g_assert_error(w.error, DRV_ERROR, DRV_ERROR_PROTOCOL);
+    g_assert_nonnull(strstr(w.error->message, "takes no extended headers"));
+    g_clear_error(&w.error);
+    close(pair[0]);
+    close(pair[1]);
 }
 
 /* --- one side is played --- */
@@ -117,7 +142,7 @@ told(gboolean client, const guint8 *bytes, gsize len, gboolean hang_up)
         say(pair[0], bytes, len);
     if (hang_up)
         shutdown(pair[0], SHUT_WR);
-    gboolean good = client ? drv_nbd_greet(pair[1], "disk0", SHORT_MS, &got, &error)
+    gboolean good = client ? drv_nbd_greet(pair[1], "disk0", SHORT_MS, FALSE, &got, &error)
                            : drv_nbd_welcome(pair[1], "disk0", SHORT_MS, &full, &error);
     g_assert_true(good == (error == NULL));
     close(pair[0]);
@@ -271,14 +296,14 @@ test_threads(void)
     }
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
     drv_nbd_welcome_async(pair[0], "disk0", TIMEOUT_MS, &full, agreed, &here);
-    drv_nbd_greet_async(pair[1], "disk0", TIMEOUT_MS, agreed, &there);
+    drv_nbd_greet_async(pair[1], "disk0", TIMEOUT_MS, FALSE, agreed, &there);
     while (here == -2 || there == -2)
         g_main_context_iteration(NULL, TRUE);
     g_assert_cmpint(here, ==, pair[0]);
     g_assert_cmpint(there, ==, pair[1]);
     there = -2;
     shutdown(pair[0], SHUT_WR);
-    drv_nbd_greet_async(pair[1], "disk0", TIMEOUT_MS, agreed, &there);
+    drv_nbd_greet_async(pair[1], "disk0", TIMEOUT_MS, FALSE, agreed, &there);
     while (there == -2)
         g_main_context_iteration(NULL, TRUE);
     g_assert_cmpint(there, ==, -1);
@@ -346,6 +371,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/nbd-handshake/agree", test_agree);
     g_test_add_func("/nbd-handshake/unknown-name", test_unknown_name);
+    g_test_add_func("/nbd-handshake/no-extended", test_no_extended);
     g_test_add_func("/nbd-handshake/bad-servers", test_bad_servers);
     g_test_add_func("/nbd-handshake/bad-clients", test_bad_clients);
     g_test_add_func("/nbd-handshake/client-flags", test_client_flags);

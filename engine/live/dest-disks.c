@@ -300,6 +300,16 @@ greeted(GObject *source, GAsyncResult *result, gpointer ticket)
     connect_next(self);
 }
 
+/* The source's QEMU, as its NBD client does from 8.2 on. */
+static gboolean
+asks_for_extended(const char *version)
+{
+    char *end;
+    guint64 major = g_ascii_strtoull(version, &end, 10);
+    guint64 minor = *end == '.' ? g_ascii_strtoull(end + 1, NULL, 10) : 0;
+    return major > 8 || (major == 8 && minor >= 2);
+}
+
 static void
 connect_next(LiveDest *self)
 {
@@ -318,7 +328,8 @@ connect_next(LiveDest *self)
     }
     disks->greeting = TRUE;
     drv_job_test_point(&self->base, "connecting");
-    drv_nbd_greet_async(fd, id, GREET_MS, greeted, dest_ticket(self));
+    drv_nbd_greet_async(fd, id, GREET_MS, asks_for_extended(self->source_vm->version), greeted,
+                        dest_ticket(self));
 }
 
 void
