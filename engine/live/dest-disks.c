@@ -82,18 +82,13 @@ set_serving(LiveDest *self, gboolean serving, GError **error)
 static void export_next(LiveDest *self);
 
 static void
-exported(GObject *source, GAsyncResult *result, gpointer ticket)
+exported(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveDest *self = owner;
     const DrvDisk *disk = self->disks->pairs->pdata[self->disks->at];
     if (reply == NULL) {
-        g_prefix_error(&error, "disk '%s': ", disk->name);
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+        g_prefix_error(error, "disk '%s': ", disk->name);
+        drv_steps_fail(&self->steps, g_steal_pointer(error));
         return;
     }
     self->disks->at++;
@@ -110,33 +105,28 @@ export_next(LiveDest *self)
     }
     const DrvDisk *disk = disks->pairs->pdata[disks->at];
     g_autofree char *id = drv_live_disk_id(self->base.rec->id, disks->at);
-    qmp_client_execute_async(self->qmp, "block-export-add",
-                             qmp_args("type", "s", "nbd", "id", "s", id, "name", "s", id,
-                                      "node-name", "s", disk->node, "writable", "b", TRUE, NULL),
-                             QMP_TIMEOUT_MS, self->steps.cancellable, exported, dest_ticket(self));
+    dest_ask(self, "block-export-add",
+             qmp_args("type", "s", "nbd", "id", "s", id, "name", "s", id, "node-name", "s",
+                      disk->node, "writable", "b", TRUE, NULL),
+             exported);
 }
 
 static void
-server_started(GObject *source, GAsyncResult *result, gpointer ticket)
+server_started(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveDest *self = owner;
     if (reply != NULL) {
         export_next(self);
         return;
     }
     /* There may be one that is not ours to stop. */
-    if (g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
+    if (g_error_matches(*error, QMP_ERROR, QMP_ERROR_COMMAND))
         set_serving(self, FALSE, NULL);
     drv_steps_fail(&self->steps,
-                   g_error_new(error->domain, error->code,
+                   g_error_new((*error)->domain, (*error)->code,
                                "%s: if it serves NBD for something else, end that with "
                                "'nbd-server-stop'",
-                               error->message));
+                               (*error)->message));
 }
 
 static gboolean
@@ -156,16 +146,11 @@ pair_disks(LiveDest *self, JsonNode *reply, GError **error)
 }
 
 static void
-disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
+disks_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    if (reply == NULL || !pair_disks(self, reply, &error)) {
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+    LiveDest *self = owner;
+    if (reply == NULL || !pair_disks(self, reply, error)) {
+        drv_steps_fail(&self->steps, g_steal_pointer(error));
         return;
     }
     g_autofree char *path = socket_path(self);
@@ -173,10 +158,8 @@ disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
         qmp_args("type", "s", "unix", "data", "o", qmp_args("path", "s", path, NULL), NULL);
     g_unlink(path);
     /* QEMU from 9.1 on takes 100 connections unless told otherwise: deltas have several a disk. */
-    qmp_client_execute_async(self->qmp, "nbd-server-start",
-                             qmp_args("addr", "o", where, "max-connections", "i", 0, NULL),
-                             QMP_TIMEOUT_MS, self->steps.cancellable, server_started,
-                             dest_ticket(self));
+    dest_ask(self, "nbd-server-start",
+             qmp_args("addr", "o", where, "max-connections", "i", 0, NULL), server_started);
 }
 
 void
@@ -197,8 +180,7 @@ dest_disks_export(gpointer owner)
     }
     self->disks = g_new0(DestDisks, 1);
     self->disks->wanted = wanted;
-    qmp_client_execute_async(self->qmp, "query-block", NULL, QMP_TIMEOUT_MS,
-                             self->steps.cancellable, disks_known, dest_ticket(self));
+    dest_ask(self, "query-block", NULL, disks_known);
 }
 
 /* --- whether they are empty --- */
@@ -458,18 +440,13 @@ dest_disks_served(LiveDest *self)
 }
 
 static void
-withdrawn(GObject *source, GAsyncResult *result, gpointer ticket)
+withdrawn(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveDest *self = dest_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveDest *self = owner;
     if (reply == NULL)
         g_warning("job %s: while rolling back, the destination's QEMU does not stop serving its "
                   "disks: %s",
-                  self->base.rec->id, error->message);
+                  self->base.rec->id, (*error)->message);
     drv_steps_next(&self->steps);
 }
 
@@ -481,8 +458,7 @@ withdraw(LiveDest *self)
     if (self->qmp == NULL || self->incoming || !is_serving(self))
         drv_steps_next(&self->steps);
     else
-        qmp_client_execute_async(self->qmp, "nbd-server-stop", NULL, QMP_TIMEOUT_MS,
-                                 self->steps.cancellable, withdrawn, dest_ticket(self));
+        dest_ask(self, "nbd-server-stop", NULL, withdrawn);
 }
 
 /* A QEMU that is going to be ended needs nothing taken back. 7.2 hangs when its server is to stop

@@ -199,16 +199,11 @@ cannot_mirror(LiveSource *self, GError *error)
 }
 
 static void
-node_added(GObject *source, GAsyncResult *result, gpointer ticket)
+node_added(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     if (reply == NULL)
-        cannot_mirror(self, g_steal_pointer(&error));
+        cannot_mirror(self, g_steal_pointer(error));
     else if (++self->disks->at < self->disks->mirrors->len)
         add_node(self);
     else
@@ -229,8 +224,7 @@ add_node(LiveSource *self)
                  "discard", "s", mirror->known != NULL ? "ignore" : "unmap", "detect-zeroes", "s",
                  mirror->known != NULL ? "on" : "unmap", "server", "o",
                  qmp_args("type", "s", "unix", "path", "s", path, NULL), NULL);
-    qmp_client_execute_async(self->qmp, "blockdev-add", args, QMP_TIMEOUT_MS,
-                             self->steps.cancellable, node_added, live_ticket(self));
+    live_ask(self, "blockdev-add", args, node_added);
 }
 
 void
@@ -281,27 +275,18 @@ live_mirror_status(LiveSource *self, const LiveMirror *mirror, const char *statu
 }
 
 static void
-mirror_told(GObject *source, GAsyncResult *result, gpointer ticket)
+mirror_told(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self != NULL && reply == NULL)
-        cannot_mirror(self, g_steal_pointer(&error));
+    if (reply == NULL)
+        cannot_mirror(owner, g_steal_pointer(error));
 }
 
 static void
-mirror_begun(GObject *source, GAsyncResult *result, gpointer ticket)
+mirror_begun(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     if (reply == NULL) {
-        cannot_mirror(self, g_steal_pointer(&error));
+        cannot_mirror(self, g_steal_pointer(error));
         return;
     }
     LiveDisks *disks = self->disks;
@@ -312,10 +297,8 @@ mirror_begun(GObject *source, GAsyncResult *result, gpointer ticket)
         return;
     }
     disks->pausing = TRUE;
-    qmp_client_execute_async(self->qmp, "block-job-pause",
-                             qmp_args("device", "s", live_mirror_at(self, disks->at)->id, NULL),
-                             QMP_TIMEOUT_MS, self->steps.cancellable, mirror_told,
-                             live_ticket(self));
+    live_ask(self, "block-job-pause",
+             qmp_args("device", "s", live_mirror_at(self, disks->at)->id, NULL), mirror_told);
     if (disks->at == 0)
         drv_job_test_point(&self->base, "mirroring");
 }
@@ -323,9 +306,8 @@ mirror_begun(GObject *source, GAsyncResult *result, gpointer ticket)
 static void
 begin_mirror(LiveSource *self)
 {
-    qmp_client_execute_async(
-        self->qmp, "blockdev-mirror", live_mirror_args(self, live_mirror_at(self, self->disks->at)),
-        QMP_TIMEOUT_MS, self->steps.cancellable, mirror_begun, live_ticket(self));
+    live_ask(self, "blockdev-mirror", live_mirror_args(self, live_mirror_at(self, self->disks->at)),
+             mirror_begun);
 }
 
 void

@@ -28,13 +28,6 @@ count(LiveSource *self)
     return (guint)CLAMP(drv_json_int(self->base.detail, "mirrors", 0), 0, DRV_DISKS_MAX);
 }
 
-static void
-ask(LiveSource *self, const char *command, JsonNode *args, GAsyncReadyCallback callback)
-{
-    qmp_client_execute_async(self->qmp, command, args, QMP_TIMEOUT_MS, self->steps.cancellable,
-                             callback, live_ticket(self));
-}
-
 /* --- the guest stands still meanwhile --- */
 
 /* A restarted daemon does not know whether it came to that. */
@@ -68,16 +61,11 @@ note_held(LiveSource *self, gboolean held)
 }
 
 static void
-let_go_answered(GObject *source, GAsyncResult *result, gpointer ticket)
+let_go_answered(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     if (reply == NULL)
-        live_stranded(self, error);
+        live_stranded(self, *error);
     note_held(self, FALSE);
     drv_steps_next(&self->steps);
 }
@@ -86,7 +74,7 @@ static void
 let_go(LiveSource *self)
 {
     if (self->qmp != NULL && is_held(self))
-        ask(self, "cont", NULL, let_go_answered);
+        live_ask(self, "cont", NULL, let_go_answered);
     else
         drv_steps_next(&self->steps);
 }
@@ -94,13 +82,10 @@ let_go(LiveSource *self)
 /* --- nodes --- */
 
 static void
-last_removed(GObject *source, GAsyncResult *result, gpointer ticket)
+last_removed(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self != NULL)
-        let_go(self);
+    LiveSource *self = owner;
+    let_go(self);
 }
 
 /* Most of the time a node that cannot be removed was not there. What is left after all of it is
@@ -119,7 +104,7 @@ remove_nodes(LiveSource *self)
         gboolean last = i + 1 == count(self);
         JsonNode *args = qmp_args("node-name", "s", id, NULL);
         if (last)
-            ask(self, "blockdev-del", args, last_removed);
+            live_ask(self, "blockdev-del", args, last_removed);
         else
             qmp_client_execute_async(self->qmp, "blockdev-del", args, QMP_TIMEOUT_MS, NULL, removed,
                                      NULL);
@@ -158,13 +143,9 @@ any_is_ours(LiveSource *self, JsonArray *jobs)
 }
 
 static void
-jobs_known(GObject *source, GAsyncResult *result, gpointer ticket)
+jobs_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     gboolean left = any_is_ours(self, qmp_node_array(reply));
     if (self->qmp == NULL) {
         drv_steps_next(&self->steps);
@@ -185,7 +166,7 @@ look(LiveSource *self)
     if (self->qmp == NULL)
         drv_steps_next(&self->steps);
     else
-        ask(self, "query-block-jobs", NULL, jobs_known);
+        live_ask(self, "query-block-jobs", NULL, jobs_known);
 }
 
 static void
@@ -202,17 +183,12 @@ cancel_mirrors(LiveSource *self)
 }
 
 static void
-held(GObject *source, GAsyncResult *result, gpointer ticket)
+held(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     if (reply == NULL)
         g_warning("job %s: the guest cannot be stopped while its mirrors end: %s",
-                  self->base.rec->id, error->message);
+                  self->base.rec->id, (*error)->message);
     if (self->qmp != NULL)
         cancel_mirrors(self);
     else
@@ -220,19 +196,15 @@ held(GObject *source, GAsyncResult *result, gpointer ticket)
 }
 
 static void
-run_state_known(GObject *source, GAsyncResult *result, gpointer ticket)
+run_state_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, NULL);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
+    LiveSource *self = owner;
     gboolean running = FALSE;
     qmp_get_bool(qmp_node_object(reply), "running", &running);
     if (self->qmp == NULL)
         drv_steps_next(&self->steps);
     else if (running && note_held(self, TRUE))
-        ask(self, "stop", NULL, held);
+        live_ask(self, "stop", NULL, held);
     else
         cancel_mirrors(self);
 }
@@ -244,7 +216,7 @@ live_disks_undo(gpointer owner)
     if (self->qmp == NULL || count(self) == 0)
         drv_steps_next(&self->steps);
     else if (writes_may_wait(self))
-        ask(self, "query-status", NULL, run_state_known);
+        live_ask(self, "query-status", NULL, run_state_known);
     else
         cancel_mirrors(self);
 }

@@ -81,17 +81,12 @@ live_find_mirror(LiveSource *self, const char *id)
 /* --- which disks --- */
 
 static void
-disks_known(GObject *source, GAsyncResult *result, gpointer ticket)
+disks_known(gpointer owner, JsonNode *reply, GError **error)
 {
-    g_autoptr(DrvJob) keep = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) reply = qmp_client_execute_finish(QMP_CLIENT(source), result, &error);
-    LiveSource *self = live_redeem(ticket, &keep);
-    if (self == NULL)
-        return;
-    GPtrArray *all = reply != NULL ? drv_disks_parse(reply, &error) : NULL;
+    LiveSource *self = owner;
+    GPtrArray *all = reply != NULL ? drv_disks_parse(reply, error) : NULL;
     if (all == NULL) {
-        drv_steps_fail(&self->steps, g_steal_pointer(&error));
+        drv_steps_fail(&self->steps, g_steal_pointer(error));
         return;
     }
     LiveDisks *disks = g_new0(LiveDisks, 1);
@@ -120,8 +115,7 @@ live_disks_describe(gpointer owner)
     if (self->spec->disks != DRV_SPEC_DISKS_MIRROR)
         drv_steps_next(&self->steps);
     else
-        qmp_client_execute_async(self->qmp, "query-block", NULL, QMP_TIMEOUT_MS,
-                                 self->steps.cancellable, disks_known, live_ticket(self));
+        live_ask(self, "query-block", NULL, disks_known);
 }
 
 /* Of a disk without a backing file QEMU copies all of it either way. */

@@ -37,9 +37,11 @@ flat_timer_entry:
         pop     %eax
         /*
          * Not iret: an emulating KVM knows it in real mode only. Interrupts come only while
-         * timer_wait() halts, and it wants them off again at once: so drop the flags and the
-         * (only) code segment, and go on with interrupts off.
+         * timer_wait() halts: so drop the flags and the (only) code segment. They stay on, as after
+         * an iret: such a KVM was seen to hand over a CPU as halted that the timer had just woken,
+         * and the next tick wakes it then.
          */
+        sti
         ret     $8
 
         .section .rodata

@@ -89,7 +89,7 @@ uint32_t
 timer_wait(uint32_t seen)
 {
     while (flat_ticks == seen) {
-        __asm__ volatile("sti; hlt" : : : "memory", "cc"); /* the handler returns with them off */
+        __asm__ volatile("sti; hlt; cli" : : : "memory", "cc");
     }
     return flat_ticks;
 }
