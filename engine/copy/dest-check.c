@@ -2,7 +2,6 @@
 #include "engine/copy/dest-check.h"
 
 #include "common/json.h"
-#include "engine/copy/dest.h"
 #include "engine/image/allowed.h"
 #include "engine/image/convert.h"
 
@@ -67,11 +66,10 @@ looked(GObject *source, GAsyncResult *result, gpointer data)
 }
 
 void
-drv_copy_check(DrvServices *services, DrvPeer *peer, guint64 call, JsonObject *args)
+drv_copy_check(char *const *folders, DrvPeer *peer, guint64 call, JsonObject *args)
 {
     Check *check = g_new(Check, 1);
-    *check = (Check){g_strdupv((char **)drv_copy_folders(services)), json_object_ref(args),
-                     drv_peer_ref(peer), call};
+    *check = (Check){g_strdupv((char **)folders), json_object_ref(args), drv_peer_ref(peer), call};
     g_autoptr(GTask) task = g_task_new(NULL, NULL, looked, NULL);
     g_task_set_task_data(task, check, check_free);
     g_task_run_in_thread(task, look);

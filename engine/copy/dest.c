@@ -509,7 +509,7 @@ copy_abort(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
 static void
 copy_check(DrvCopyEnds *ends, DrvPeer *peer, guint64 call, JsonObject *args)
 {
-    drv_copy_check(ends->services, peer, call, args);
+    drv_copy_check(drv_copy_folders(ends->services), peer, call, args);
 }
 
 gboolean

@@ -84,8 +84,7 @@ let_go(LiveSource *self)
 static void
 last_removed(gpointer owner, JsonNode *reply, GError **error)
 {
-    LiveSource *self = owner;
-    let_go(self);
+    let_go(owner);
 }
 
 /* Most of the time a node that cannot be removed was not there. What is left after all of it is
