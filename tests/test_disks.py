@@ -609,7 +609,7 @@ def test_a_source_that_is_silent(workdir):
             wait_until(lambda: scene.a.job()["state"] == "rolling-back", "the roll-back", 60)
         finally:
             os.kill(scene.source.process.pid, signal.SIGCONT)
-        one_sentence(move.wait(), 1, "the source's QEMU has not answered for", "and its disks do not move")
+        one_sentence(move.wait(), 1, "does not mirror its disks: it has not answered for 20 s")
         check_undone(scene, before)
 
 

@@ -13,9 +13,10 @@
 /* In /proc/PID/stat, counted from the state, which follows the name in parentheses. */
 #define START_TIME_FIELD 19
 
-/* "PID@START", START in clock ticks since boot: a pid comes again, the two together do not. */
-static char *
-identify_process(pid_t pid)
+/* Those of its /proc/PID/stat from the state on, so many at least; NULL: there is no such process.
+ */
+static char **
+stat_fields(pid_t pid)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
     g_autofree char *text = NULL;
@@ -25,13 +26,28 @@ identify_process(pid_t pid)
     g_auto(GStrv) fields = rest != NULL ? g_strsplit(g_strchug((char *)rest + 1), " ", -1) : NULL;
     if (fields == NULL || g_strv_length(fields) <= START_TIME_FIELD)
         return NULL;
-    return g_strdup_printf("%d@%s", (int)pid, fields[START_TIME_FIELD]);
+    return g_steal_pointer(&fields);
+}
+
+/* "PID@START", START in clock ticks since boot: a pid comes again, the two together do not. */
+static char *
+identify_process(pid_t pid)
+{
+    g_auto(GStrv) fields = stat_fields(pid);
+    return fields != NULL ? g_strdup_printf("%d@%s", (int)pid, fields[START_TIME_FIELD]) : NULL;
 }
 
 static char *
 identify(QmpClient *client)
 {
     return identify_process(qmp_client_get_peer_pid(client));
+}
+
+gboolean
+drv_qemu_is_stopped(JsonObject *detail)
+{
+    g_auto(GStrv) fields = stat_fields(atoi(drv_json_string(detail, MEMBER, "0")));
+    return fields != NULL && (g_str_equal(fields[0], "T") || g_str_equal(fields[0], "t"));
 }
 
 int

@@ -15,5 +15,7 @@
 void drv_qemu_remember(JsonObject *detail, QmpClient *client);
 /* Whether it is the QEMU that was remembered, or none was; DRV_ERROR_STATE if it is another. */
 gboolean drv_qemu_is_remembered(JsonObject *detail, QmpClient *client, GError **error);
+/* Whether that QEMU's process is stopped, by a signal or a debugger, so that it answers nothing. */
+gboolean drv_qemu_is_stopped(JsonObject *detail);
 /* A pidfd of the QEMU that was remembered; -1 when it has ended or none was. */
 int drv_qemu_open(JsonObject *detail);

@@ -2,6 +2,7 @@
 #include "engine/live/source-disks-private.h"
 
 #include "common/error.h"
+#include "engine/job/qemu-identity.h"
 
 /*
  * Whether the mirrors become level, and stay so while the RAM follows. QEMU's figures go to
@@ -262,8 +263,8 @@ has_something_on_its_way(LiveSource *self)
 /* When its guest resets a disk (a reboot does), QEMU waits for all that is under way on it, and its
  * guest waits for QEMU. So that gets ahead of all but what other guests wait for. While the link is
  * down, or the destination's QEMU hangs, it does not arrive at all, and the guest must not stand
- * still until it does: a roll-back ends the wait. (A guest that is stopped can wait.) NULL: it may
- * yet arrive. */
+ * still until it does: a roll-back ends the wait. (A guest that is stopped can wait, and one whose
+ * QEMU was stopped waits for nothing of ours.) NULL: it may yet arrive. */
 static GError *
 why_in_vain(LiveSource *self)
 {
@@ -275,7 +276,8 @@ why_in_vain(LiveSource *self)
                            "link is up",
                            self->spec->to);
     if (disks->unanswered < ANSWERS_IN_VAIN || disks->still < NOTHING_MOVES ||
-        self->stopped_us != 0 || !has_something_on_its_way(self))
+        self->stopped_us != 0 || !has_something_on_its_way(self) ||
+        drv_qemu_is_stopped(self->base.detail))
         return NULL;
     return g_error_new(DRV_ERROR, DRV_ERROR_TIMEOUT,
                        "the source's QEMU has not answered for %u s, and its disks do not move, "
