@@ -3,7 +3,6 @@
 
 #include "common/error.h"
 #include "common/json.h"
-#include "engine/job/allow.h"
 
 #include <string.h>
 
@@ -75,13 +74,6 @@ checked(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
 void
 copy_view_ask_check(DrvCopy *self)
 {
-    GError *error = NULL;
-    self->offered = TRUE;
-    if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer),
-                      &error)) {
-        copy_fail(self, error);
-        return;
-    }
     drv_peer_call(self->peer, "copy.check",
                   copy_target_args(self, drv_disk_view_format(self->view)), checked,
                   drv_job_ref(&self->base));

@@ -478,12 +478,6 @@ offer(Copy *self)
 {
     int fds[2];
     GError *error = NULL;
-    self->offered = TRUE;
-    if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer),
-                      &error)) {
-        copy_fail(self, error);
-        return;
-    }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
         copy_fail(self, g_error_new(DRV_ERROR, DRV_ERROR_IO, "no socket can be made: %s",
                                     g_strerror(errno)));
@@ -505,15 +499,26 @@ offer(Copy *self)
 /* --- the session --- */
 
 static void
+begin_attempt(Copy *self)
+{
+    GError *error = NULL;
+    self->offered = TRUE;
+    if (!drv_allow_to(drv_services_config(self->base.services), drv_peer_name(self->peer), &error))
+        copy_fail(self, error);
+    else if (self->checking)
+        copy_view_ask_check(self);
+    else
+        offer(self);
+}
+
+static void
 peer_connected(DrvPeer *peer, gpointer data)
 {
     Copy *self = data;
     g_autoptr(DrvJob) keep = drv_job_ref(&self->base);
     self->lost_us = 0;
-    if (!self->offered && self->checking)
-        copy_view_ask_check(self);
-    else if (!self->offered)
-        offer(self);
+    if (!self->offered)
+        begin_attempt(self);
     drv_job_changed(&self->base);
 }
 

@@ -15,10 +15,7 @@ void
 drv_look_step_done(DrvLook *look, GError *error)
 {
     look->needs_peer = FALSE;
-    if (error != NULL)
-        drv_steps_fail(&look->steps, error);
-    else
-        drv_steps_next(&look->steps);
+    drv_steps_over(&look->steps, error);
 }
 
 /* --- the end --- */
