@@ -3,7 +3,6 @@
 import re
 import signal
 import socket
-import time
 
 import pytest
 
@@ -284,7 +283,7 @@ def test_somebody_else_asks_qemu_in_between(hosts, workdir, there):
             visitor.connect(str(vm.machine.drover_qmp))  # the next one whom QEMU hears
             hosts.a.release()
             assert b"QMP" in visitor.recv(4096)
-            time.sleep(5)  # longer than a greeting is waited for
+            wait_until(lambda: "somebody else has the QMP socket" in hosts.a.said(), "it to be waited for")
             visitor.close()
             result = finish(hosts, command, 1)
         assert result.status == 0, result

@@ -153,6 +153,9 @@ view_wait_busy(DrvDiskView *view, const GError *error, void (*connect)(gpointer 
     if (!g_error_matches(error, QMP_ERROR, QMP_ERROR_BUSY) ||
         g_get_monotonic_time() >= view->busy_until)
         return FALSE;
+    if (view->connect != connect)
+        g_message("job %s: somebody else has the QMP socket of the guest's QEMU, and is waited for",
+                  view->job->rec->id);
     view->connect = connect;
     view->retry = g_timeout_add(BUSY_RETRY_MS, connect_again, view);
     return TRUE;
