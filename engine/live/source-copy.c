@@ -18,60 +18,18 @@
 
 /* --- QEMU's connections --- */
 
-static void offer_next(LiveSource *self);
-
-static void
-channel_opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
-{
-    g_autoptr(DrvJob) job = data;
-    LiveSource *self = live_source(job);
-    GError *why = NULL;
-    self->offering = FALSE;
-    if (self->channels == NULL)
-        return;
-    if (error != NULL)
-        why = g_error_copy(error);
-    else if (drv_channel_set_accepted(self->channels, ok, &why)) {
-        offer_next(self);
-        return;
-    }
-    g_prefix_error(&why, "the destination cannot open a channel: ");
-    live_fail(self, why);
-}
-
-/* One after the other: QEMU before 8.0 takes the first connection for the main one. */
-static void
-offer_next(LiveSource *self)
-{
-    if (self->offering || self->connections.length == 0)
-        return;
-    GError *error = NULL;
-    int fd = GPOINTER_TO_INT(g_queue_pop_head(&self->connections));
-    JsonObject *args = json_object_new();
-    json_object_set_string_member(args, "job", self->base.rec->id);
-    json_object_set_int_member(args, "index", drv_channel_set_count(self->channels));
-    if (!drv_channel_set_offer(self->channels, self->peer, fd, args, &error)) {
-        json_object_unref(args);
-        live_fail(self, error);
-        return;
-    }
-    self->offering = TRUE;
-    drv_peer_call(self->peer, "job.channel", args, channel_opened, drv_job_ref(&self->base));
-}
-
 void
 live_on_connection(int fd, gpointer data)
 {
     LiveSource *self = data;
     guint expected = 1 + (guint)self->spec->multifd;
     if (self->peer == NULL ||
-        drv_channel_set_count(self->channels) + self->connections.length >= expected) {
+        drv_channel_set_count(self->channels) + self->offers.waiting.length >= expected) {
         g_warning("job %s: one connection too many on its socket was closed", self->base.rec->id);
         close(fd);
         return;
     }
-    g_queue_push_tail(&self->connections, GINT_TO_POINTER(fd));
-    offer_next(self);
+    live_offer(self, &self->offers, fd);
 }
 
 void

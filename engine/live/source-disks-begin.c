@@ -24,59 +24,16 @@
 
 /* --- QEMU's connections --- */
 
-static void offer_next(LiveSource *self);
-
 /* Whether all nodes are there, and joined to the destination's disks. */
-static void
-check_connected(LiveSource *self)
+void
+live_disks_opened(LiveSource *self)
 {
     LiveDisks *disks = self->disks;
-    if (!disks->connecting || disks->at < disks->mirrors->len ||
-        disks->opened < disks->mirrors->len)
+    if (!disks->connecting || disks->at < disks->mirrors->len || disks->offers.offering ||
+        drv_channel_set_count(disks->channels) < disks->mirrors->len)
         return;
     disks->connecting = FALSE;
     drv_steps_next(&self->steps);
-}
-
-static void
-channel_opened(DrvPeer *peer, JsonObject *ok, const GError *error, gpointer data)
-{
-    g_autoptr(DrvJob) job = data;
-    LiveSource *self = live_source(job);
-    GError *why = error != NULL ? g_error_copy(error) : NULL;
-    self->disks->offering = FALSE;
-    if (self->disks->channels == NULL) {
-        g_clear_error(&why);
-        return;
-    }
-    if (why == NULL && drv_channel_set_accepted(self->disks->channels, ok, &why)) {
-        self->disks->opened++;
-        offer_next(self);
-        check_connected(self);
-        return;
-    }
-    g_prefix_error(&why, "the destination cannot open a disk's channel: ");
-    live_fail(self, why);
-}
-
-static void
-offer_next(LiveSource *self)
-{
-    LiveDisks *disks = self->disks;
-    if (disks->offering || disks->connections.length == 0)
-        return;
-    GError *error = NULL;
-    int fd = GPOINTER_TO_INT(g_queue_pop_head(&disks->connections));
-    JsonObject *args = json_object_new();
-    json_object_set_string_member(args, "job", self->base.rec->id);
-    json_object_set_int_member(args, "index", drv_channel_set_count(disks->channels));
-    if (!drv_channel_set_offer(disks->channels, self->peer, fd, args, &error)) {
-        json_object_unref(args);
-        live_fail(self, error);
-        return;
-    }
-    disks->offering = TRUE;
-    drv_peer_call(self->peer, "job.disk", args, channel_opened, drv_job_ref(&self->base));
 }
 
 static void greet_next(LiveSource *self);
@@ -100,8 +57,7 @@ greeted(GObject *source, GAsyncResult *result, gpointer data)
         live_fail(self, error);
     } else {
         disks->greeted++;
-        g_queue_push_tail(&disks->connections, GINT_TO_POINTER(fd));
-        offer_next(self);
+        live_offer(self, &disks->offers, fd);
         greet_next(self);
     }
 }
@@ -207,7 +163,7 @@ node_added(gpointer owner, JsonNode *reply, GError **error)
     else if (++self->disks->at < self->disks->mirrors->len)
         add_node(self);
     else
-        check_connected(self);
+        live_disks_opened(self);
 }
 
 /* QEMU itself finds blocks of zeroes in what the guest writes ("detect-zeroes") and sends them as

@@ -41,13 +41,11 @@ struct _LiveDisks {
     GQueue arrived;          /* connections that wait to be greeted, one after the other, ... */
     guint greeted;           /* ... so many have been, ... */
     gboolean greeting;       /* ... one is being, ... */
-    GQueue connections;      /* ... and those wait for their channel */
-    gboolean offering;
-    guint opened;        /* channels */
-    guint at;            /* the node that is being added, or the mirror that is being begun */
-    gboolean connecting; /* the step at hand is that for all nodes to have their channels */
-    gboolean pausing;    /* ... or that for all mirrors, and the one at hand is to pause first */
-    gboolean waiting;    /* the step at hand is that for all to be level */
+    LiveOffers offers;       /* ... and those wait for their channel */
+    guint at;                /* the node that is being added, or the mirror that is being begun */
+    gboolean connecting;     /* the step at hand is that for all nodes to have their channels */
+    gboolean pausing; /* ... or that for all mirrors, and the one at hand is to pause first */
+    gboolean waiting; /* the step at hand is that for all to be level */
     gboolean completing;
     GSource *poll;
     guint unanswered;  /* times in a row that QEMU was asked how far it is ... */
@@ -70,6 +68,8 @@ LiveMirror *live_mirror_at(LiveSource *self, guint i);
 LiveMirror *live_find_mirror(LiveSource *self, const char *id);
 /* Whether QEMU, and so its guest, waits for what is under way to the destination. */
 void live_disks_press(LiveSource *self, gboolean pressing);
+/* source-disks-begin.c: one more disk has its channel. */
+void live_disks_opened(LiveSource *self);
 /* source-disks-begin.c: how the mirror's block job is, by an event or when asked. */
 void live_mirror_status(LiveSource *self, const LiveMirror *mirror, const char *status);
 /* source-disks-level.c: the first mirror has begun; from now on QEMU is asked how they are. */

@@ -40,8 +40,7 @@ drop_connections(LiveDisks *disks)
     g_clear_pointer(&disks->channels, drv_channel_set_free);
     while (disks->arrived.length > 0)
         close(GPOINTER_TO_INT(g_queue_pop_head(&disks->arrived)));
-    while (disks->connections.length > 0)
-        close(GPOINTER_TO_INT(g_queue_pop_head(&disks->connections)));
+    live_offers_close(&disks->offers);
 }
 
 void
@@ -94,7 +93,8 @@ disks_known(gpointer owner, JsonNode *reply, GError **error)
     disks->mirrors = g_ptr_array_new_with_free_func(free_mirror);
     disks->tally = drv_nbd_tally_new();
     g_queue_init(&disks->arrived);
-    g_queue_init(&disks->connections);
+    disks->offers =
+        (LiveOffers){"job.disk", "a disk's channel", &disks->channels, live_disks_opened};
     for (guint i = 0; i < all->len; i++) {
         if (!drv_disk_is_written(all->pdata[i]))
             continue;

@@ -38,6 +38,18 @@ typedef struct {
     double wire_rate;
 } CopyProgress;
 
+typedef struct _LiveSource LiveSource;
+
+/* Connections of QEMU's that become channels: source-offers.c. */
+typedef struct {
+    const char *call; /* that opens one at the destination */
+    const char *what; /* is opened: "a channel" */
+    DrvChannelSet **channels;
+    void (*opened)(LiveSource *self); /* one is; may be NULL */
+    GQueue waiting;                   /* descriptors */
+    gboolean offering;                /* one is being opened */
+} LiveOffers;
+
 /* Whether it is expected to end, and what was done about it. */
 typedef struct {
     DrvConvergence *controller; /* NULL: QEMU has not begun */
@@ -68,7 +80,7 @@ typedef struct {
 typedef struct _LiveDisks LiveDisks;
 typedef struct _LiveVerify LiveVerify;
 
-typedef struct {
+struct _LiveSource {
     DrvJob base;
     DrvJobSpec *spec;
     char *host; /* of the destination's daemon */
@@ -87,9 +99,8 @@ typedef struct {
     JsonObject *dest_numa; /* what the destination says of its own; NULL: nothing */
     DrvChannelSet *channels;
     DrvShaper *shaper;
-    LiveDisks *disks;   /* NULL: they are not asked for */
-    GQueue connections; /* descriptors of QEMU's connections that wait for their channel */
-    gboolean offering;  /* a channel's opening is under way at the destination */
+    LiveDisks *disks;  /* NULL: they are not asked for */
+    LiveOffers offers; /* QEMU's connections that wait for their channel */
 
     gboolean touched;   /* QEMU's settings were changed */
     gboolean prepared;  /* the destination has a half that must be told how it ends */
@@ -124,7 +135,7 @@ typedef struct {
     GSource *retry;   /* of the commit */
     GSource *finish;  /* for what must follow QEMU's "completed", and then COMMIT */
     gboolean polling;
-} LiveSource;
+};
 
 #define QMP_TIMEOUT_MS 20000
 #define QMP_CONNECT_MS 3000
@@ -229,6 +240,11 @@ const char *live_doubt(LiveSource *self);
 void live_progress_converge(LiveSource *self, JsonObject *o);
 void live_report_converge(LiveSource *self, JsonObject *o);
 void live_converge_clear(LiveConverge *converge);
+
+/* source-offers.c: takes the descriptor. The set must be there, and the peer. */
+void live_offer(LiveSource *self, LiveOffers *offers, int fd);
+/* Those that wait are closed. */
+void live_offers_close(LiveOffers *offers);
 
 /* source-copy.c */
 void live_copy_started(LiveSource *self);

@@ -92,8 +92,7 @@ step_hang_up(gpointer owner)
     LiveSource *self = owner;
     g_clear_pointer(&self->listener, drv_listener_free);
     g_clear_pointer(&self->channels, drv_channel_set_free);
-    while (self->connections.length > 0)
-        close(GPOINTER_TO_INT(g_queue_pop_head(&self->connections)));
+    live_offers_close(&self->offers);
     drv_steps_next(&self->steps);
 }
 

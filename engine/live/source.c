@@ -322,8 +322,7 @@ give_back(LiveSource *self)
     live_disks_hang_up(self);
     g_clear_pointer(&self->listener, drv_listener_free);
     g_clear_pointer(&self->channels, drv_channel_set_free);
-    while (self->connections.length > 0)
-        close(GPOINTER_TO_INT(g_queue_pop_head(&self->connections)));
+    live_offers_close(&self->offers);
     live_drop_qmp(self);
     live_drop_peer(self);
     drv_services_keep_off(self->base.services, self, NULL);
@@ -390,6 +389,7 @@ drv_live_source_new(DrvServices *services, DrvJobRecord *rec, GError **error)
     LiveSource *self = g_new0(LiveSource, 1);
     self->spec = spec;
     self->near = -1;
+    self->offers = (LiveOffers){"job.channel", "a channel", .channels = &self->channels};
     drv_address_parse(spec->to, &self->host, &self->port, NULL);
     if (owned->vm == NULL)
         owned->vm = g_strdup(spec->name);
